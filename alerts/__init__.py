@@ -1,0 +1,1 @@
+"""The judgement: who must know, how loudly, until when."""

@@ -1,0 +1,227 @@
+"""Settings: one file, every value from the environment, each described in docs/settings.md."""
+
+from pathlib import Path
+from typing import Any
+
+import environ
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+from psycopg.conninfo import conninfo_to_dict
+
+from config.schedule import SCHEDULE
+from launcher.places import Places
+
+env = environ.Env()
+BASE_DIR = Path(__file__).resolve().parent.parent
+PLACES = Places.from_environment()
+
+# Identity ------------------------------------------------------------------------------------------
+
+DEBUG = env.bool("HANDRAIL_DEBUG", default=False)
+
+
+def _secret_key() -> str:
+    """The key that signs sessions: HANDRAIL_SECRET_KEY, or the file that the first start made."""
+    key = env.str("HANDRAIL_SECRET_KEY", default="")
+    if not key and PLACES.secret_key_file.exists():
+        key = PLACES.secret_key_file.read_text().strip()
+    if not key:
+        raise ImproperlyConfigured(
+            f"handrail.E001: no secret key. Start once with `make run`, which writes {PLACES.secret_key_file}, "
+            "or set HANDRAIL_SECRET_KEY to at least 50 random characters."
+        )
+    return key
+
+
+SECRET_KEY = _secret_key()
+PORT = env.int("HANDRAIL_PORT", default=8000)
+PUBLIC_URL = env.str("HANDRAIL_PUBLIC_URL", default=f"http://localhost:{PORT}")
+ALLOWED_HOSTS = env.list("HANDRAIL_ALLOWED_HOSTS", default=["*"])
+CSRF_TRUSTED_ORIGINS = env.list("HANDRAIL_TRUSTED_ORIGINS", default=[])
+
+# Parts ---------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "csp",
+    "rest_framework",
+    "drf_spectacular",
+    "monitor",
+    "alerts",
+    "dashboard",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.middleware.gzip.GZipMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+AUTH_USER_MODEL = "monitor.Person"
+APPEND_SLASH = False
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# PostgreSQL ----------------------------------------------------------------------------------------
+# Sessions take the role `handrail_app`, which row-level security binds to one project at a time.
+# Only migrations run as the owner (HANDRAIL_DB_ROLE=owner).
+
+DATABASE_URL = env.str("DATABASE_URL", default=PLACES.database_url)
+DB_ROLE = env.str("HANDRAIL_DB_ROLE", default="app")
+DB_POOL_SIZE = env.int("HANDRAIL_DB_POOL", default=0)
+
+
+def _database(url: str) -> dict[str, Any]:
+    """A libpq URL, unix sockets included, as Django's connection settings."""
+    try:
+        parts = conninfo_to_dict(url)
+    except Exception as error:
+        raise ImproperlyConfigured(
+            f"handrail.E002: DATABASE_URL is not a PostgreSQL URL: {error}. "
+            "Give postgresql://user:password@host:5432/name, or unset it for the embedded server."
+        ) from error
+    options: dict[str, Any] = {
+        k: v for k, v in parts.items() if k not in {"dbname", "user", "password", "host", "port", "options"}
+    }
+    if DB_ROLE == "app":
+        options["options"] = f"{parts.get('options', '')} -c role=handrail_app".strip()
+    if DB_POOL_SIZE:
+        options["pool"] = {"min_size": 1, "max_size": DB_POOL_SIZE, "timeout": 10}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.get("dbname", "handrail"),
+        "USER": parts.get("user", ""),
+        "PASSWORD": parts.get("password", ""),
+        "HOST": parts.get("host", ""),
+        "PORT": str(parts.get("port", "")),
+        "OPTIONS": options,
+        "CONN_MAX_AGE": 0 if DB_POOL_SIZE else 60,
+        "CONN_HEALTH_CHECKS": not DB_POOL_SIZE,
+    }
+
+
+DATABASES = {"default": _database(DATABASE_URL)}
+
+# Redis and Celery ----------------------------------------------------------------------------------
+
+REDIS_URL = env.str("REDIS_URL", default=PLACES.redis_url)
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+CELERY_BEAT_SCHEDULE = SCHEDULE
+CELERY_BEAT_SCHEDULE_FILENAME = str(PLACES.home / "beat-schedule")
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_DEFAULT_QUEUE = "handrail"
+CELERY_TIMEZONE = "UTC"
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+
+# Time and language ---------------------------------------------------------------------------------
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+
+# Static files --------------------------------------------------------------------------------------
+
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+
+# Safety --------------------------------------------------------------------------------------------
+
+# The hash is that of the empty style element that plotly.js makes.
+EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "script-src": [SELF],
+        "style-src": [SELF, EMPTY_STYLE],
+        "img-src": [SELF, "data:", "blob:"],
+        "object-src": [NONE],
+        "base-uri": [SELF],
+        "frame-ancestors": [NONE],
+        "form-action": [SELF],
+    }
+}
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+HTTPS = env.bool("HANDRAIL_HTTPS", default=PUBLIC_URL.startswith("https://"))
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_NAME = "handrail_session"
+CSRF_COOKIE_NAME = "handrail_csrf"
+SESSION_COOKIE_SAMESITE = "Lax"
+LOGIN_URL = "/sign-in"
+LOGIN_REDIRECT_URL = "/"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# Limits --------------------------------------------------------------------------------------------
+
+MAX_BODY_BYTES = env.int("HANDRAIL_MAX_BODY_BYTES", default=5 * 1024 * 1024)
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+MAX_WAIT_S = env.float("HANDRAIL_MAX_WAIT_S", default=25.0)
+GENERAL_PER_MINUTE = env.int("HANDRAIL_RATE_GENERAL", default=100)
+INGEST_PER_MINUTE = env.int("HANDRAIL_RATE_INGEST", default=6000)
+
+# Mail ----------------------------------------------------------------------------------------------
+
+EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
+vars().update(EMAIL_CONFIG)
+DEFAULT_FROM_EMAIL = env.str("ALERT_EMAIL_FROM", default="handrail@localhost")
+ALERT_EMAIL_TO = env.str("CEO_EMAIL", default="")
+
+# Django REST framework -----------------------------------------------------------------------------
+
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS: dict[str, Any] = {"TITLE": "Handrail", "VERSION": "v1"}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("HANDRAIL_LOG_LEVEL", default="INFO")},
+}

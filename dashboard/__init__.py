@@ -1,0 +1,1 @@
+"""For people: pages, and no tables."""

@@ -1,0 +1,20 @@
+#!/usr/bin/env python
+"""The command line. `up` is the supervisor and needs no Django; all else is Django's."""
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    if sys.argv[1:2] == ["up"]:
+        from launcher.up import main as up  # noqa: PLC0415  (keeps the supervisor free of Django's memory)
+
+        sys.exit(up(sys.argv[2:]))
+    from django.core.management import execute_from_command_line  # noqa: PLC0415
+
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()
