@@ -1,0 +1,52 @@
+"""The journal: every move is recorded in the transaction that makes it."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from monitor import news
+from monitor.models import StateChange, Subject
+
+TOPICS = {
+    Subject.EXECUTION: "executions",
+    Subject.CONVERSATION: "conversations",
+    Subject.QUEUE_ITEM: "queue",
+    Subject.TRIP: "costs",
+    Subject.BUDGET: "costs",
+    Subject.MODEL: "costs",
+    Subject.JOB: "jobs",
+}
+
+
+def record(
+    project_id: int,
+    subject: Subject,
+    subject_id: object,
+    *,
+    to_state: str,
+    cause: str,
+    now: datetime,
+    from_state: str = "",
+    actor: str = "",
+    note: str = "",
+    attempt: int | None = None,
+    data: Mapping[str, Any] | None = None,
+    concerns_alerts: bool = True,
+) -> StateChange:
+    """Write one move. With `concerns_alerts` false nobody will judge it: it is history only."""
+    change = StateChange.objects.create(
+        project_id=project_id,
+        at=now,
+        subject=subject,
+        subject_id=str(subject_id),
+        from_state=from_state,
+        to_state=to_state,
+        cause=cause,
+        actor=actor,
+        note=note,
+        attempt=attempt,
+        data=dict(data or {}),
+        judged_at=None if concerns_alerts else now,
+    )
+    news.tell(project_id, TOPICS[subject], str(subject_id))
+    return change

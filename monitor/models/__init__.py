@@ -1,0 +1,44 @@
+"""Nouns: one file each, with tables, constraints and legal moves."""
+
+from monitor.models.agents import Agent
+from monitor.models.changes import StateChange, Subject
+from monitor.models.conversations import Conversation, Message
+from monitor.models.executions import Execution
+from monitor.models.jobs import JobHeartbeat
+from monitor.models.keys import ApiKey
+from monitor.models.money import Budget, BudgetWindow, LedgerEntry, Price, Trip
+from monitor.models.people import HumanAgent, Membership, Person
+from monitor.models.projects import Project
+from monitor.models.queue import EventCounter, QueueEvent, QueueItem
+from monitor.models.rollups import DirtyHour, HourRollup, MinuteRollup
+from monitor.models.spans import IngestKey, Run, Span, Trace
+
+__all__ = [
+    "Agent",
+    "ApiKey",
+    "Budget",
+    "BudgetWindow",
+    "Conversation",
+    "DirtyHour",
+    "EventCounter",
+    "Execution",
+    "HourRollup",
+    "HumanAgent",
+    "IngestKey",
+    "JobHeartbeat",
+    "LedgerEntry",
+    "Membership",
+    "Message",
+    "MinuteRollup",
+    "Person",
+    "Price",
+    "Project",
+    "QueueEvent",
+    "QueueItem",
+    "Run",
+    "Span",
+    "StateChange",
+    "Subject",
+    "Trace",
+    "Trip",
+]

@@ -1,0 +1,163 @@
+"""Executions: one supervised piece of work by one agent."""
+
+from datetime import datetime
+
+from django.db import models
+from django.db.models.functions import Now
+
+from monitor.ids import uuid7
+from monitor.models.projects import Project
+
+
+class Status(models.TextChoices):
+    PENDING = "pending"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    PAUSED = "paused"
+    HITL_PAUSED = "hitl_paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+
+P, R, T, U, H = Status.PENDING, Status.RUNNING, Status.RETRYING, Status.PAUSED, Status.HITL_PAUSED
+WATCHED = (R, T)
+WAITING = (U, H)
+OPEN = (P, R, T, U, H)
+ENDED = (Status.COMPLETED, Status.FAILED, Status.TIMEOUT, Status.CANCELLED)
+
+# {to: {from, …}}; the same table stands as a trigger in the database.
+MOVES: dict[str, set[str]] = {
+    R: {P, T, U, H},
+    T: {R, U, H},
+    U: {P, R, T},
+    H: {R, T, U},
+    Status.COMPLETED: {R, T, U},
+    Status.FAILED: {P, R, T, U, H},
+    Status.TIMEOUT: {H},
+    Status.CANCELLED: {P, R, T, U, H},
+}
+
+
+class Verdict(models.TextChoices):
+    """Why an attempt was given up."""
+
+    ZOMBIE = "zombie"
+    TIMED_OUT = "timed_out"
+    NOT_PICKED_UP = "not_picked_up"
+    ERROR = "error"
+
+
+class ExecutionQuerySet(models.QuerySet["Execution"]):
+    def of(self, project_id: int) -> "ExecutionQuerySet":
+        return self.filter(project_id=project_id)
+
+    def open(self) -> "ExecutionQuerySet":
+        return self.filter(status__in=OPEN)
+
+    def due(self, *, now: datetime) -> "ExecutionQuerySet":
+        """Running or retrying, and past their deadline."""
+        return self.filter(status__in=WATCHED, deadline_at__lte=now)
+
+
+class Execution(models.Model):
+    """A live row: it moves by guarded updates and never again once it has ended."""
+
+    pk = models.CompositePrimaryKey("project_id", "id")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
+    id = models.UUIDField(default=uuid7)
+    agent = models.CharField(max_length=200)
+    run_id = models.CharField(max_length=200, blank=True, default="")
+    task = models.CharField(max_length=500, blank=True, default="")
+    crew_id = models.CharField(max_length=200, blank=True, default="")
+    conversation_id = models.CharField(max_length=200, blank=True, default="")
+    parent_id = models.UUIDField(null=True)
+    department = models.CharField(max_length=100, blank=True, default="")
+    mode = models.CharField(max_length=20, blank=True, default="")
+    trace_id = models.UUIDField(null=True)
+    span_id = models.BigIntegerField(null=True)
+    # SHA-256 of what the client registered: the same id with the same content is the same execution.
+    digest = models.BinaryField(max_length=32)
+
+    status = models.CharField(max_length=12, choices=Status.choices, default=Status.PENDING)
+    attempt = models.PositiveSmallIntegerField(default=1)
+    max_retries = models.PositiveSmallIntegerField(default=3)
+    timeout_s = models.PositiveIntegerField(default=60)
+    heartbeat_s = models.PositiveIntegerField(default=30)
+    progress = models.FloatField(null=True)
+    message = models.TextField(blank=True, default="")
+    verdict = models.CharField(max_length=16, choices=Verdict.choices, blank=True, default="")
+    # What the agent is told at its next heartbeat beside what `status` says; "" when nothing.
+    command = models.CharField(max_length=8, blank=True, default="")
+    command_reason = models.TextField(blank=True, default="")
+
+    started_at = models.DateTimeField(db_default=Now())
+    attempt_started_at = models.DateTimeField(null=True)
+    last_heartbeat_at = models.DateTimeField(null=True)
+    last_progress_at = models.DateTimeField(null=True)
+    # The earlier of heartbeat and timeout; null while no clock runs.
+    deadline_at = models.DateTimeField(null=True)
+    retry_at = models.DateTimeField(null=True)
+    # What was left of the timeout when the clocks stopped.
+    timeout_left_ms = models.BigIntegerField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    duration_ms = models.BigIntegerField(null=True)
+
+    model = models.CharField(max_length=200, blank=True, default="")
+    cost_usd = models.DecimalField(max_digits=18, decimal_places=10, default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    api_calls = models.IntegerField(default=0)
+    cpu_ms = models.BigIntegerField(null=True)
+    memory_delta_bytes = models.BigIntegerField(null=True)
+
+    inputs = models.JSONField(null=True)
+    output = models.JSONField(null=True)
+    error = models.TextField(blank=True, default="")
+    metadata = models.JSONField(default=dict)
+
+    objects = ExecutionQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=models.Q(status__in=Status.values), name="execution_status_is_known"),
+            models.CheckConstraint(
+                condition=models.Q(status__in=ENDED, ended_at__isnull=False)
+                | models.Q(status__in=OPEN, ended_at__isnull=True),
+                name="execution_has_an_end_once_it_ended",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(status__in=WATCHED, deadline_at__isnull=False)
+                | (~models.Q(status__in=WATCHED) & models.Q(deadline_at__isnull=True)),
+                name="execution_has_a_deadline_while_it_is_watched",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(progress__isnull=True) | models.Q(progress__range=(0, 100)),
+                name="execution_progress_is_a_percentage",
+            ),
+        ]
+        indexes = [
+            # Read by watch.overdue, at every tick.
+            models.Index(fields=["deadline_at"], name="execution_due", condition=models.Q(status__in=WATCHED)),
+            # Read by the list, newest first, and by state.
+            models.Index(fields=["project", "-started_at", "-id"], name="execution_newest"),
+            models.Index(fields=["project", "status", "-started_at", "-id"], name="execution_by_status"),
+            models.Index(fields=["project", "agent", "-started_at"], name="execution_by_agent"),
+            models.Index(fields=["project", "run_id"], name="execution_by_run", condition=~models.Q(run_id="")),
+            models.Index(
+                fields=["project", "conversation_id"],
+                name="execution_by_conversation",
+                condition=~models.Q(conversation_id=""),
+            ),
+            models.Index(
+                fields=["project", "parent_id"],
+                name="execution_by_parent",
+                condition=models.Q(parent_id__isnull=False),
+            ),
+            models.Index(
+                fields=["project", "trace_id"],
+                name="execution_by_trace",
+                condition=models.Q(trace_id__isnull=False),
+            ),
+        ]

@@ -1,0 +1,29 @@
+"""Projects: the tenants."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+
+DEFAULT_PHRASES = ["speak to human", "talk to agent", "escalate"]
+
+
+def default_phrases() -> list[str]:
+    return list(DEFAULT_PHRASES)
+
+
+class Project(models.Model):
+    """A tenant with its defaults; agents may override the first three (product.md, A)."""
+
+    id = models.AutoField(primary_key=True)
+    name = models.CharField(max_length=100, unique=True)
+    time_zone = models.CharField(max_length=64, default="UTC")
+    timeout_s = models.PositiveIntegerField(default=60)
+    heartbeat_s = models.PositiveIntegerField(default=30)
+    max_retries = models.PositiveSmallIntegerField(default=3)
+    # Triggers for a handover; null or an empty list means that the trigger is off.
+    handover_confidence_below = models.FloatField(null=True, default=0.7)
+    handover_phrases = ArrayField(models.CharField(max_length=200), default=default_phrases, blank=True)
+    handover_errors_in_a_row = models.PositiveSmallIntegerField(null=True, default=3)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,62 @@
+"""Rollups: sums and latency histograms by minute and by hour, so that a chart never reads raw rows."""
+
+from django.db import models
+
+from monitor.models.projects import Project
+
+BUCKETS = 32
+# Upper bounds in ms: 10 ms · 1.6^n, the last bucket is open. 1.6^30 · 10 ms is about 3.7 h.
+BOUNDS_MS = tuple(10 * 1.6**n for n in range(BUCKETS - 1))
+
+
+class Rollup(models.Model):
+    """One period of one (agent, department, provider, model, kind) in a project.
+
+    `kind` is execution, llm or tool. Token sums are totals as billed, cache included.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
+    kind = models.CharField(max_length=10)
+    agent = models.TextField()
+    department = models.TextField()
+    provider = models.TextField()
+    model = models.TextField()
+    count = models.IntegerField(db_default=0)
+    failed = models.IntegerField(db_default=0)
+    duration_ms = models.BigIntegerField(db_default=0)
+    input_tokens = models.BigIntegerField(db_default=0)
+    cache_read_tokens = models.BigIntegerField(db_default=0)
+    output_tokens = models.BigIntegerField(db_default=0)
+    cost_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
+    reported_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
+    computed_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
+    unpriced = models.IntegerField(db_default=0)
+    for _n in range(BUCKETS):
+        locals()[f"h{_n:02d}"] = models.IntegerField(db_default=0)
+    del _n
+
+    class Meta:
+        abstract = True
+
+
+class MinuteRollup(Rollup):
+    """Upserted in the transaction of the facts it sums: exact at commit."""
+
+    pk = models.CompositePrimaryKey("project_id", "minute", "agent", "department", "provider", "model", "kind")
+    minute = models.DateTimeField()
+
+
+class HourRollup(Rollup):
+    """Recomputed (SET, never incremented) from the minutes of each hour that was marked dirty."""
+
+    pk = models.CompositePrimaryKey("project_id", "hour", "agent", "department", "provider", "model", "kind")
+    hour = models.DateTimeField()
+
+
+class DirtyHour(models.Model):
+    """An hour whose minutes changed since its rollup was computed; locked by whoever marks it."""
+
+    pk = models.CompositePrimaryKey("project_id", "hour")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
+    hour = models.DateTimeField()
+    marked_at = models.DateTimeField()

@@ -1,0 +1,153 @@
+"""Spans: the finest fact, one row for each thing an agent did; and the traces and runs they add up to."""
+
+from django.db import models
+
+from monitor.models.projects import Project
+
+
+class Kind(models.TextChoices):
+    AGENT = "agent"
+    LLM = "llm"
+    EMBEDDING = "embedding"
+    TOOL = "tool"
+    RETRIEVAL = "retrieval"
+    MEMORY = "memory"
+    PLAN = "plan"
+    GUARDRAIL = "guardrail"
+    EVALUATOR = "evaluator"
+    STEP = "step"
+    OPERATION = "operation"
+
+
+class Pricing(models.TextChoices):
+    """What is known of the cost: an unknown price is a state, never zero."""
+
+    NONE = "none"  # bears no usage, or its children bear it
+    PRICED = "priced"
+    UNPRICED = "unpriced"
+
+
+class Span(models.Model):
+    """Partitioned by day on `started_at`; no foreign keys. May be completed until it has ended.
+
+    One (trace, span) is one row although the time is in the key: `Trace` tells where to look.
+    Token buckets never overlap.
+    """
+
+    pk = models.CompositePrimaryKey("project_id", "trace_id", "span_id", "started_at")
+    project = models.ForeignKey(Project, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False)
+    trace_id = models.UUIDField()
+    span_id = models.BigIntegerField()
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+    received_at = models.DateTimeField()
+    parent_span_id = models.BigIntegerField(null=True)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    name = models.TextField()
+    agent = models.TextField(db_default="")
+    department = models.TextField(db_default="")
+    run_id = models.TextField(db_default="")
+    conversation_id = models.TextField(db_default="")
+    execution_id = models.UUIDField(null=True)
+    failed = models.BooleanField(db_default=False)
+    error = models.TextField(db_default="")
+    provider = models.TextField(db_default="")
+    request_model = models.TextField(db_default="")
+    model = models.TextField(db_default="")
+    tool = models.TextField(db_default="")
+    tool_call_id = models.TextField(db_default="")
+    response_id = models.TextField(db_default="")
+    finish = models.TextField(db_default="")
+    first_token_ms = models.IntegerField(null=True)
+    bears_usage = models.BooleanField(db_default=False)
+    input_tokens = models.IntegerField(db_default=0)
+    cache_read_tokens = models.IntegerField(db_default=0)
+    cache_write_tokens = models.IntegerField(db_default=0)
+    audio_input_tokens = models.IntegerField(db_default=0)
+    output_tokens = models.IntegerField(db_default=0)
+    reasoning_tokens = models.IntegerField(db_default=0)
+    audio_output_tokens = models.IntegerField(db_default=0)
+    images = models.IntegerField(db_default=0)
+    reported_usd = models.DecimalField(max_digits=18, decimal_places=10, null=True)
+    computed_usd = models.DecimalField(max_digits=18, decimal_places=10, null=True)
+    # What budgets and reports count: the larger of the two, on billed spans only.
+    cost_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
+    pricing = models.CharField(max_length=8, choices=Pricing.choices, db_default=Pricing.NONE)
+    price_version = models.TextField(db_default="")
+    # How often the ledger booked this span; the next entry's number.
+    bookings = models.SmallIntegerField(db_default=0)
+    digest = models.BinaryField(max_length=16)
+    attributes = models.JSONField(default=dict)
+    # What went in and out: messages, arguments, results; read only when a person opens them.
+    input = models.TextField(null=True)
+    output = models.TextField(null=True)
+
+    class Meta:
+        indexes = [
+            # Read by the list of spans of an agent.
+            models.Index(fields=["project", "agent", "started_at"], name="span_by_agent"),
+            # Read by an execution's waterfall, for spans that the client sent without a trace of its own.
+            models.Index(
+                fields=["project", "execution_id", "started_at"],
+                name="span_by_execution",
+                condition=models.Q(execution_id__isnull=False),
+            ),
+        ]
+
+
+class Trace(models.Model):
+    """Where the spans of a trace lie: in the partitions from `first_at` to `last_at`."""
+
+    pk = models.CompositePrimaryKey("project_id", "trace_id")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
+    trace_id = models.UUIDField()
+    run_id = models.TextField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    spans = models.IntegerField(db_default=0)
+
+
+class Run(models.Model):
+    """What a run (the client's own string, else the trace id in hex) adds up to, and whether it tripped."""
+
+    pk = models.CompositePrimaryKey("project_id", "run_id")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
+    run_id = models.TextField()
+    agent = models.TextField(db_default="")
+    department = models.TextField(db_default="")
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    calls = models.IntegerField(db_default=0)
+    failed_calls = models.IntegerField(db_default=0)
+    unpriced_calls = models.IntegerField(db_default=0)
+    tool_calls = models.IntegerField(db_default=0)
+    latency_ms = models.BigIntegerField(db_default=0)  # summed over calls
+    # Totals as billed, cache included.
+    input_tokens = models.BigIntegerField(db_default=0)
+    output_tokens = models.BigIntegerField(db_default=0)
+    cost_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
+    reported_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
+    computed_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
+    tripped_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["project", "-last_at"], name="run_newest")]
+
+
+class IngestKey(models.Model):
+    """An id that a client brought for a call, message or event: where its row is and what it said.
+
+    It makes one id one row although the rows are partitioned by time, and it is how a call reported by
+    the client and by an instrumentation is counted once (its key is then made of trace and response id).
+    """
+
+    pk = models.CompositePrimaryKey("project_id", "key")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
+    key = models.UUIDField()
+    at = models.DateTimeField()
+    trace_id = models.UUIDField(null=True)
+    span_id = models.BigIntegerField(null=True)
+    digest = models.BinaryField(max_length=16)
+
+    class Meta:
+        indexes = [models.Index(fields=["at"], name="ingest_key_by_age")]  # read by retention
