@@ -23,6 +23,8 @@ class Project(models.Model):
     handover_confidence_below = models.FloatField(null=True, default=0.7)
     handover_phrases = ArrayField(models.CharField(max_length=200), default=default_phrases, blank=True)
     handover_errors_in_a_row = models.PositiveSmallIntegerField(null=True, default=3)
+    # How soon a person should claim what waits; null switches the clock off.
+    claim_within_s = models.PositiveIntegerField(null=True, default=120)
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

@@ -105,9 +105,9 @@ def test_partitions_take_copied_rows_of_the_bound_project_only(db: None) -> None
         with (
             transaction.atomic(),
             connection.cursor() as cursor,
-            cursor.copy(f"COPY {leaf} ({columns}) FROM STDIN") as c,
+            cursor.copy(f"COPY {leaf} ({columns}) FROM STDIN") as rows,
         ):
-            c.write_row((project.pk, uuid.uuid4(), 1, 0, at, at, "llm", 1, 0))
+            rows.write_row((project.pk, uuid.uuid4(), 1, 0, at, at, "llm", 1, 0))
 
     with tenant(north.pk):
         copy(north)
