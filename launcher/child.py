@@ -21,6 +21,7 @@ class Child:
         *,
         env: dict[str, str] | None = None,
         output: int | IO[bytes] | None = None,
+        errors: int | None = subprocess.STDOUT,
         stop_signal: signal.Signals = signal.SIGTERM,
         grace_s: float = 5.0,
         pass_fds: tuple[int, ...] = (),
@@ -42,7 +43,7 @@ class Child:
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=None if output is None else subprocess.STDOUT,
+                stderr=None if output is None else errors,
                 pass_fds=(theirs.fileno(), *pass_fds),
                 start_new_session=True,
             )

@@ -114,7 +114,7 @@ class Postgres:
             capture_output=True,
             text=True,
             check=True,
-            env={"PGOPTIONS": "-c client_min_messages=warning"} | _without_libpq_settings(),
+            env={"PGOPTIONS": "-c client_min_messages=warning"} | without_libpq_settings(),
         )
         return done.stdout
 
@@ -166,9 +166,9 @@ class Postgres:
 def answers(*target: str) -> bool:
     """Whether a PostgreSQL accepts connections there: pg_isready's options or `-d URL`."""
     command = [binaries.postgres("pg_isready"), "-q", "-t", "3", *target]
-    return subprocess.run(command, check=False, env=_without_libpq_settings()).returncode == 0
+    return subprocess.run(command, check=False, env=without_libpq_settings()).returncode == 0
 
 
-def _without_libpq_settings() -> dict[str, str]:
+def without_libpq_settings() -> dict[str, str]:
     """The environment without PGHOST, PGUSER and the like, which would lead elsewhere."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}

@@ -1,0 +1,53 @@
+"""What `manage.py up` reads from the environment; each setting is described in docs/settings.md."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from launcher.fault import Fault
+from launcher.places import Places
+
+
+@dataclass(frozen=True)
+class Settings:
+    """None for a server's URL means the embedded one."""
+
+    places: Places
+    host: str
+    port: int
+    public_url: str
+    web_processes: int
+    worker_concurrency: int
+    database_url: str | None
+    redis_url: str | None
+    log_level: str
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
+        """Raises Fault E011 for a number that is none, E003 for a REDIS_URL of another kind."""
+        port = _number(environ, "HANDRAIL_PORT", default=8000, most=65535)
+        redis_url = environ.get("REDIS_URL") or None
+        if redis_url and urlsplit(redis_url).scheme not in {"redis", "rediss", "unix"}:
+            raise Fault(
+                "E003",
+                "REDIS_URL must begin with redis://, rediss:// or unix://. "
+                "Give redis://host:6379/0, or unset it for the embedded server.",
+            )
+        return cls(
+            places=Places.from_environment(),
+            host=environ.get("HANDRAIL_HOST") or "127.0.0.1",
+            port=port,
+            public_url=environ.get("HANDRAIL_PUBLIC_URL") or f"http://localhost:{port}",
+            web_processes=_number(environ, "HANDRAIL_WEB_PROCESSES", default=1, most=64),
+            worker_concurrency=_number(environ, "HANDRAIL_WORKER_CONCURRENCY", default=2, most=256),
+            database_url=environ.get("DATABASE_URL") or None,
+            redis_url=redis_url,
+            log_level=environ.get("HANDRAIL_LOG_LEVEL") or "INFO",
+        )
+
+
+def _number(environ: Mapping[str, str], name: str, *, default: int, most: int) -> int:
+    text = environ.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
+        raise Fault("E011", f"{name} is {text!r}. Give a whole number from 1 to {most}, or unset it for {default}.")
+    return int(text)
