@@ -1,0 +1,108 @@
+"""Which spans of one trace carry money: a pure function of the trace, whatever order its spans came in."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from monitor.records import Span
+
+
+class Meter(msgspec.Struct, frozen=True, gc=False):
+    """What of a span decides about money; a stored row gives the same as the span that it came from.
+
+    `bears` is true when the span reports tokens, images or a cost above zero; `is_call` when it is a model
+    call that ended without an error.
+    """
+
+    span_id: int
+    parent_span_id: int | None = None
+    bears: bool = False
+    is_call: bool = False
+    response_id: str | None = None
+    tokens: int = 0
+
+
+def meter(span: Span) -> Meter:
+    """Return what of a span decides about money."""
+    tokens = span.tokens
+    return Meter(
+        span_id=span.span_id,
+        parent_span_id=span.parent_span_id,
+        bears=bool(not tokens.is_empty or span.reported_usd),
+        is_call=span.kind in ("llm", "embedding") and span.status != "error" and span.ended_at is not None,
+        response_id=span.response_id,
+        tokens=tokens.input_total + tokens.output_total,
+    )
+
+
+def billed(trace: Iterable[Meter]) -> frozenset[int]:
+    """Return the span ids that are priced: the deepest that bear usage, one for each response.
+
+    A span above another that bears usage repeats it and is never priced. Of several that report the same
+    response the fullest is priced, then the one with the least id.
+    """
+    rows = {row.span_id: row for row in trace}
+    bearing = [row for row in rows.values() if row.bears]
+    above = _above(rows, bearing)
+    chosen: dict[str, Meter] = {}
+    alone: list[int] = []
+    for row in bearing:
+        if row.span_id in above:
+            continue
+        if not row.response_id:
+            alone.append(row.span_id)
+            continue
+        held = chosen.get(row.response_id)
+        if held is None or (-row.tokens, row.span_id) < (-held.tokens, held.span_id):
+            chosen[row.response_id] = row
+    return frozenset(alone) | {row.span_id for row in chosen.values()}
+
+
+def unmetered(trace: Iterable[Meter]) -> frozenset[int]:
+    """Return the ids of model calls that nobody counted: neither they, nor a span below, nor a twin."""
+    rows = {row.span_id: row for row in trace}
+    calls = [row for row in rows.values() if row.is_call or row.bears]
+    above = _above(rows, calls)
+    counted = {row.response_id for row in rows.values() if row.bears and row.response_id}
+    return frozenset(
+        row.span_id
+        for row in calls
+        if not row.bears and row.span_id not in above and row.response_id not in counted
+    )
+
+
+def _above(rows: dict[int, Meter], below: list[Meter]) -> set[int]:
+    """Return the ids of all spans that have one of these underneath, each visited once."""
+    parents = _parents(rows)
+    above: set[int] = set()
+    for row in below:
+        parent = parents.get(row.span_id)
+        while parent is not None and parent not in above:
+            above.add(parent)
+            parent = parents.get(parent)
+    return above
+
+
+def _parents(rows: dict[int, Meter]) -> dict[int, int]:
+    """Return each span's parent as far as it is known; in a ring nobody is above anybody.
+
+    Only a broken or hostile sender makes rings, and it must not get its calls for nothing by them.
+    """
+    parents = {
+        row.span_id: row.parent_span_id
+        for row in rows.values()
+        if row.parent_span_id is not None and row.parent_span_id in rows
+    }
+    settled: set[int] = set()
+    for start in rows:
+        path: dict[int, None] = {}
+        at: int | None = start
+        while at is not None and at not in settled and at not in path:
+            path[at] = None
+            at = parents.get(at)
+        if at is not None and at in path:
+            members = list(path)
+            for member in members[members.index(at) :]:
+                del parents[member]
+        settled.update(path)
+    return parents

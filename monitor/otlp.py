@@ -1,0 +1,209 @@
+"""OTLP/HTTP trace exports on the wire: protobuf and JSON in, records out, and the answer in the same coin."""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+from monitor import mapper
+from monitor.otlp_json import JsonRequest, json_request, json_spans
+from monitor.otlp_text import clean, readable
+from monitor.records import Rejection, Span
+from monitor.story import Event
+
+PROTOBUF = "application/x-protobuf"
+JSON = "application/json"
+MOST_REASONS = 5
+
+
+class OtlpError(ValueError):
+    """The request as a whole can't be read.
+
+    OtlpError
+     ├─ UnsupportedMediaType   neither protobuf nor JSON
+     ├─ UnsupportedEncoding    a content encoding that we don't undo
+     ├─ TooLarge               more bytes than allowed once decompressed
+     └─ Malformed              not what its media type or encoding says
+    """
+
+
+class UnsupportedMediaType(OtlpError):
+    """The body is neither protobuf nor JSON."""
+
+
+class UnsupportedEncoding(OtlpError):
+    """The body is compressed in a way that we don't undo."""
+
+
+class TooLarge(OtlpError):
+    """The body has more bytes than allowed once decompressed."""
+
+
+class Malformed(OtlpError):
+    """The body is not what its media type or encoding says."""
+
+
+class TracesRequest(msgspec.Struct, frozen=True):
+    """A decoded export and the media type to answer in."""
+
+    media_type: str
+    message: ExportTraceServiceRequest | JsonRequest
+
+
+def inflate(body: bytes, encoding: str | None, *, limit: int) -> bytes:
+    """Undo `gzip` or `deflate` up to `limit` bytes; raise UnsupportedEncoding, TooLarge or Malformed."""
+    name = (encoding or "identity").strip().lower()
+    if name in ("identity", ""):
+        if len(body) > limit:
+            raise TooLarge(f"the body has more than {limit} bytes")
+        return body
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise UnsupportedEncoding(f"content encoding {name!r} is not supported; use gzip or deflate")
+    # Deflate comes with a zlib header by the standard and without one from some senders.
+    raw = name == "deflate" and not (
+        len(body) > 1 and body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0
+    )
+    window = -zlib.MAX_WBITS if raw else zlib.MAX_WBITS | 32
+    out = bytearray()
+    rest = body
+    try:
+        while True:
+            stream = zlib.decompressobj(window)
+            out += stream.decompress(rest, limit - len(out) + 1)
+            if len(out) > limit:
+                raise TooLarge(f"the body has more than {limit} bytes once decompressed")
+            if not stream.eof:
+                raise Malformed(f"the body is not complete {name}")
+            # Gzip members may follow one another.
+            rest = stream.unused_data
+            if not rest or name == "deflate":
+                return bytes(out)
+    except zlib.error as error:
+        raise Malformed(f"the body is not {name}") from error
+
+
+def decode(body: bytes, content_type: str) -> TracesRequest:
+    """Parse an export by its media type, whatever parameters follow it.
+
+    Text that is not UTF-8 is repaired, since one bad label must not cost the whole request. Raises
+    UnsupportedMediaType or Malformed.
+    """
+    media_type = content_type.strip().lower()
+    if media_type.startswith((PROTOBUF, "application/protobuf")):
+        return TracesRequest(PROTOBUF, _protobuf(body))
+    if media_type.startswith(JSON):
+        try:
+            return TracesRequest(JSON, json_request(body))
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Malformed(f"the body is not an OTLP trace export in JSON: {error}") from error
+    raise UnsupportedMediaType(f"send {PROTOBUF} or {JSON}, not {content_type!r}")
+
+
+def spans(request: TracesRequest) -> tuple[list[Span], list[Rejection]]:
+    """Map every span; the good ones are kept whatever the bad ones look like."""
+    message = request.message
+    mapped = json_spans(message) if isinstance(message, JsonRequest) else _protobuf_spans(message)
+    kept: list[Span] = []
+    refused: list[Rejection] = []
+    for item in mapped:
+        if type(item) is Span:
+            kept.append(item)
+        elif isinstance(item, Rejection):
+            refused.append(item)
+    return kept, refused
+
+
+def partial_success(media_type: str, rejections: Sequence[Rejection]) -> bytes:
+    """Return the body of the answer, in the media type of the request; empty success without rejections."""
+    reasons = [f"{r.span_id or 'a span'}: {r.reason}" for r in rejections[:MOST_REASONS]]
+    if len(rejections) > MOST_REASONS:
+        reasons.append(f"and {len(rejections) - MOST_REASONS} more")
+    text = "; ".join(reasons)
+    if media_type.startswith(JSON):
+        # 64-bit integers are strings in OTLP/JSON.
+        partial = {"rejectedSpans": str(len(rejections)), "errorMessage": text} if rejections else None
+        return msgspec.json.encode({"partialSuccess": partial} if partial else {})
+    response = ExportTraceServiceResponse()
+    if rejections:
+        response.partial_success.rejected_spans = len(rejections)
+        response.partial_success.error_message = text
+    return response.SerializeToString()
+
+
+def _protobuf(body: bytes) -> ExportTraceServiceRequest:
+    try:
+        return ExportTraceServiceRequest.FromString(body)
+    except (DecodeError, RecursionError):
+        pass
+    try:
+        return ExportTraceServiceRequest.FromString(readable(body, ExportTraceServiceRequest.DESCRIPTOR))
+    except (DecodeError, RecursionError, ValueError) as error:
+        raise Malformed("the body is not an OTLP trace export in protobuf") from error
+
+
+def _protobuf_spans(message: ExportTraceServiceRequest) -> Iterator[Span | Rejection]:
+    to_span = mapper.span
+    for resource_spans in message.resource_spans:
+        source = mapper.resource(_pairs(resource_spans.resource.attributes))
+        for scope_spans in resource_spans.scope_spans:
+            scope = clean(scope_spans.scope.name)
+            for s in scope_spans.spans:
+                status = s.status
+                yield to_span(
+                    s.trace_id,
+                    s.span_id,
+                    s.parent_span_id,
+                    clean(s.name),
+                    s.start_time_unix_nano,
+                    s.end_time_unix_nano,
+                    status.code,
+                    clean(status.message),
+                    _pairs(s.attributes),
+                    _events(s.events),
+                    source,
+                    scope,
+                )
+
+
+def _events(events: Any) -> list[Event]:
+    return [
+        Event(clean(e.name), e.time_unix_nano, {clean(key): item for key, item in _pairs(e.attributes)})
+        for e in events
+    ]
+
+
+def _pairs(attributes: Any) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    add = pairs.append
+    for kv in attributes:
+        value = kv.value
+        text = value.string_value
+        if text:
+            add((kv.key, text.replace("\x00", "\ufffd") if "\x00" in text else text))
+        else:
+            # Reading is cheaper than asking which one is set; a number that is set is rarely zero.
+            add((kv.key, value.int_value or _value(value)))
+    return pairs
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        return clean(value.string_value)
+    if kind == "array_value":
+        return [_value(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return {clean(key): item for key, item in _pairs(value.kvlist_value.values)}
+    if kind == "bytes_value":
+        return value.bytes_value.hex()
+    if kind == "double_value":
+        number = value.double_value
+        # JSON has no word for what is not finite.
+        return number if number - number == 0 else str(number)
+    return getattr(value, kind) if kind in ("int_value", "bool_value") else None

@@ -1,0 +1,186 @@
+"""OTLP in JSON: ids in hex, 64-bit integers as strings or numbers, each span judged by itself."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from monitor import mapper
+from monitor.otlp_text import clean
+from monitor.records import Rejection, Span
+from monitor.story import Event
+
+MOST_INT64 = 2**63
+
+
+class _Value(msgspec.Struct, rename="camel"):
+    string_value: str | None = None
+    int_value: int | str | float | None = None
+    double_value: float | int | str | None = None
+    bool_value: bool | None = None
+    array_value: "_Array | None" = None
+    kvlist_value: "_Pairs | None" = None
+    bytes_value: str | None = None
+
+
+class _Pair(msgspec.Struct):
+    key: str = ""
+    value: _Value | None = None
+
+
+class _Array(msgspec.Struct):
+    values: list[_Value] | None = None
+
+
+class _Pairs(msgspec.Struct):
+    values: list[_Pair] | None = None
+
+
+class _Status(msgspec.Struct):
+    code: int | str | None = None
+    message: str | None = None
+
+
+class _Event(msgspec.Struct, rename="camel"):
+    name: str | None = None
+    time_unix_nano: int | str | None = None
+    attributes: list[_Pair] | None = None
+
+
+class _Span(msgspec.Struct, rename="camel"):
+    trace_id: str | None = None
+    span_id: str | None = None
+    parent_span_id: str | None = None
+    name: str | None = None
+    start_time_unix_nano: int | str | None = None
+    end_time_unix_nano: int | str | None = None
+    attributes: list[_Pair] | None = None
+    events: list[_Event] | None = None
+    status: _Status | None = None
+
+
+class _Scope(msgspec.Struct):
+    name: str | None = None
+
+
+class _ScopeSpans(msgspec.Struct):
+    scope: _Scope | None = None
+    spans: list[msgspec.Raw] | None = None
+
+
+class _Resource(msgspec.Struct):
+    attributes: list[_Pair] | None = None
+
+
+class _ResourceSpans(msgspec.Struct, rename="camel"):
+    resource: _Resource | None = None
+    scope_spans: list[_ScopeSpans] | None = None
+
+
+class JsonRequest(msgspec.Struct, rename="camel"):
+    """A decoded export; its spans are still raw, so that a bad one spoils no other."""
+
+    resource_spans: list[_ResourceSpans] | None = None
+
+
+_request = msgspec.json.Decoder(JsonRequest).decode
+_span = msgspec.json.Decoder(_Span).decode
+
+_STATUS_CODES = {
+    "STATUS_CODE_UNSET": 0,
+    "STATUS_CODE_OK": 1,
+    "STATUS_CODE_ERROR": 2,
+}
+
+
+def json_request(body: bytes) -> JsonRequest:
+    """Parse an export, repairing what is not UTF-8; raises msgspec.DecodeError or RecursionError."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        body = body.decode("utf-8", "replace").encode()
+    return _request(body)
+
+
+def json_spans(request: JsonRequest) -> Iterator[Span | Rejection]:
+    """Map each span, or say why not."""
+    for resource_spans in request.resource_spans or ():
+        attributes = resource_spans.resource.attributes if resource_spans.resource else None
+        source = mapper.resource(_pairs(attributes))
+        for scope_spans in resource_spans.scope_spans or ():
+            scope = clean(scope_spans.scope.name or "") if scope_spans.scope else ""
+            for raw in scope_spans.spans or ():
+                try:
+                    s = _span(raw)
+                    yield mapper.span(
+                        _id(s.trace_id),
+                        _id(s.span_id),
+                        _id(s.parent_span_id),
+                        clean(s.name or ""),
+                        _integer(s.start_time_unix_nano),
+                        _integer(s.end_time_unix_nano),
+                        _code(s.status),
+                        clean((s.status and s.status.message) or ""),
+                        _pairs(s.attributes),
+                        [
+                            Event(
+                                clean(e.name or ""),
+                                _integer(e.time_unix_nano),
+                                dict(_pairs(e.attributes)),
+                            )
+                            for e in s.events or ()
+                        ],
+                        source,
+                        scope,
+                    )
+                except (ValueError, RecursionError) as error:
+                    yield Rejection(f"not a span: {error}")
+
+
+def _pairs(attributes: list[_Pair] | None) -> list[tuple[str, Any]]:
+    return [(clean(pair.key), _value(pair.value)) for pair in attributes or ()]
+
+
+def _value(value: _Value | None) -> Any:
+    if value is None:
+        return None
+    if value.string_value is not None:
+        return clean(value.string_value)
+    if value.int_value is not None:
+        return _integer(value.int_value)
+    if value.bool_value is not None:
+        return value.bool_value
+    if value.double_value is not None:
+        number = float(value.double_value)
+        return number if number - number == 0 else str(number)
+    if value.array_value is not None:
+        return [_value(item) for item in value.array_value.values or ()]
+    if value.kvlist_value is not None:
+        return dict(_pairs(value.kvlist_value.values))
+    return clean(value.bytes_value) if value.bytes_value is not None else None
+
+
+def _integer(value: int | str | float | None) -> int:
+    """Return a 64-bit integer given as such or in digits; raises ValueError."""
+    if not value:
+        return 0
+    if isinstance(value, str) and len(value) > 20:
+        raise ValueError("an integer of more than 64 bits")
+    number = int(value)
+    if not -MOST_INT64 <= number < 2 * MOST_INT64:
+        raise ValueError("an integer of more than 64 bits")
+    return number
+
+
+def _id(text: str | None) -> bytes:
+    """Return the bytes of an id in hex, none when it is not hex."""
+    try:
+        return bytes.fromhex(text or "")
+    except ValueError:
+        return b""
+
+
+def _code(status: _Status | None) -> int:
+    if status is None or status.code is None:
+        return 0
+    return status.code if isinstance(status.code, int) else _STATUS_CODES.get(status.code, 0)

@@ -1,0 +1,76 @@
+"""Text that PostgreSQL can hold: without NUL bytes, in valid UTF-8."""
+
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+DEEPEST = 64
+
+
+def clean(text: str) -> str:
+    """Return the text with each NUL byte shown as U+FFFD, for PostgreSQL stores none."""
+    return text.replace("\x00", "\ufffd") if "\x00" in text else text
+
+
+def readable(body: bytes, message: Descriptor, depth: int = 0) -> bytes:
+    """Return a protobuf message whose text is valid UTF-8, U+FFFD in the place of what was not.
+
+    Clients that cut a label in the middle of a character send such text. Raises ValueError when the bytes
+    are no message at all.
+    """
+    if depth > DEEPEST:
+        raise ValueError("nested too deep")
+    out = bytearray()
+    at = 0
+    while at < len(body):
+        begin = at
+        key, at = _varint(body, at)
+        wire = key & 7
+        if wire == _VARINT:
+            _, at = _varint(body, at)
+        elif wire == _FIXED64:
+            at += 8
+        elif wire == _FIXED32:
+            at += 4
+        elif wire == _BYTES:
+            size, at = _varint(body, at)
+            field: Any = message.fields_by_number.get(key >> 3)
+            part = body[at : at + size]
+            if len(part) != size:
+                raise ValueError("cut short")
+            at += size
+            if field is not None and field.type == FieldDescriptor.TYPE_STRING:
+                part = part.decode("utf-8", "replace").encode()
+            elif field is not None and field.type == FieldDescriptor.TYPE_MESSAGE:
+                part = readable(part, field.message_type, depth + 1)
+            out += _as_varint(key) + _as_varint(len(part)) + part
+            continue
+        else:
+            raise ValueError("unknown wire type")
+        if at > len(body):
+            raise ValueError("cut short")
+        out += body[begin:at]
+    return bytes(out)
+
+
+def _varint(body: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(body):
+            raise ValueError("cut short")
+        byte = body[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ValueError("a number too long")
+
+
+def _as_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
