@@ -1,0 +1,208 @@
+"""What comes in: bodies and query parameters, decoded into Structs; whatever is wrong is a 400 that names the field."""
+
+import re
+import zlib
+from collections.abc import Collection, Iterator
+from decimal import Decimal
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from django.http import HttpRequest, UnreadablePostError
+
+from monitor.api.problems import Problem, bad_field
+
+T = TypeVar("T")
+
+JSON = ("application/json",)
+MAX_DEPTH = 100
+INT64 = range(-(2**63), 2**63)
+MAX_USD = Decimal(1_000_000)
+WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+_NOT_BRACKETS = bytes(set(range(256)) - set(b'[]{}"\\'))
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_LONG_NUMBER = re.compile(rb"\d{19}")
+_WHERE = re.compile(r"^(?P<message>.*?)(?: - at `(?:key` in `)?\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`$")
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`$")
+
+
+class TooLarge(Problem):
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, "Too large", f"A body may have {limit:,} bytes, counted after decompression.")
+
+
+class WrongType(Problem):
+    def __init__(self, detail: str) -> None:
+        super().__init__(415, "Unsupported media type", detail)
+
+
+def read(request: HttpRequest, *, limit: int, content_types: Collection[str] = JSON) -> bytes:
+    """The body, decompressed. Raises TooLarge, WrongType, or a 400 when it is not what its encoding says."""
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    try:
+        raw = request.read(limit + 1)
+    except UnreadablePostError as error:
+        raise Problem(400, "Bad request", "The body ended early.") from error
+    if len(raw) > limit:
+        raise TooLarge(limit)
+    if raw and request.content_type not in content_types:
+        raise WrongType(f"Send {' or '.join(content_types)}, not {request.content_type or 'nothing'}.")
+    if coding in ("", "identity"):
+        return raw
+    if coding not in WINDOW_BITS:
+        raise WrongType(f"Content-Encoding may be gzip, deflate or identity, not {coding}.")
+    return decompress(raw, coding, limit=limit)
+
+
+def decompress(raw: bytes, coding: str, *, limit: int) -> bytes:
+    """The plain bytes, never more than `limit` in memory."""
+    out = bytearray()
+    while raw:
+        machine = zlib.decompressobj(WINDOW_BITS[coding])
+        try:
+            out += machine.decompress(raw, limit + 1 - len(out))
+        except zlib.error as error:
+            raise Problem(400, "Bad request", f"The body is not valid {coding}.") from error
+        if len(out) > limit:
+            raise TooLarge(limit)
+        if not machine.eof:
+            raise Problem(400, "Bad request", f"The {coding} body ended early.")
+        # A gzip file may have several members.
+        raw = machine.unused_data
+    return bytes(out)
+
+
+def decode(raw: bytes, into: type[T]) -> T:
+    """The JSON document as `into`. Raises a Problem that names the field.
+
+    An empty body is an empty object where nothing is required.
+    """
+    if not raw.strip():
+        raw = b"{}"
+    try:
+        value = msgspec.json.decode(raw, type=into)
+    except msgspec.ValidationError as error:
+        raise of(error) from error
+    except RecursionError as error:
+        raise too_deep() from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Problem(400, "Bad request", f"The body is not valid JSON in UTF-8: {error}") from error
+    check(raw)
+    return value
+
+
+def check(raw: bytes) -> None:
+    """Raise a Problem for JSON that is valid and yet cannot be kept: NUL characters, huge integers, deep nesting."""
+    if nests_deeper_than(raw, MAX_DEPTH):
+        raise too_deep()
+    if b"\\u0000" in raw or _LONG_NUMBER.search(raw):
+        for field, message in faults(msgspec.json.decode(raw)):
+            raise bad_field(field, message)
+
+
+def too_deep() -> Problem:
+    return Problem(400, "Bad request", f"The body nests deeper than {MAX_DEPTH} levels.")
+
+
+def nests_deeper_than(raw: bytes, levels: int) -> bool:
+    """Whether a valid JSON document nests deeper; at the speed of bytes, for most bodies by counting alone."""
+    if raw.count(b"[") + raw.count(b"{") <= levels:
+        return False
+    brackets = _STRINGS.sub(b"", raw.translate(None, _NOT_BRACKETS))
+    for _ in range(levels):
+        if not brackets:
+            return False
+        # Each round takes away the innermost pairs.
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return bool(brackets)
+
+
+def faults(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Where a decoded JSON value holds what PostgreSQL or JSON readers cannot: (field, message)."""
+    match value:
+        case str():
+            if "\0" in value:
+                yield path or "body", "must not contain the character NUL"
+        case bool():
+            pass
+        case int():
+            if value not in INT64:
+                yield path or "body", "must be an integer of at most 64 bits"
+        case dict():
+            for key, inner in value.items():
+                if "\0" in key:
+                    yield path or "body", "has a key with the character NUL"
+                yield from faults(inner, f"{path}.{key}" if path else key)
+        case list():
+            for index, inner in enumerate(value):
+                yield from faults(inner, f"{path}[{index}]")
+
+
+def of(error: msgspec.ValidationError, *, whole: str = "body") -> Problem:
+    """The 400 that a failed validation is; `whole` names the place when no single field is at fault."""
+    field, message = fault(error, whole=whole)
+    return bad_field(field, message)
+
+
+def fault(error: msgspec.ValidationError, *, whole: str = "body") -> tuple[str, str]:
+    """(field, message) of a failed validation, such as ("calls[3].input_tokens", "Expected `int`, got `str`")."""
+    found = _WHERE.match(str(error))
+    assert found is not None
+    message, path = found["message"], (found["path"] or "").removeprefix(".")
+    if missing := _MISSING.match(message):
+        return f"{path}.{missing['name']}".removeprefix("."), "is required"
+    if unknown := _UNKNOWN.match(message):
+        return f"{path}.{unknown['name']}".removeprefix("."), "is not known"
+    return path or whole, message.replace("`", "")
+
+
+def decode_query(request: HttpRequest, into: type[T]) -> T:
+    """The query parameters as `into`. Unknown ones, repeated single ones and NULs are a 400."""
+    many = _lists(into)
+    known = _names(into)
+    values: dict[str, Any] = {}
+    for name, given in request.GET.lists():
+        if name not in known:
+            raise bad_field(name, f"is not a parameter here; there are {', '.join(sorted(known)) or 'none'}")
+        if any("\0" in text for text in given):
+            raise bad_field(name, "must not contain the character NUL")
+        if name not in many and len(given) > 1:
+            raise bad_field(name, "may be given once only")
+        values[name] = given if name in many else given[0]
+    try:
+        return msgspec.convert(values, into, strict=False)
+    except msgspec.ValidationError as error:
+        raise of(error, whole="query") from error
+
+
+@cache
+def _names(into: type) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(into))
+
+
+@cache
+def _lists(into: type) -> frozenset[str]:
+    hints = get_type_hints(into, include_extras=True)
+    return frozenset(field.encode_name for field in msgspec.structs.fields(into) if _is_list(hints[field.name]))
+
+
+def _is_list(hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return _is_list(get_args(hint)[0])
+    if origin in (Union, UnionType):
+        return any(_is_list(part) for part in get_args(hint))
+    return origin in (list, tuple, set, frozenset)
+
+
+class Nothing(msgspec.Struct):
+    """A query without parameters."""
+
+
+def within_usd(value: Decimal | None, name: str) -> None:
+    """For `__post_init__` of a body with money: raise ValueError unless it is 0 to 1,000,000 US dollars."""
+    if value is not None and not (value.is_finite() and 0 <= value <= MAX_USD):
+        raise ValueError(f"{name} must be 0 to 1,000,000 US dollars")

@@ -1,0 +1,124 @@
+"""Who calls: a key, or a person through their session; both with a project and scopes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from rest_framework.authentication import CSRFCheck
+
+from monitor import keys
+from monitor.api.problems import Forbidden, Unauthenticated
+from monitor.models import Membership, Person
+from monitor.models.keys import Scope
+from monitor.models.people import Role
+from monitor.tenancy import crossing
+
+PROJECT_HEADER = "X-Handrail-Project"
+SCOPES_OF_ROLE: dict[str, frozenset[str]] = {
+    Role.VIEWER: frozenset({Scope.READ}),
+    Role.OPERATOR: frozenset({Scope.READ, Scope.OPERATE}),
+    Role.ADMIN: frozenset({Scope.INGEST, Scope.READ, Scope.OPERATE, Scope.ADMIN}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`actor` is how the journal names the caller: a person's email, or `key:<name>`."""
+
+    project_id: int
+    actor: str
+    kind: Literal["key", "person"]
+    scopes: frozenset[str]
+    person_id: int | None = None
+    key_id: UUID | None = None
+    department: str = ""
+    general_per_minute: int | None = None
+    ingest_per_minute: int | None = None
+    is_instance_admin: bool = False
+
+    def may(self, scope: str) -> bool:
+        return scope in self.scopes
+
+    @property
+    def rate_key(self) -> str:
+        """Whose rate limit a request counts against."""
+        return f"key:{self.key_id}" if self.key_id else f"person:{self.person_id}"
+
+
+class Request(HttpRequest):
+    """What a handler of the API gets: Django's request with the caller and the time of arrival."""
+
+    caller: Caller
+    now: datetime
+
+
+def identify(request: HttpRequest, *, now: datetime) -> Caller:
+    """The caller. Raises Unauthenticated, or Forbidden for a session without CSRF token or membership."""
+    header = request.headers.get("Authorization")
+    if header is not None:
+        return _by_key(header, now=now)
+    person = getattr(request, "user", None)
+    if isinstance(person, Person) or getattr(person, "is_authenticated", False):
+        assert person is not None
+        _check_csrf(request)
+        return _by_person(person, request.headers.get(PROJECT_HEADER))
+    raise Unauthenticated("Send an API key as `Authorization: Bearer <key>`, or sign in.")
+
+
+def require(caller: Caller, scope: str) -> None:
+    """Raise Forbidden unless the caller has the scope."""
+    if caller.may(scope):
+        return
+    has = ", ".join(sorted(caller.scopes)) or "none"
+    raise Forbidden(f"This needs the scope {scope}; {'this key' if caller.kind == 'key' else 'your role'} has {has}.")
+
+
+def _by_key(header: str, *, now: datetime) -> Caller:
+    scheme, _, text = header.partition(" ")
+    key = keys.find(text.strip(), now=now) if scheme.lower() == "bearer" else None
+    if key is None:
+        raise Unauthenticated("This key is not valid: unknown, expired or revoked.")
+    keys.touch(key, now=now)
+    return Caller(
+        project_id=key.project_id,
+        actor=f"key:{key.name}",
+        kind="key",
+        scopes=frozenset(key.scopes),
+        key_id=key.id,
+        department=key.department,
+        general_per_minute=key.general_per_minute,
+        ingest_per_minute=key.ingest_per_minute,
+    )
+
+
+def _by_person(person: Person, project_name: str | None) -> Caller:
+    with crossing():
+        memberships = Membership.objects.filter(person_id=person.pk)
+        if project_name is not None:
+            membership = memberships.filter(project__name=project_name.replace("\0", "")).first()
+        else:
+            membership = memberships.filter(project_id=person.last_project_id).first()
+            membership = membership or memberships.order_by("id").first()
+    if membership is None:
+        raise Forbidden(f"You are not a member of the project {project_name}." if project_name else "No project yet.")
+    return Caller(
+        project_id=membership.project_id,
+        actor=person.email,
+        kind="person",
+        scopes=SCOPES_OF_ROLE[membership.role],
+        person_id=person.pk,
+        is_instance_admin=person.is_instance_admin,
+    )
+
+
+def _check_csrf(request: HttpRequest) -> None:
+    def passed(_: HttpRequest) -> HttpResponse:
+        return HttpResponse()
+
+    check = CSRFCheck(passed)
+    check.process_request(request)
+    reason = check.process_view(request, None, (), {})
+    if reason:
+        raise Forbidden(f"CSRF check failed: {reason}")

@@ -1,0 +1,185 @@
+"""Problem details (RFC 9457): every refusal of the API, whoever raised it, in one shape.
+
+Problem                        anything the API refuses, with its status
+├── Unauthenticated    401     no key, or a dead one
+├── Forbidden          403     the key or role lacks the scope
+└── Throttled          429     too many requests, with Retry-After
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.views import defaults
+from rest_framework.exceptions import APIException
+
+log = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+API_PATHS = ("/api/", "/v1/")
+RETRY_AFTER_S = 2
+
+
+class Problem(Exception):
+    """A refusal: what is wrong (`title`), what about it (`detail`), which fields. Members of `extra` are added."""
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str = "",
+        *,
+        errors: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(title)
+        self.status = int(status)
+        self.title = title
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+    def body(self) -> dict[str, Any]:
+        body: dict[str, Any] = {"type": "about:blank", "title": self.title, "status": self.status}
+        if self.detail:
+            body["detail"] = self.detail
+        if self.errors:
+            body["errors"] = self.errors
+        return body | self.extra
+
+
+class Unauthenticated(Problem):
+    def __init__(self, detail: str) -> None:
+        super().__init__(401, "Not signed in", detail, headers={"WWW-Authenticate": 'Bearer realm="handrail"'})
+
+
+class Forbidden(Problem):
+    def __init__(self, detail: str) -> None:
+        super().__init__(403, "Not allowed", detail)
+
+
+class Throttled(Problem):
+    def __init__(self, bucket: str, per_minute: int, retry_after_s: int) -> None:
+        super().__init__(
+            429,
+            "Too many requests",
+            f"This key may make {per_minute} {bucket} requests a minute; try again in {retry_after_s} s.",
+            headers={"Retry-After": str(retry_after_s)},
+        )
+
+
+def render(problem: Problem) -> HttpResponse:
+    """The answer that a problem is."""
+    body = orjson.dumps(problem.body(), default=_plain)
+    return HttpResponse(body, status=problem.status, content_type=CONTENT_TYPE, headers=problem.headers)
+
+
+def _plain(value: object) -> str:
+    return f"{value:f}" if hasattr(value, "quantize") else str(value)
+
+
+def bad_field(field: str, message: str) -> Problem:
+    """A 400 that names the field, such as `calls[3].input_tokens`."""
+    return Problem(400, "Bad request", f"{field}: {message}", errors=[{"field": field, "message": message}])
+
+
+def of(error: Exception) -> Problem | None:
+    """The problem that an exception is, or None: then it is a fault of ours."""
+    match error:
+        case Problem():
+            return error
+        case Http404():
+            return Problem(404, "Not found")
+        case IntegrityError():
+            return _of_integrity(error)
+        case DataError():
+            return Problem(400, "Bad request", f"A value cannot be stored: {_first_line(error)}")
+        case OperationalError() | InterfaceError():
+            log.warning("the database did not answer: %s", error)
+            return unavailable("The database does not answer at the moment; nothing was stored.")
+        case RequestDataTooBig():
+            return Problem(413, "Too large", "The body is larger than this server accepts.")
+        case SuspiciousOperation():
+            return Problem(400, "Bad request", "The request is malformed.")
+        case APIException():
+            return Problem(error.status_code, HTTPStatus(error.status_code).phrase, str(error.detail))
+    return None
+
+
+def unavailable(detail: str, *, retry_after_s: int = RETRY_AFTER_S) -> Problem:
+    """A 503 that asks to come back."""
+    return Problem(503, "Unavailable", detail, headers={"Retry-After": str(retry_after_s)})
+
+
+def _of_integrity(error: IntegrityError) -> Problem | None:
+    diagnosis = getattr(error.__cause__, "diag", None)
+    state = getattr(diagnosis, "sqlstate", "") or ""
+    # The constraint's name is a sentence.
+    rule = (getattr(diagnosis, "constraint_name", "") or "").replace("_", " ")
+    match state:
+        case "23505" | "23P01":
+            return Problem(409, "Conflict", f"There is one already: {rule}.")
+        case "23514" if "moves only as listed" in rule or "append only" in rule:
+            return Problem(409, "Conflict", f"The database refuses this change: {rule}.")
+        case "23514":
+            return Problem(400, "Bad request", f"The database refuses these values: {rule}.")
+        case "23503":
+            return Problem(409, "Conflict", "This refers to something that does not exist, or is still referred to.")
+        case "23502":
+            field = getattr(diagnosis, "column_name", "") or ""
+            return bad_field(field, "is required")
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
+    """What REST framework calls for an exception in a view; None lets Django answer 500."""
+    problem = of(error)
+    return render(problem) if problem else None
+
+
+def is_api(request: HttpRequest) -> bool:
+    return request.path.startswith(API_PATHS)
+
+
+# What Django calls when no view could answer: problem details for the API, pages for people.
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if is_api(request):
+        return render(of(exception) or Problem(400, "Bad request", "The request is malformed."))
+    return defaults.bad_request(request, exception)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if is_api(request):
+        return render(Forbidden(str(exception)))
+    return defaults.permission_denied(request, exception)
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if is_api(request):
+        return render(Problem(404, "Not found", "There is nothing at this address."))
+    return defaults.page_not_found(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    if is_api(request):
+        return render(Problem(500, "Internal error", "This is a fault of the server; it has been logged."))
+    return defaults.server_error(request)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    if is_api(request):
+        return render(Forbidden(f"CSRF check failed: {reason}"))
+    return HttpResponse("CSRF check failed: reload the page and try again.", status=403, content_type="text/plain")
