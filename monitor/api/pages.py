@@ -69,7 +69,7 @@ def _values(fields: Sequence[Any], cursor: str) -> list[Any]:
         raise bad_field("cursor", "is not one that this list gave out") from error
 
 
-def _value(field: Field[Any, Any], text: Any) -> Any:
+def _value(field: "Field[Any, Any]", text: Any) -> Any:
     if text is None or isinstance(text, list | dict | bool) or (isinstance(text, str) and "\0" in text):
         raise ValueError("not a key")
     return field.to_python(text)
