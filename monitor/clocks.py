@@ -1,6 +1,7 @@
 """What time alone does to the human queue: nobody claims, nobody replies, somebody is gone. Each fires once."""
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from monitor import queue
 from monitor.models import QueueItem
@@ -19,7 +20,7 @@ def breaches(*, now: datetime) -> int:
     return sum(_breach(project_id, item_id, now=now) for project_id, item_id in found)
 
 
-def _breach(project_id: int, item_id: object, *, now: datetime) -> bool:
+def _breach(project_id: int, item_id: UUID, *, now: datetime) -> bool:
     with tenant(project_id):
         row = QueueItem.objects.filter(project_id=project_id, pk=item_id)
         marked = row.filter(status=ItemStatus.PENDING, claim_breached_at=None).update(claim_breached_at=now)
@@ -39,7 +40,7 @@ def unanswered(*, now: datetime) -> int:
     return sum(_requeue(project_id, item_id, version, now=now) for project_id, item_id, version in found)
 
 
-def _requeue(project_id: int, item_id: object, version: int, *, now: datetime) -> bool:
+def _requeue(project_id: int, item_id: UUID, version: int, *, now: datetime) -> bool:
     with tenant(project_id):
         still = (
             QueueItem.objects.select_for_update(no_key=True)

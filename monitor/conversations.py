@@ -1,4 +1,4 @@
-"""Conversations: open, say, hand over, finish. The agent speaks while it owns the turn; what it says later is kept back."""
+"""Conversations: open, say, hand over, finish. What an agent says on a turn that is not its own is kept back."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

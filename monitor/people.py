@@ -53,6 +53,8 @@ def human_for(project_id: int, *, person_id: int | None = None, email: str | Non
     found = HumanAgent.objects.select_related("person").filter(project_id=project_id)
     if email is not None:
         return found.filter(person__email=email.strip().lower()).first()
+    if person_id is None:
+        return None
     human = found.filter(person_id=person_id).first()
     if human is None and Membership.objects.filter(project_id=project_id, person_id=person_id).exists():
         human, _ = found.get_or_create(project_id=project_id, person_id=person_id)

@@ -85,7 +85,7 @@ def summary(messages: Iterable[Message], *, since: datetime | None, now: datetim
     asked = sum(message.role == MessageRole.USER for message in said)
     minutes = round((now - since).total_seconds() / 60) if since else 0
     who = ", ".join(people) or "Nobody"
-    text = f"{who} wrote {_counted(replies, 'message')} and the customer {asked or 'none'} in {_counted(minutes, 'minute')}."
+    text = f"{who} wrote {_counted(replies, 'message')} in {_counted(minutes, 'minute')}; the customer wrote {asked}."
     if people:
         last = next(message for message in reversed(said) if message.role == MessageRole.HUMAN)
         text += f" The last reply was: {last.content[:500]}"
