@@ -18,7 +18,6 @@ from monitor.models import Conversation, HumanAgent, QueueItem, Subject
 from monitor.models.conversations import Owner, State
 from monitor.models.people import Presence
 from monitor.models.queue import CLOSED_ITEMS, HELD, ITEM_MOVES, OPEN_ITEMS, ItemKind, ItemStatus
-from monitor.tenancy import crossing, tenant
 
 CLAIM_WITHIN = timedelta(minutes=2)
 # Closed by their own verbs: a decision, or a command to the execution.
@@ -116,7 +115,7 @@ def open_item(
             if "queue_item_one_open_per_subject" not in str(error):
                 raise
             continue  # somebody else was first: theirs is the open one, unless it has been closed since
-        _record(item, from_state="", to_state=item.status, cause=trigger, now=now)
+        record(item, from_state="", to_state=item.status, cause=trigger, now=now)
         return item
 
 
@@ -137,7 +136,9 @@ def close_for(
         .filter(project_id=project_id, kind=kind, subject_id=str(subject_id), status__in=ITEM_MOVES[status])
         .first()
     )
-    return item is not None and _close(item, status, now=now, actor=actor, outcome=outcome, note=note)
+    if item is not None:
+        close(item, status, now=now, actor=actor, outcome=outcome, note=note)
+    return item is not None
 
 
 def claim(project_id: int, item_id: UUID, human: HumanAgent, *, now: datetime, actor: str = "") -> Claimed:
@@ -153,7 +154,7 @@ def claim(project_id: int, item_id: UUID, human: HumanAgent, *, now: datetime, a
             raise Closed(item.status)
         if item.assignee is not None:
             if item.assignee.pk == human.pk:
-                return Claimed(item, item.conversation and item.conversation.epoch, again=True)
+                return Claimed(item, _epoch(item), again=True)
             raise TakenBy(item.assignee, item.claimed_at)
         if item.kind != ItemKind.APPROVAL:
             refuse_beyond_capacity(human)
@@ -177,7 +178,7 @@ def claim(project_id: int, item_id: UUID, human: HumanAgent, *, now: datetime, a
             actor=actor,
             now=now,
         ).epoch
-    _record(item, from_state=ItemStatus.PENDING, to_state=item.status, cause="claimed", actor=actor, now=now)
+    record(item, from_state=ItemStatus.PENDING, to_state=item.status, cause="claimed", actor=actor, now=now)
     tell_agents(item, "claimed", now=now, data={"by": str(human.person), "epoch": epoch})
     return Claimed(item, epoch)
 
@@ -214,7 +215,7 @@ def release(
             note=note,
             now=now,
         ).epoch
-    _record(item, from_state=before, to_state=item.status, cause=cause, actor=actor, note=note, now=now)
+    record(item, from_state=before, to_state=item.status, cause=cause, actor=actor, note=note, now=now)
     tell_agents(item, "released", now=now, data={"reason": cause, "epoch": epoch})
     return item
 
@@ -238,7 +239,7 @@ def transfer(
     if item.status not in HELD:
         raise NotHeld("nobody holds it")
     if item.assignee_id == to.pk:
-        return Claimed(item, item.conversation and item.conversation.epoch, again=True)
+        return Claimed(item, _epoch(item), again=True)
     if item.kind != ItemKind.APPROVAL:
         refuse_beyond_capacity(to)
     actor = actor or (human.person.email if human else "")
@@ -248,7 +249,7 @@ def transfer(
     if item.kind == ItemKind.CHAT and item.conversation_id:
         held = turns.hold(project_id, item.conversation_id)
         epoch = turns.give(held, owner_kind=Owner.HUMAN, owner=to, now=now).epoch
-    _record(item, from_state=before, to_state=item.status, cause="transferred", actor=actor, note=note, now=now)
+    record(item, from_state=before, to_state=item.status, cause="transferred", actor=actor, note=note, now=now)
     tell_agents(item, "claimed", now=now, data={"by": str(to.person), "epoch": epoch})
     return Claimed(item, epoch)
 
@@ -271,7 +272,7 @@ def resolve(
     if item.kind in DECIDED_ELSEWHERE:
         raise DecidedElsewhere(DECIDED_ELSEWHERE[ItemKind(item.kind)])
     actor = actor or (human.person.email if human else "")
-    _close(item, ItemStatus.RESOLVED, now=now, actor=actor, outcome=outcome, note=note)
+    close(item, ItemStatus.RESOLVED, now=now, actor=actor, outcome=outcome, note=note)
     epoch = None
     if item.conversation_id:
         epoch = turns.move(
@@ -286,25 +287,6 @@ def resolve(
         ).epoch
     tell_agents(item, "resolved", now=now, data={"outcome": outcome, "note": note, "epoch": epoch})
     return item
-
-
-def breaches(*, now: datetime) -> int:
-    """Mark what nobody claimed in time, each item once; returns how many were marked."""
-    with crossing():
-        late = list(
-            QueueItem.objects.filter(
-                status=ItemStatus.PENDING, claim_due_at__lte=now, claim_breached_at=None
-            ).values_list("project_id", "pk")[:1000]
-        )
-    marked = 0
-    for project_id, item_id in late:
-        with tenant(project_id):
-            row = QueueItem.objects.filter(project_id=project_id, pk=item_id)
-            if row.filter(status=ItemStatus.PENDING, claim_breached_at=None).update(claim_breached_at=now):
-                marked += 1
-                item = row.get()
-                _record(item, from_state=item.status, to_state=item.status, cause="claim_breached", now=now)
-    return marked
 
 
 def lock_human(project_id: int, human_id: int) -> HumanAgent:
@@ -361,16 +343,21 @@ def _move(item: QueueItem, status: str, **fields: Any) -> None:
     item.save(update_fields=["status", *fields])
 
 
-def _close(item: QueueItem, status: str, *, now: datetime, actor: str, outcome: str, note: str) -> bool:
+def _epoch(item: QueueItem) -> int | None:
+    return item.conversation.epoch if item.conversation else None
+
+
+def close(item: QueueItem, status: str, *, now: datetime, actor: str = "", outcome: str = "", note: str = "") -> None:
+    """Close a locked item; its conversation is the caller's affair."""
     before = item.status
     _move(item, status, closed_at=now, outcome=outcome[:40], note=note)
-    _record(item, from_state=before, to_state=status, cause=outcome[:40] or status, actor=actor, note=note, now=now)
-    return True
+    record(item, from_state=before, to_state=status, cause=outcome[:40] or status, actor=actor, note=note, now=now)
 
 
-def _record(
+def record(
     item: QueueItem, *, from_state: str, to_state: str, cause: str, now: datetime, actor: str = "", note: str = ""
 ) -> None:
+    """Write a move of an item into the journal, for `alerts` to judge."""
     changes.record(
         item.project_id,
         Subject.QUEUE_ITEM,
@@ -381,5 +368,11 @@ def _record(
         actor=actor,
         note=note,
         now=now,
-        data={"kind": item.kind, "subject_id": item.subject_id, "title": item.title, "agent": item.agent},
+        data={
+            "kind": item.kind,
+            "subject_id": item.subject_id,
+            "conversation_id": item.conversation.conversation_id if item.conversation else "",
+            "title": item.title,
+            "agent": item.agent,
+        },
     )

@@ -25,6 +25,39 @@ def hold(project_id: int, conversation: UUID) -> Conversation:
     return Conversation.objects.select_for_update(no_key=True).get(project_id=project_id, pk=conversation)
 
 
+def walk(held: Conversation, *path: State, cause: str, now: datetime, actor: str = "", note: str = "") -> Conversation:
+    """Take a locked conversation along `path`, one recorded move a step. Raises IllegalMove where MOVES has no step."""
+    for state in path:
+        if held.state not in MOVES[state]:
+            raise IllegalMove(held.state, state)
+        before, held.state, held.updated_at = held.state, state, now
+        held.save(update_fields=["state", "updated_at"])
+        changes.record(
+            held.project_id,
+            Subject.CONVERSATION,
+            held.pk,
+            from_state=before,
+            to_state=state,
+            cause=cause,
+            actor=actor,
+            note=note,
+            now=now,
+            data={"conversation_id": held.conversation_id, "agent": held.agent},
+            concerns_alerts=False,
+        )
+    return held
+
+
+def give(held: Conversation, *, owner_kind: Owner, now: datetime, owner: HumanAgent | None = None) -> Conversation:
+    """Give the turn of a locked conversation to another owner, one epoch later."""
+    held.epoch += 1
+    held.owner_kind = owner_kind
+    held.owner = owner
+    held.updated_at = now
+    held.save(update_fields=["epoch", "owner_kind", "owner", "updated_at"])
+    return held
+
+
 def move(
     project_id: int,
     conversation: UUID,
@@ -36,38 +69,9 @@ def move(
     actor: str = "",
     note: str = "",
 ) -> Conversation:
-    """Walk the conversation along `path` and give the turn to its new owner, one epoch later; returns it as it is now.
+    """Lock, walk and give in one step; returns the conversation as it is now.
 
-    Raises IllegalMove where MOVES does not list a step, and Conversation.DoesNotExist.
+    Raises IllegalMove and Conversation.DoesNotExist.
     """
-    held = hold(project_id, conversation)
-    row = Conversation.objects.filter(project_id=project_id, pk=held.pk)
-    for state in path:
-        if held.state not in MOVES[state]:
-            raise IllegalMove(held.state, state)
-        row.filter(state=held.state).update(state=state)
-        changes.record(
-            project_id,
-            Subject.CONVERSATION,
-            held.pk,
-            from_state=held.state,
-            to_state=state,
-            cause=cause,
-            actor=actor,
-            note=note,
-            now=now,
-            data={"conversation_id": held.conversation_id, "agent": held.agent},
-            concerns_alerts=False,
-        )
-        held.state = state
+    held = walk(hold(project_id, conversation), *path, cause=cause, actor=actor, note=note, now=now)
     return give(held, owner_kind=owner_kind, owner=owner, now=now)
-
-
-def give(held: Conversation, *, owner_kind: Owner, now: datetime, owner: HumanAgent | None = None) -> Conversation:
-    """Give the turn of a locked conversation to another owner, one epoch later."""
-    held.epoch += 1
-    held.owner_kind = owner_kind
-    held.owner = owner
-    held.updated_at = now
-    held.save(update_fields=["epoch", "owner_kind", "owner", "updated_at"])
-    return held

@@ -1,0 +1,345 @@
+"""Conversations: open, say, hand over, finish. What an agent says on a turn that is not its own is kept back."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from monitor import changes, news, queue, transcript, triggers, turns
+from monitor.events import announce
+from monitor.handback import BOUNCES, hand_backs
+from monitor.models import Conversation, HumanAgent, Message, Project, QueueItem, Subject
+from monitor.models.conversations import MessageRole, Owner, State, Visibility
+from monitor.models.people import Presence
+from monitor.models.queue import HELD, OPEN_ITEMS, ItemKind, ItemStatus
+
+AI_ROLES = (MessageRole.ASSISTANT, MessageRole.TOOL, MessageRole.SYSTEM)
+
+
+class OpenedOtherwise(Exception):
+    """There is a conversation of this id with another agent, channel or customer."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        super().__init__(f"conversation {conversation.conversation_id} exists with other content")
+        self.conversation = conversation
+
+
+class NotTheHolder(Exception):
+    """Only who holds the conversation may write to the customer; `holder` has it, or nobody."""
+
+    def __init__(self, holder: HumanAgent | None, at: datetime | None = None) -> None:
+        super().__init__(f"{holder.person} holds it" if holder else "nobody holds it: claim it first")
+        self.holder = holder
+        self.at = at
+
+
+class StaleTurn(Exception):
+    """The agent acts on a turn that is no longer its own; `conversation` says whose it is and in which epoch."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        super().__init__(f"the conversation is {conversation.state} in epoch {conversation.epoch}")
+        self.conversation = conversation
+
+
+@dataclass(frozen=True)
+class Said:
+    """A message that is kept. `again` means that it was sent before, `handed_over` is the item that it opened."""
+
+    message: Message
+    conversation: Conversation
+    again: bool = False
+    handed_over: QueueItem | None = None
+
+    @property
+    def suppressed(self) -> bool:
+        return self.message.visibility == Visibility.SUPPRESSED
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """The queue item of a handover; `again` means that people have the conversation already."""
+
+    item: QueueItem
+    conversation: Conversation
+    again: bool = False
+
+
+def open_conversation(
+    project_id: int,
+    conversation_id: str,
+    *,
+    now: datetime,
+    agent: str = "",
+    channel: str = "",
+    customer: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> tuple[Conversation, bool]:
+    """The conversation of this client string, made unless it exists; True when it is new. Raises OpenedOtherwise."""
+    asked = {"agent": agent, "channel": channel, "customer": dict(customer or {}), "metadata": dict(metadata or {})}
+    conversation, made = Conversation.objects.get_or_create(
+        project_id=project_id,
+        conversation_id=conversation_id,
+        defaults={**asked, "created_at": now, "updated_at": now},
+    )
+    if not made and any(value and getattr(conversation, name) != value for name, value in asked.items()):
+        raise OpenedOtherwise(conversation)
+    if made:
+        news.tell(project_id, "conversations", str(conversation.pk))
+    return conversation, made
+
+
+def say(
+    project_id: int,
+    conversation: UUID,
+    role: str,
+    content: str,
+    *,
+    now: datetime,
+    author: str = "",
+    client_id: str | None = None,
+    human: HumanAgent | None = None,
+    epoch: int | None = None,
+    visibility: str = Visibility.PUBLIC,
+    data: Mapping[str, Any] | None = None,
+) -> Said:
+    """Keep a message under the next number of its conversation.
+
+    What the agent says on a turn that is not its own is kept as suppressed: shown to people, never to the customer.
+    A person's public message needs `human` to hold the conversation; a note does not.
+    Raises NotTheHolder, transcript.SaidOtherwise and Conversation.DoesNotExist.
+    """
+    item = None if role in AI_ROLES else _lock_item(project_id, conversation)
+    held = turns.hold(project_id, conversation)
+    if role == MessageRole.HUMAN and human is not None:
+        author = human.person.email
+    before = transcript.repeated(held, role, content, author=author, client_id=client_id)
+    if before is not None:
+        return Said(before, held, again=True)
+    if role in AI_ROLES and _stale(held, epoch):
+        visibility = Visibility.SUPPRESSED
+    if role == MessageRole.HUMAN and visibility == Visibility.PUBLIC:
+        _refuse_unless_held(held, item, human)
+    message = transcript.append(
+        held,
+        role,
+        content,
+        author=author,
+        client_id=client_id,
+        visibility=visibility,
+        data=data,
+        now=now,
+    )
+    if visibility != Visibility.PUBLIC:
+        return Said(message, held)
+    if role == MessageRole.HUMAN and item is not None:
+        _replied(item, held, message, now=now)
+        return Said(message, held)
+    if role == MessageRole.USER:
+        _heard(held, item, now=now)
+    elif held.state in (State.NEW, State.FINISHED):
+        turns.walk(held, State.AI_PROCESSING, cause="message", now=now)
+    return Said(message, held, handed_over=_judge(held, message, now=now))
+
+
+def hand_over(
+    project_id: int,
+    conversation: UUID,
+    *,
+    reason: str,
+    now: datetime,
+    trigger: str = "agent_decision",
+    summary: str = "",
+    context: Mapping[str, Any] | None = None,
+    skills: Iterable[str] = (),
+    priority: int = 0,
+    confidence: float | None = None,
+    evidence: Mapping[str, Any] | None = None,
+    epoch: int | None = None,
+    actor: str = "",
+) -> HandedOver:
+    """Give the conversation to people. The first call counts: another one while they have it changes nothing.
+
+    Raises StaleTurn when the agent's epoch is past, turns.IllegalMove and Conversation.DoesNotExist.
+    """
+    held = turns.hold(project_id, conversation)
+    if held.owner_kind != Owner.AI:
+        present = _open_items(project_id, conversation).first()
+        if present is not None:
+            return HandedOver(present, held, again=True)
+        raise turns.IllegalMove(held.state, State.HANDOVER)
+    if epoch is not None and epoch != held.epoch:
+        raise StaleTurn(held)
+    bounces = hand_backs(held.pk, now=now)
+    held.bounce_count = bounces
+    held.handover_reason = reason
+    held.handover_summary = summary
+    held.handover_context = dict(context or {})
+    held.confidence = held.confidence if confidence is None else confidence
+    held.save(update_fields=["bounce_count", "handover_reason", "handover_summary", "handover_context", "confidence"])
+    if held.state == State.FINISHED:
+        turns.walk(held, State.AI_PROCESSING, cause=trigger, actor=actor, now=now)
+    turns.walk(held, State.HANDOVER, State.PENDING_HUMAN, cause=trigger, actor=actor, note=reason, now=now)
+    turns.give(held, owner_kind=Owner.NONE, now=now)
+    seen = {"reason": reason, "confidence": held.confidence, **(evidence or {}), "seq": held.last_seq}
+    item = _enqueue(held, trigger=trigger, reason=reason, evidence=seen, skills=skills, priority=priority, now=now)
+    if bounces >= BOUNCES:
+        changes.record(
+            project_id,
+            Subject.CONVERSATION,
+            held.pk,
+            from_state=held.state,
+            to_state=held.state,
+            cause="bounce_limit",
+            now=now,
+            data={"conversation_id": held.conversation_id, "agent": held.agent, "bounces": bounces},
+        )
+    queue.tell_agents(
+        item,
+        "handover",
+        now=now,
+        data={"trigger": trigger, "reason": reason, "summary": summary, "epoch": held.epoch},
+    )
+    return HandedOver(item, held)
+
+
+def finish(project_id: int, conversation: UUID, *, now: datetime, epoch: int | None = None, actor: str = "") -> bool:
+    """The agent has done its work; False when it was finished already. Raises StaleTurn and turns.IllegalMove."""
+    held = turns.hold(project_id, conversation)
+    if held.state == State.FINISHED:
+        return False
+    if _stale(held, epoch):
+        raise StaleTurn(held)
+    turns.walk(held, State.FINISHED, cause="finished", actor=actor, now=now)
+    return True
+
+
+def open_chat(project_id: int, conversation: UUID) -> QueueItem | None:
+    """The open queue item of a conversation."""
+    return _open_items(project_id, conversation).first()
+
+
+def _open_items(project_id: int, conversation: UUID) -> Any:
+    return QueueItem.objects.filter(
+        project_id=project_id, kind=ItemKind.CHAT, subject_id=str(conversation), status__in=OPEN_ITEMS
+    )
+
+
+def _lock_item(project_id: int, conversation: UUID) -> QueueItem | None:
+    """The conversation's open item, locked: before the conversation, as every claim does it."""
+    locked: QueueItem | None = (
+        _open_items(project_id, conversation)
+        .select_for_update(no_key=True, of=("self",))
+        .select_related("assignee__person")
+        .first()
+    )
+    return locked
+
+
+def _stale(held: Conversation, epoch: int | None) -> bool:
+    return held.owner_kind != Owner.AI or (epoch is not None and epoch != held.epoch)
+
+
+def _refuse_unless_held(held: Conversation, item: QueueItem | None, human: HumanAgent | None) -> None:
+    if item is None or item.assignee is None:
+        raise NotTheHolder(None)
+    if human is None or item.assignee.pk != human.pk:
+        raise NotTheHolder(item.assignee, item.claimed_at)
+
+
+def _replied(item: QueueItem, held: Conversation, message: Message, *, now: datetime) -> None:
+    """A person has answered the customer: the clock of the first reply stops, the place is free until they write."""
+    item.first_reply_at = item.first_reply_at or now
+    item.status = ItemStatus.WAITING_USER
+    item.save(update_fields=["first_reply_at", "status"])
+    news.tell(item.project_id, "queue", str(item.pk))
+    queue.tell_agents(
+        item, "human_message", now=now, data={"message": transcript.as_data(message), "epoch": held.epoch}
+    )
+
+
+def _heard(held: Conversation, item: QueueItem | None, *, now: datetime) -> None:
+    """The customer writes: whoever owns the turn has work again, and what was over begins anew."""
+    if held.state in (State.NEW, State.FINISHED):
+        turns.walk(held, State.AI_PROCESSING, cause="message", now=now)
+    elif held.state == State.RESOLVED:
+        _reopen(held, now=now)
+    elif item is not None and item.status in HELD and item.assignee is not None:
+        if item.assignee.status == Presence.OFFLINE:
+            queue.release(held.project_id, item.pk, None, now=now, cause="holder_offline")
+            held.refresh_from_db()
+        elif item.status == ItemStatus.WAITING_USER:
+            item.status = ItemStatus.CLAIMED
+            item.save(update_fields=["status"])
+            news.tell(item.project_id, "queue", str(item.pk))
+
+
+def _reopen(held: Conversation, *, now: datetime) -> None:
+    """A resolved conversation goes on with the AI, or with people when it bounced too often today."""
+    held.trigger_baseline_seq = held.last_seq - 1
+    held.errors_in_a_row = 0
+    held.save(update_fields=["trigger_baseline_seq", "errors_in_a_row"])
+    if hand_backs(held.pk, now=now) >= BOUNCES:
+        turns.walk(held, State.PENDING_HUMAN, cause="user_returned", now=now)
+        turns.give(held, owner_kind=Owner.NONE, now=now)
+        reason = "The customer writes again; the AI has given this conversation back too often today."
+        seen = {"reason": reason, "seq": held.last_seq - 1}
+        _enqueue(held, trigger="user_returned", reason=reason, evidence=seen, skills=(), priority=0, now=now)
+    else:
+        turns.walk(held, State.AI_PROCESSING, cause="user_returned", now=now)
+        turns.give(held, owner_kind=Owner.AI, now=now)
+        announce(
+            held.project_id,
+            "reopened",
+            now=now,
+            conversation_id=held.conversation_id,
+            data={"epoch": held.epoch, "seq": held.last_seq},
+        )
+
+
+def _judge(held: Conversation, message: Message, *, now: datetime) -> QueueItem | None:
+    """Does this message call for a person? Only while the AI has the turn."""
+    if held.owner_kind != Owner.AI:
+        return None
+    if triggers.failed(message.role, message.data):
+        held.errors_in_a_row += 1
+    elif triggers.ends_errors(message.role, message.content, message.data):
+        held.errors_in_a_row = 0
+    held.confidence = message.data.get("confidence", held.confidence)
+    held.save(update_fields=["errors_in_a_row", "confidence"])
+    pulled = triggers.pulled(Project.objects.get(pk=held.project_id), held, message)
+    if pulled is None:
+        return None
+    return hand_over(
+        held.project_id,
+        held.pk,
+        reason=pulled.reason,
+        trigger=pulled.trigger,
+        evidence={**pulled.evidence, "message_seq": message.seq},
+        now=now,
+    ).item
+
+
+def _enqueue(
+    held: Conversation,
+    *,
+    trigger: str,
+    reason: str,
+    evidence: Mapping[str, Any],
+    skills: Iterable[str],
+    priority: int,
+    now: datetime,
+) -> QueueItem:
+    return queue.open_item(
+        held.project_id,
+        ItemKind.CHAT,
+        held.pk,
+        title=reason or f"{held.agent or 'The agent'} asks for a person",
+        trigger=trigger,
+        evidence=evidence,
+        agent=held.agent,
+        conversation=held,
+        skills=skills,
+        priority=priority,
+        now=now,
+    )
