@@ -4,6 +4,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from monitor.ids import uuid7
+from monitor.models.money import SUM_DIGITS
 from monitor.models.people import HumanAgent
 from monitor.models.projects import Project
 
@@ -60,7 +61,7 @@ class Conversation(models.Model):
     handover_summary = models.TextField(blank=True, default="")
     handover_context = models.JSONField(default=dict)
     metadata = models.JSONField(default=dict)
-    cost_usd = models.DecimalField(max_digits=18, decimal_places=10, default=0)
+    cost_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, default=0)
     created_at = models.DateTimeField(db_default=Now())
     updated_at = models.DateTimeField(db_default=Now())
 

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from monitor.ids import uuid7
+from monitor.models.money import SUM_DIGITS
 from monitor.models.projects import Project
 
 
@@ -105,7 +106,7 @@ class Execution(models.Model):
     duration_ms = models.BigIntegerField(null=True)
 
     model = models.CharField(max_length=200, blank=True, default="")
-    cost_usd = models.DecimalField(max_digits=18, decimal_places=10, default=0)
+    cost_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, default=0)
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     api_calls = models.IntegerField(default=0)

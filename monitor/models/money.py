@@ -6,10 +6,13 @@ from django.db.models.functions import Now
 from monitor.ids import uuid7
 from monitor.models.projects import Project
 
+# One call may cost a million dollars at most; sums need room for ten billion of those.
+SUM_DIGITS = 28
 
-def usd(**options: object) -> models.DecimalField:
+
+def usd(*, digits: int = 18, **options: object) -> models.DecimalField:
     """An exact amount of US dollars, to the ten-billionth: one token can cost less than 1e-7."""
-    return models.DecimalField(max_digits=18, decimal_places=10, **options)  # type: ignore[arg-type]
+    return models.DecimalField(max_digits=digits, decimal_places=10, **options)  # type: ignore[arg-type]
 
 
 class LedgerEntry(models.Model):
@@ -42,6 +45,7 @@ class LedgerEntry(models.Model):
     cache_read_tokens = models.IntegerField(db_default=0)
     cache_write_tokens = models.IntegerField(db_default=0)
     audio_input_tokens = models.IntegerField(db_default=0)
+    image_input_tokens = models.IntegerField(db_default=0)
     output_tokens = models.IntegerField(db_default=0)
     reasoning_tokens = models.IntegerField(db_default=0)
     audio_output_tokens = models.IntegerField(db_default=0)
@@ -141,11 +145,11 @@ class BudgetWindow(models.Model):
     target = models.TextField()
     period = models.CharField(max_length=5)
     starts_at = models.DateTimeField()
-    spent_usd = usd(db_default=0)
-    reserved_usd = usd(db_default=0)
+    spent_usd = usd(digits=SUM_DIGITS, db_default=0)
+    reserved_usd = usd(digits=SUM_DIGITS, db_default=0)
     calls = models.IntegerField(db_default=0)
     # Extra that a person granted when resetting a trip in this window.
-    top_up_usd = usd(db_default=0)
+    top_up_usd = usd(digits=SUM_DIGITS, db_default=0)
     warned_at = models.DateTimeField(null=True)
     tripped_at = models.DateTimeField(null=True)
 
@@ -159,8 +163,8 @@ class Trip(models.Model):
     target = models.TextField(default="")
     period = models.CharField(max_length=5, choices=Period.choices)
     window_starts_at = models.DateTimeField()
-    total_cost_usd = usd()
-    threshold_usd = usd()
+    total_cost_usd = usd(digits=SUM_DIGITS)
+    threshold_usd = usd(digits=SUM_DIGITS)
     cost_by_model = models.JSONField(default=dict)
     call_count = models.IntegerField(default=0)
     duration_ms = models.BigIntegerField(default=0)
@@ -169,7 +173,7 @@ class Trip(models.Model):
     reset_at = models.DateTimeField(null=True)
     reset_by = models.CharField(max_length=200, blank=True, default="")
     note = models.TextField(blank=True, default="")
-    top_up_usd = usd(null=True)
+    top_up_usd = usd(digits=SUM_DIGITS, null=True)
 
     class Meta:
         constraints = [

@@ -2,6 +2,7 @@
 
 from django.db import models
 
+from monitor.models.money import SUM_DIGITS
 from monitor.models.projects import Project
 
 BUCKETS = 32
@@ -27,9 +28,9 @@ class Rollup(models.Model):
     input_tokens = models.BigIntegerField(db_default=0)
     cache_read_tokens = models.BigIntegerField(db_default=0)
     output_tokens = models.BigIntegerField(db_default=0)
-    cost_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
-    reported_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
-    computed_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
+    cost_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
+    reported_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
+    computed_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
     unpriced = models.IntegerField(db_default=0)
     for _n in range(BUCKETS):
         locals()[f"h{_n:02d}"] = models.IntegerField(db_default=0)

@@ -2,6 +2,7 @@
 
 from django.db import models
 
+from monitor.models.money import SUM_DIGITS
 from monitor.models.projects import Project
 
 
@@ -64,6 +65,7 @@ class Span(models.Model):
     cache_read_tokens = models.IntegerField(db_default=0)
     cache_write_tokens = models.IntegerField(db_default=0)
     audio_input_tokens = models.IntegerField(db_default=0)
+    image_input_tokens = models.IntegerField(db_default=0)
     output_tokens = models.IntegerField(db_default=0)
     reasoning_tokens = models.IntegerField(db_default=0)
     audio_output_tokens = models.IntegerField(db_default=0)
@@ -125,9 +127,9 @@ class Run(models.Model):
     # Totals as billed, cache included.
     input_tokens = models.BigIntegerField(db_default=0)
     output_tokens = models.BigIntegerField(db_default=0)
-    cost_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
-    reported_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
-    computed_usd = models.DecimalField(max_digits=18, decimal_places=10, db_default=0)
+    cost_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
+    reported_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
+    computed_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
     tripped_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -1,0 +1,54 @@
+"""Several statements in one trip to PostgreSQL; the hot paths wait for the network as seldom as they can."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import psycopg
+from django.db import connection
+
+
+class Statement(NamedTuple):
+    """SQL with named parameters; prepared by the driver, so its text must not vary with the data."""
+
+    sql: str
+    parameters: dict[str, Any]
+
+
+def flush(statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
+    """Run the statements in order on the transaction's connection and return the rows of each."""
+    if not statements:
+        return []
+    connection.ensure_connection()
+    session = connection.connection
+    with connection.wrap_database_errors:
+        if len(statements) == 1:
+            return [_rows(_send(session, statements[0]))]
+        with session.pipeline():
+            cursors = [_send(session, statement) for statement in statements]
+        return [_rows(cursor) for cursor in cursors]
+
+
+def _send(session: psycopg.Connection, statement: Statement) -> psycopg.Cursor:
+    cursor = psycopg.Cursor(session)
+    return cursor.execute(statement.sql, statement.parameters, prepare=True)
+
+
+def _rows(cursor: psycopg.Cursor) -> list[tuple[Any, ...]]:
+    return cursor.fetchall() if cursor.description else []
+
+
+def array(values: Iterable[object]) -> str:
+    """A PostgreSQL array literal of numbers, ids or flags (None is NULL); far quicker than the driver's lists."""
+    return "{" + ",".join("NULL" if value is None else str(value) for value in values) + "}"
+
+
+def texts(values: Iterable[str]) -> str:
+    """A PostgreSQL array literal of strings."""
+    quoted = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
+    return "{" + ",".join(quoted) + "}"
+
+
+def times(values: Iterable[datetime | None]) -> str:
+    """A PostgreSQL array literal of moments."""
+    return "{" + ",".join("NULL" if value is None else value.isoformat() for value in values) + "}"
