@@ -196,6 +196,7 @@ def _tokens(known: dict[str, Any], rest: dict[str, Any]) -> Tokens:
         image_input=get("image_input", 0),
         reasoning=get("reasoning", 0),
         audio_output=get("audio_output", 0),
+        image_output=get("image_output", 0),
         images=get("images", 0),
         # A total that adds up only with the cache on top tells that the input left it out.
         excludes_cache=excludes or (cached > 0 and get("total") == taken + made + cached),

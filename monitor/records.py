@@ -41,6 +41,7 @@ class Tokens(msgspec.Struct, frozen=True, gc=False):
     output: int = 0
     reasoning: int = 0
     audio_output: int = 0
+    image_output: int = 0
     images: int = 0
     has_usage: bool = False
     excludes_cache: bool = False
@@ -53,7 +54,7 @@ class Tokens(msgspec.Struct, frozen=True, gc=False):
     @property
     def output_total(self) -> int:
         """All output tokens as billed, reasoning included."""
-        return self.output + self.reasoning + self.audio_output
+        return self.output + self.reasoning + self.audio_output + self.image_output
 
     @property
     def is_empty(self) -> bool:
@@ -74,6 +75,7 @@ def disjoint(
     image_input: int = 0,
     reasoning: int = 0,
     audio_output: int = 0,
+    image_output: int = 0,
     images: int = 0,
     excludes_cache: bool = False,
 ) -> Tokens:
@@ -88,7 +90,8 @@ def disjoint(
     audio_input = min(audio_input, fresh)
     image_input = min(image_input, fresh - audio_input)
     spoken = min(audio_output, output_total)
-    written = output_total - spoken
+    drawn = min(image_output, output_total - spoken)
+    written = output_total - spoken - drawn
     return Tokens(
         input=fresh - audio_input - image_input,
         cache_read=cache_read,
@@ -98,6 +101,7 @@ def disjoint(
         output=written if reasoning > written else written - reasoning,
         reasoning=reasoning,
         audio_output=spoken,
+        image_output=drawn,
         images=images,
         has_usage=True,
         excludes_cache=excludes_cache,

@@ -196,6 +196,7 @@ TOKENS: Mapping[str, tuple[str, ...]] = {
         "llm.token_count.completion_details.audio",
     ),
     "image_input": ("gen_ai.usage.image.input_tokens", "llm.token_count.prompt_details.image"),
+    "image_output": ("gen_ai.usage.image.output_tokens", "llm.token_count.completion_details.image"),
     "images": ("gen_ai.usage.images", "gen_ai.usage.output_images"),
     "total": ("gen_ai.usage.total_tokens", "llm.token_count.total", "llm.usage.total_tokens"),
 }
