@@ -14,7 +14,7 @@ from genai_prices.data_snapshot import DataSnapshot, get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
 from monitor.records import Tokens
-from monitor.semconv import FRAMEWORKS, provider_name
+from monitor.semconv import FRAMEWORKS, LOCAL_RUNNERS, provider_name
 
 SHIPPED_VERSION = f"genai-prices {installed_version('genai-prices')}"
 UNPRICED_VERSION = ""
@@ -231,6 +231,8 @@ def shipped_model(provider: str | None, model: str) -> ModelInfo | None:
     """
     snapshot = get_snapshot()
     house = provider_name(provider) if provider else None
+    if house in LOCAL_RUNNERS:
+        return None
     for named_house, name in _spellings(house, model):
         houses = [named_house] if named_house and named_house not in FRAMEWORKS else []
         for candidate in (*houses, None):

@@ -390,6 +390,8 @@ FRAMEWORKS = frozenset(
         "unknown",
     }
 )
+# Runners of a model on one's own machine: a list price of the same model elsewhere says nothing of its cost.
+LOCAL_RUNNERS = frozenset({"ollama", "vllm", "lmstudio", "lm_studio", "llamacpp", "llama_cpp", "llamafile"})
 PROVIDERS: Mapping[str, str] = {
     "openai": "openai",
     "openai_responses": "openai",

@@ -1,0 +1,53 @@
+"""What real clients sent over OTLP, with what the model behind them had served."""
+
+import gzip
+import json
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from monitor import otlp
+from monitor.records import Rejection, Span
+
+HERE = Path(__file__).parent / "otlp"
+
+
+class Request(NamedTuple):
+    body: bytes
+    content_type: str
+    content_encoding: str | None
+
+
+def clients() -> list[str]:
+    return sorted(folder.name for folder in HERE.iterdir() if folder.is_dir())
+
+
+@cache
+def requests(client: str) -> list[Request]:
+    listed = json.loads((HERE / client / "requests.json").read_text())
+    return [
+        Request(
+            gzip.decompress((HERE / client / one["body"]).read_bytes()),
+            one["content_type"],
+            one["content_encoding"],
+        )
+        for one in listed
+    ]
+
+
+@cache
+def mapped(client: str) -> tuple[list[Span], list[Rejection]]:
+    """Every span of a client's requests, in the order in which they came."""
+    spans: list[Span] = []
+    rejections: list[Rejection] = []
+    for request in requests(client):
+        kept, refused = otlp.spans(otlp.decode(request.body, request.content_type))
+        spans += kept
+        rejections += refused
+    return spans, rejections
+
+
+@cache
+def truth(client: str) -> list[dict]:
+    lines = (HERE / client / "truth.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
