@@ -1,9 +1,104 @@
-"""The ASGI application that the web process serves."""
+"""The web process: streams and long-polls wait in the event loop, all else runs in a pool of threads."""
 
 import os
-
-from django.core.asgi import get_asgi_application
+import signal
+import threading
+from functools import lru_cache
+from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-application = get_asgi_application()
+import django
+
+django.setup(set_prefix=False)
+
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.exception import convert_exception_to_response
+from django.core.handlers.wsgi import WSGIHandler
+from django.urls import Resolver404, resolve
+
+from config.bridge import Bridge, Receive, Scope, Send
+from monitor.api.waiting import LongPoll, Looking
+from monitor.listen import ears
+
+LOOKING_THREADS = 4
+
+
+class WaitingHandler(ASGIHandler):
+    """Django for calls that wait: without middleware, which would hold a thread for as long as the call lasts."""
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        self._view_middleware: list[Any] = []
+        self._template_response_middleware: list[Any] = []
+        self._exception_middleware: list[Any] = []
+        self._middleware_chain = convert_exception_to_response(self._get_response_async)  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=1000)
+def _is_long_poll(path: str) -> bool:
+    try:
+        view = resolve(path).func
+    except Resolver404:
+        return False
+    return issubclass(getattr(view, "view_class", object), LongPoll)
+
+
+def waits(scope: Scope) -> bool:
+    """Whether a request may wait: a stream for pages, or a GET that says how long it waits or wants a stream."""
+    if scope["method"] != "GET":
+        return False
+    path = scope["path"]
+    if path.startswith("/events/"):
+        return True
+    asks = b"wait=" in scope["query_string"] or any(
+        name == b"accept" and value.startswith(b"text/event-stream") for name, value in scope["headers"]
+    )
+    return asks and path.startswith("/api/") and _is_long_poll(path)
+
+
+class Application:
+    """One process, one port."""
+
+    def __init__(self) -> None:
+        self._waiting = WaitingHandler()
+        self._working = Bridge(WSGIHandler(), threads=settings.WEB_THREADS, max_body_bytes=settings.MAX_BODY_BYTES)
+        Looking.give_threads(LOOKING_THREADS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["type"]:
+            case "http" if waits(scope):
+                await self._waiting(scope, receive, send)
+            case "http":
+                await self._working(scope, receive, send)
+            case "lifespan":
+                await self._live(receive, send)
+            case "websocket":
+                await send({"type": "websocket.close", "code": 1000})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        _end_streams_on_signal()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        ears.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _end_streams_on_signal() -> None:
+    """Let streams end when the process is told to stop: the server says so only after they have ended."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        server = signal.getsignal(number)
+
+        def end(received: int, frame: Any, server: Any = server) -> None:
+            # Not in the handler itself: what it interrupted may hold the lock that closing takes.
+            threading.Thread(target=ears.close).start()
+            if callable(server):
+                server(received, frame)
+
+        signal.signal(number, end)
+
+
+application = Application()

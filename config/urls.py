@@ -2,8 +2,11 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
+from dashboard.live import Events
+
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("monitor.api.urls")),
+    path("events/", Events.as_view()),
 ]
 
 handler400 = "monitor.api.problems.bad_request"

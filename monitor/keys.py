@@ -5,6 +5,7 @@ import hmac
 import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db.models import Q
 
@@ -83,7 +84,7 @@ def touch(key: ApiKey, *, now: datetime) -> bool:
         return unused.update(last_used_at=now) == 1
 
 
-def revoke(key_id: object, *, now: datetime) -> bool:
+def revoke(key_id: UUID, *, now: datetime) -> bool:
     """End a key for good; False when it had ended already."""
     return ApiKey.objects.filter(id=key_id, revoked_at=None).update(revoked_at=now) == 1
 

@@ -16,6 +16,11 @@ def channel(project_id: int) -> str:
     return f"handrail:live:{project_id}"
 
 
+def channel_pattern() -> str:
+    """The pub/sub pattern that hears every project."""
+    return "handrail:live:*"
+
+
 def tell(project_id: int, topic: str, subject_id: str = "") -> None:
     """Once the running transaction has committed, tell open pages and waiting agents of `topic`.
 

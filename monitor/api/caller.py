@@ -5,6 +5,9 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest, HttpResponse
 from rest_framework.authentication import CSRFCheck
 
@@ -59,12 +62,24 @@ def identify(request: HttpRequest, *, now: datetime) -> Caller:
     header = request.headers.get("Authorization")
     if header is not None:
         return _by_key(header, now=now)
+    return identify_person(request, request.headers.get(PROJECT_HEADER))
+
+
+def identify_person(request: HttpRequest, project_name: str | None) -> Caller:
+    """The person of the session in a project of theirs, by name or the last one; raises as `identify`."""
     person = getattr(request, "user", None)
-    if isinstance(person, Person) or getattr(person, "is_authenticated", False):
-        assert person is not None
-        _check_csrf(request)
-        return _by_person(person, request.headers.get(PROJECT_HEADER))
-    raise Unauthenticated("Send an API key as `Authorization: Bearer <key>`, or sign in.")
+    if person is None or not person.is_authenticated:
+        raise Unauthenticated("Send an API key as `Authorization: Bearer <key>`, or sign in.")
+    _check_csrf(request)
+    return _by_person(person, project_name)
+
+
+def attach_person(request: HttpRequest) -> None:
+    """Give a request that passed no middleware the person of its session, as the middleware would."""
+    if hasattr(request, "user") or settings.SESSION_COOKIE_NAME not in request.COOKIES:
+        return
+    request.session = SessionStore(request.COOKIES[settings.SESSION_COOKIE_NAME])
+    request.user = get_user(request)
 
 
 def require(caller: Caller, scope: str) -> None:
@@ -99,7 +114,7 @@ def _by_person(person: Person, project_name: str | None) -> Caller:
         if project_name is not None:
             membership = memberships.filter(project__name=project_name.replace("\0", "")).first()
         else:
-            membership = memberships.filter(project_id=person.last_project_id).first()
+            membership = memberships.filter(project_id=person.last_project_id or 0).first()
             membership = membership or memberships.order_by("id").first()
     if membership is None:
         raise Forbidden(f"You are not a member of the project {project_name}." if project_name else "No project yet.")
@@ -114,11 +129,12 @@ def _by_person(person: Person, project_name: str | None) -> Caller:
 
 
 def _check_csrf(request: HttpRequest) -> None:
-    def passed(_: HttpRequest) -> HttpResponse:
-        return HttpResponse()
-
-    check = CSRFCheck(passed)
+    check = CSRFCheck(_passed)
     check.process_request(request)
-    reason = check.process_view(request, None, (), {})
+    reason = check.process_view(request, _passed, (), {})
     if reason:
         raise Forbidden(f"CSRF check failed: {reason}")
+
+
+def _passed(_: HttpRequest) -> HttpResponse:
+    return HttpResponse()

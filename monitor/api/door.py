@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import wraps
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import msgspec
 import orjson
@@ -131,10 +131,10 @@ class Door(APIView):
     def get_exception_handler(self) -> Any:
         return problems.exception_handler
 
-    def raise_uncaught_exception(self, exc: Exception) -> None:
+    def raise_uncaught_exception(self, exc: Exception) -> NoReturn:
         raise exc
 
-    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> HttpResponse:
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         if self.toll is not None:
             for name, value in self.toll.headers().items():
                 response.headers[name] = value

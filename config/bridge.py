@@ -1,0 +1,154 @@
+"""WSGI inside ASGI: a pool of threads for synchronous code, one hop there and one hop back.
+
+The body is read before a thread is taken, so a slow sender holds no thread; a short answer is sent in one piece.
+"""
+
+import asyncio
+import io
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+Scope = dict[str, Any]
+Message = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+IN_ONE_PIECE_BYTES = 256 * 1024
+
+
+class Disconnected(Exception):
+    """The client left before its request was complete."""
+
+
+class Bridge:
+    """An ASGI application for http scopes that runs a WSGI application in its threads."""
+
+    def __init__(self, app: WsgiApp, *, threads: int, max_body_bytes: int) -> None:
+        self._app = app
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="web")
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body, length = await self._body(scope, receive)
+        except Disconnected:
+            return
+        loop = asyncio.get_running_loop()
+        call = _Call(self._app, environ(scope, body, length), loop, send)
+        await loop.run_in_executor(self._pool, call.run)
+        if call.rest is not None:
+            if not call.started:
+                await send(call.start)
+            await send({"type": "http.response.body", "body": call.rest})
+
+    async def _body(self, scope: Scope, receive: Receive) -> tuple[bytes, int | None]:
+        """The body and its length. One that is too large is not read: its length alone is told."""
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), None)
+        if declared is not None and (not declared.isdigit() or int(declared) > self._max_body_bytes):
+            return b"", self._max_body_bytes + 1
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            if piece := message.get("body", b""):
+                pieces.append(piece)
+                size += len(piece)
+            if not message.get("more_body", False):
+                break
+            if size > self._max_body_bytes:
+                return b"", size
+        # A body sent in chunks has no length of its own, and WSGI knows no body without one.
+        return b"".join(pieces), size if pieces or declared is not None else None
+
+
+class _Call:
+    """One request in its thread."""
+
+    def __init__(self, app: WsgiApp, environ: dict[str, Any], loop: asyncio.AbstractEventLoop, send: Send) -> None:
+        self._app = app
+        self._environ = environ
+        self._loop = loop
+        self._send = send
+        self.start: Message = {}
+        self.started = False
+        self.rest: bytes | None = None
+
+    def run(self) -> None:
+        answer = self._app(self._environ, self._start_response)
+        held: list[bytes] = []
+        size = 0
+        try:
+            for piece in answer:
+                held.append(piece)
+                size += len(piece)
+                if size > IN_ONE_PIECE_BYTES:
+                    self._push(b"".join(held))
+                    held, size = [], 0
+        finally:
+            close = getattr(answer, "close", None)
+            if close is not None:
+                close()
+        self.rest = b"".join(held)
+
+    def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        self.start = {
+            "type": "http.response.start",
+            "status": int(status[:3]),
+            "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+        }
+        return self._push
+
+    def _push(self, piece: bytes) -> None:
+        """Send a piece of a long answer; waits until the client has taken it."""
+
+        async def deliver() -> None:
+            if not self.started:
+                await self._send(self.start)
+                self.started = True
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+        asyncio.run_coroutine_threadsafe(deliver(), self._loop).result()
+
+
+def environ(scope: Scope, body: bytes, length: int | None) -> dict[str, Any]:
+    """PEP 3333's view of an ASGI http scope."""
+    raw_path = scope.get("raw_path")
+    path = unquote_to_bytes(raw_path.partition(b"?")[0]) if raw_path else scope["path"].encode()
+    server, client = scope.get("server") or ("localhost", 80), scope.get("client") or ("", 0)
+    made: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": scope.get("root_path", ""),
+        "PATH_INFO": path.decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": str(server[1] or 0),
+        "REMOTE_ADDR": client[0],
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    for name, value in scope["headers"]:
+        # A name with an underscore could pass for another one.
+        if b"_" in name:
+            continue
+        key = name.decode("latin-1").upper().replace("-", "_")
+        if key == "CONTENT_TYPE":
+            made[key] = value.decode("latin-1")
+        elif key not in ("CONTENT_LENGTH", "TRANSFER_ENCODING"):
+            full = f"HTTP_{key}"
+            joint = "; " if key == "COOKIE" else ","
+            made[full] = f"{made[full]}{joint}{value.decode('latin-1')}" if full in made else value.decode("latin-1")
+    if length is not None:
+        made["CONTENT_LENGTH"] = str(length)
+    return made

@@ -1,0 +1,68 @@
+"""Live news for open pages: server-sent events, one stream a browser, fanned out to its tabs by a worker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+from django.views import View
+
+from monitor.api import problems
+from monitor.api.caller import Caller, attach_person, identify_person, require
+from monitor.api.waiting import EVENT_STREAM, RETRY_MS, Looking, Pulse
+from monitor.listen import ears
+
+# News of a busy moment goes out together.
+GATHER_S = 0.2
+ALONE_S = 3.0
+# Tells pages to fetch everything again: some news was missed, or there is no Redis to hear it from.
+EVERYTHING = b'{"topic":"all","id":""}'
+
+
+class Events(View):
+    """`GET /events/?project=<name>`: messages `{"topic", "id"}`, a comment every 15 s, for signed-in people.
+
+    Ends when they have signed out, when their membership has ended, and when the server stops.
+    """
+
+    http_method_names = ["get"]
+
+    async def get(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            caller = await Looking.run(self._identify, request)
+        except problems.Problem as problem:
+            return problems.render(problem)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingHttpResponse(self._stream(request, caller), content_type=EVENT_STREAM, headers=headers)
+
+    def _identify(self, request: HttpRequest) -> Caller:
+        for name in ("user", "session"):
+            # Asked again later: what was read before may have ended.
+            if hasattr(request, name):
+                delattr(request, name)
+        attach_person(request)
+        caller = identify_person(request, request.GET.get("project"))
+        require(caller, "read")
+        return caller
+
+    async def _stream(self, request: HttpRequest, caller: Caller) -> AsyncIterator[bytes]:
+        pulse = Pulse(lambda: self._identify(request))
+        yield f"retry: {RETRY_MS}\n\n".encode()
+        with ears.of(caller.project_id) as ear:
+            while not ear.closing and await pulse.is_welcome():
+                patience_s = ear.patience_s if ear.hears else ALONE_S
+                if await ear.wait(min(patience_s, pulse.ping_in_s())):
+                    if ear.closing:
+                        return
+                    heard = ear.take()
+                    messages = [EVERYTHING] if heard is None else heard
+                elif pulse.ping_in_s() <= 0:
+                    messages = []
+                    yield b": ping\n\n"
+                    pulse.sent()
+                else:
+                    messages = [] if ear.hears else [EVERYTHING]
+                for message in messages:
+                    yield b"data: " + message + b"\n\n"
+                if messages:
+                    pulse.sent()
+                    await asyncio.sleep(GATHER_S)
