@@ -102,11 +102,13 @@ def say(
     epoch: int | None = None,
     visibility: str = Visibility.PUBLIC,
     data: Mapping[str, Any] | None = None,
+    said_at: datetime | None = None,
 ) -> Said:
     """Keep a message under the next number of its conversation.
 
     What the agent says on a turn that is not its own is kept as suppressed: shown to people, never to the customer.
-    A person's public message needs `human` to hold the conversation; a note does not.
+    A person's public message needs `human` to hold the conversation; a note does not. `said_at` is when it was said,
+    where the report comes late: what was said before the last hand-back triggers nothing.
     Raises NotTheHolder, transcript.SaidOtherwise and Conversation.DoesNotExist.
     """
     item = None if role in AI_ROLES else _lock_item(project_id, conversation)
@@ -139,7 +141,7 @@ def say(
         _heard(held, item, now=now)
     elif held.state in (State.NEW, State.FINISHED):
         turns.walk(held, State.AI_PROCESSING, cause="message", now=now)
-    return Said(message, held, handed_over=_judge(held, message, now=now))
+    return Said(message, held, handed_over=_judge(held, message, said_at=said_at or now, now=now))
 
 
 def hand_over(
@@ -297,9 +299,12 @@ def _reopen(held: Conversation, *, now: datetime) -> None:
         )
 
 
-def _judge(held: Conversation, message: Message, *, now: datetime) -> QueueItem | None:
+def _judge(held: Conversation, message: Message, *, said_at: datetime, now: datetime) -> QueueItem | None:
     """Does this message call for a person? Only while the AI has the turn."""
     if held.owner_kind != Owner.AI:
+        return None
+    baseline = Message.objects.filter(conversation=held, seq=held.trigger_baseline_seq).first()
+    if baseline is not None and said_at < baseline.created_at:
         return None
     if triggers.failed(message.role, message.data):
         held.errors_in_a_row += 1
