@@ -77,7 +77,26 @@ class Alert(models.Model):
                 name="alert_escalation_due",
                 condition=models.Q(escalate_at__isnull=False),
             ),
+            # Read by escalation.due too.
+            models.Index(
+                fields=["snoozed_until"],
+                name="alert_snooze_over",
+                condition=models.Q(snoozed_until__isnull=False),
+            ),
         ]
+
+
+class EventKind(models.TextChoices):
+    FIRED = "fired"
+    REPEATED = "repeated"
+    RAISED = "raised"  # to a higher level, by news
+    ESCALATED = "escalated"  # to a higher level, by time
+    ACKNOWLEDGED = "acknowledged"
+    SNOOZED = "snoozed"
+    WOKEN = "woken"
+    RESOLVED = "resolved"
+    REOPENED = "reopened"
+    NOTED = "noted"
 
 
 class AlertEvent(models.Model):
@@ -87,9 +106,7 @@ class AlertEvent(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
     alert = models.ForeignKey(Alert, on_delete=models.CASCADE, related_name="events")
     at = models.DateTimeField()
-    kind = models.CharField(
-        max_length=20
-    )  # fired, repeated, raised, acknowledged, snoozed, escalated, resolved, reopened
+    kind = models.CharField(max_length=20, choices=EventKind.choices)
     actor = models.CharField(max_length=200, blank=True, default="")
     note = models.TextField(blank=True, default="")
     data = models.JSONField(default=dict)

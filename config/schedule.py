@@ -1,5 +1,43 @@
-"""Every periodic job on one page: name -> task and period in seconds."""
+"""Every periodic job on one page: its name, its period and what it calls.
 
-from typing import Any
+A job is a function that takes `now`. It computes a named period or claims what is due, so that running it twice,
+late or on ten machines changes nothing. A message that waited for longer than a period is dropped, for the next
+one does its work as well.
+"""
 
-SCHEDULE: dict[str, dict[str, Any]] = {}
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+
+class Job(NamedTuple):
+    """`alone`: one process at a time; for what reads a lot and can't claim row by row."""
+
+    name: str
+    every_s: float
+    function: str
+    alone: bool = False
+
+
+JOBS = (
+    Job("clocks.breaches", 5, "monitor.clocks.breaches"),
+    Job("clocks.unanswered", 15, "monitor.clocks.unanswered"),
+    Job("jobs.silence", 15, "monitor.jobs.report_silence", alone=True),
+    Job("alerts.judge", 5, "alerts.judge.judge"),
+    Job("alerts.escalate", 5, "alerts.escalation.escalate_due"),
+    Job("alerts.deliver", 5, "alerts.delivery.deliver"),
+    Job("rollups.close_hours", 60, "monitor.rollups.close_hours", alone=True),
+)
+
+
+def task_name(job: Job) -> str:
+    return f"handrail.{job.name}"
+
+
+SCHEDULE: dict[str, dict[str, Any]] = {
+    job.name: {
+        "task": task_name(job),
+        "schedule": timedelta(seconds=job.every_s),
+        "options": {"expires": job.every_s},
+    }
+    for job in JOBS
+}

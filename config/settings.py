@@ -54,6 +54,7 @@ INSTALLED_APPS = [
     "monitor",
     "alerts",
     "dashboard",
+    "config",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -131,6 +132,7 @@ DATABASES = {"default": _database(DATABASE_URL)}
 REDIS_URL = env.str("REDIS_URL", default=PLACES.redis_url)
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 CELERY_BEAT_SCHEDULE = SCHEDULE
+CELERY_BEAT_SCHEDULER = "config.beat:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = str(PLACES.home / "beat-schedule")
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True

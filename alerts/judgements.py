@@ -1,0 +1,41 @@
+"""What a rule can conclude from a change of state."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """Somebody must know: open the episode of this fingerprint, or add to it."""
+
+    fingerprint: str
+    level: str
+    type: str
+    title: str
+    message: str
+    data: dict[str, Any] = field(default_factory=dict)
+    agent: str = ""
+    run_id: str = ""
+    execution_id: UUID | None = None
+    conversation_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The trouble is over: resolve the open episode, if there is one."""
+
+    fingerprint: str
+    note: str
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Worth a line in the timeline of the latest episode; wakes nobody."""
+
+    fingerprint: str
+    note: str
+
+
+Judgement = Raise | Settle | Remark | None

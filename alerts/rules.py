@@ -1,0 +1,59 @@
+"""What a change of state means for people: a table from causes to judgements.
+
+The first line of RULES that fits decides; what no line fits concerns nobody. A judgement is a pure function of the
+change and the row that it is about: the words stand in verdicts.py (executions) and troubles.py (all else).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from alerts import troubles, verdicts
+from alerts.judgements import Judgement
+from monitor.models import StateChange, Subject
+from monitor.models.executions import ENDED, Status, Verdict
+from monitor.models.queue import CLOSED_ITEMS, HELD, ItemStatus
+
+GIVEN_UP = (Status.RETRYING, Status.HITL_PAUSED)
+
+
+class Rule(NamedTuple):
+    """A line of the table; what is left empty fits everything."""
+
+    subject: str
+    conclude: Callable[[StateChange, Any], Judgement]
+    to: Iterable[str] = ()
+    was: Iterable[str] = ()
+    causes: Iterable[str] = ()
+
+    def fits(self, change: StateChange) -> bool:
+        return (
+            change.subject == self.subject
+            and (not self.to or change.to_state in self.to)
+            and (not self.was or change.from_state in self.was)
+            and (not self.causes or change.cause in self.causes)
+        )
+
+
+RULES = (
+    Rule(Subject.EXECUTION, verdicts.late_heartbeat, causes=["came_back"]),
+    Rule(Subject.EXECUTION, verdicts.paused_for_a_human, to=[Status.HITL_PAUSED]),
+    Rule(Subject.EXECUTION, verdicts.attempt_given_up, to=[Status.RETRYING], causes=Verdict.values),
+    Rule(Subject.EXECUTION, verdicts.runs_again, to=[Status.RUNNING, Status.RETRYING], was=GIVEN_UP),
+    Rule(Subject.EXECUTION, verdicts.ended, to=ENDED),
+    Rule(Subject.TRIP, troubles.trip_reset, to=["reset", "closed"]),
+    Rule(Subject.TRIP, troubles.tripped),
+    Rule(Subject.BUDGET, troubles.budget_recovered, to=["ok", "renewed"]),
+    Rule(Subject.BUDGET, troubles.budget_warning),
+    Rule(Subject.MODEL, troubles.priced, to=["priced"]),
+    Rule(Subject.MODEL, troubles.unpriced),
+    Rule(Subject.QUEUE_ITEM, troubles.unclaimed, causes=["claim_breached"]),
+    Rule(Subject.QUEUE_ITEM, troubles.taken, to=[*HELD, *CLOSED_ITEMS], was=[ItemStatus.PENDING]),
+    Rule(Subject.JOB, troubles.job_silent, to=["silent"]),
+    Rule(Subject.JOB, troubles.job_back),
+)
+
+
+def judgement(change: StateChange, about: Any) -> Judgement:
+    """What the change means; `about` is the execution, trip or queue item that it names, None when it is gone."""
+    rule = next((rule for rule in RULES if rule.fits(change)), None)
+    return rule.conclude(change, about) if rule else None

@@ -1,0 +1,186 @@
+"""Alerts about money, models, the human queue and our own jobs."""
+
+from datetime import datetime
+from typing import Any
+
+from alerts.judgements import Judgement, Raise, Settle
+from alerts.models import Level
+from alerts.wording import clock, message, one_line, span, usd
+from monitor.models import QueueItem, StateChange, Trip
+
+WAITING_FOR = {
+    "chat": "A conversation",
+    "approval": "An approval",
+    "paused_execution": "A paused execution",
+    "trip": "A tripped budget",
+}
+
+
+def tripped(change: StateChange, trip: Trip | None) -> Judgement:
+    """A budget was passed and work was stopped."""
+    facts = _money(change, trip)
+    spent, limit = facts.get("total_cost_usd", ""), facts.get("threshold_usd", "")
+    calls, models = facts.get("call_count") or 0, facts.get("cost_by_model") or {}
+    bad = f"{usd(spent)} spent, the limit is {usd(limit)}; {calls} calls"
+    dearest = ", ".join(f"{model} {usd(cost)}" for model, cost in list(models.items())[:3])
+    scope, target = facts.get("scope", ""), facts.get("target", "")
+    return Raise(
+        fingerprint=f"trip:{change.subject_id}",
+        level=Level.CRITICAL,
+        type="budget_tripped",
+        title=one_line(f"Budget passed for {_scope(facts)}: {usd(spent)} of {usd(limit)}", 300),
+        message=message(
+            where=_scope(facts),
+            since=clock(change.at),
+            bad=bad + (f" ({dearest})" if dearest else ""),
+            done="further calls in this scope are refused, and what runs there was told to stop.",
+            otherwise="it stays stopped until a person resets the trip or the budget renews.",
+            path="/costs/trips",
+        ),
+        data={"trip_id": change.subject_id, "scope": scope, "target": target},
+        agent=target if scope == "agent" else "",
+        run_id=target if scope == "run" else "",
+    )
+
+
+def trip_reset(change: StateChange, trip: Trip | None) -> Judgement:
+    return Settle(f"trip:{change.subject_id}", _by("the trip was reset", change), change.actor)
+
+
+def budget_warning(change: StateChange, about: None) -> Judgement:
+    """A budget is nearly used up."""
+    facts = change.data
+    spent, limit = facts.get("spent_usd", ""), facts.get("limit_usd", "")
+    scope, target = facts.get("scope", ""), facts.get("target", "")
+    return Raise(
+        fingerprint=f"budget:{change.subject_id}"[:200],
+        level=Level.WARNING,
+        type="budget_warning",
+        title=one_line(f"Budget nearly used up for {_scope(facts)}: {usd(spent)} of {usd(limit)}", 300),
+        message=message(
+            where=_scope(facts),
+            since=clock(change.at),
+            bad=f"{usd(spent)} of {usd(limit)} spent",
+            done="nothing was stopped yet.",
+            otherwise="at the limit further calls in this scope are refused, if the budget is set to stop.",
+            path="/costs",
+        ),
+        data=dict(facts),
+        agent=target if scope == "agent" else "",
+        run_id=target if scope == "run" else "",
+    )
+
+
+def budget_recovered(change: StateChange, about: None) -> Judgement:
+    return Settle(f"budget:{change.subject_id}"[:200], _by("the budget has room again", change), change.actor)
+
+
+def unpriced(change: StateChange, about: None) -> Judgement:
+    """A model without a known price is used: its calls are counted, and their cost is not known."""
+    model, provider = change.data.get("model") or change.subject_id, change.data.get("provider", "")
+    name = f"{model} ({provider})" if provider else model
+    return Raise(
+        fingerprint=f"model:{change.subject_id}"[:200],
+        level=Level.WARNING,
+        type="model_unpriced",
+        title=one_line(f"No price is known for model {name}", 300),
+        message=message(
+            where=f"model {name}" + (f", first used by {change.data['agent']}" if change.data.get("agent") else ""),
+            since=clock(change.at),
+            bad="its calls are counted but not priced, so no budget sees them.",
+            done="each call is marked as unpriced.",
+            otherwise="spending on this model stays unseen. Add a price, then run `manage.py reprice`.",
+            path="/costs/unpriced",
+        ),
+        data=dict(change.data),
+        agent=str(change.data.get("agent", "")),
+    )
+
+
+def priced(change: StateChange, about: None) -> Judgement:
+    return Settle(f"model:{change.subject_id}"[:200], _by("a price is known now", change), change.actor)
+
+
+def unclaimed(change: StateChange, item: QueueItem | None) -> Judgement:
+    """Somebody waits for a person, and nobody has come in time."""
+    kind = str(change.data.get("kind", ""))
+    waits = WAITING_FOR.get(kind, "Something")
+    requested_at = item.requested_at if item else None
+    waiting = f" It has waited for {span(change.at - requested_at)}." if requested_at else ""
+    title, agent = str(change.data.get("title", "")), str(change.data.get("agent", ""))
+    where = ["the human queue", *([f"agent {agent}"] if agent else []), *([one_line(title, 120)] if title else [])]
+    return Raise(
+        fingerprint=f"handover:{change.subject_id}",
+        level=Level.WARNING,
+        type="handover_unclaimed",
+        title=one_line(f"{waits} waits for a person and nobody has claimed it: {title}", 300),
+        message=message(
+            where=", ".join(where),
+            since=clock(requested_at or change.at),
+            bad=f"the time to claim is over.{waiting}",
+            done="it stays in the queue at its place.",
+            otherwise="the customer or the work goes on waiting. Claim it.",
+            path=f"/queue/{change.subject_id}",
+        ),
+        data=dict(change.data),
+        agent=agent,
+        conversation_id=str(change.data.get("subject_id", "")) if kind == "chat" else "",
+    )
+
+
+def taken(change: StateChange, item: QueueItem | None) -> Judgement:
+    return Settle(f"handover:{change.subject_id}", _by(f"it is {change.to_state}", change), change.actor)
+
+
+def job_silent(change: StateChange, about: None) -> Judgement:
+    """A periodic job or a process of ours has stopped."""
+    name, facts = change.subject_id, change.data
+    last = _moment(facts.get("last_ok_at"))
+    every_s = float(facts.get("every_s", 0))
+    error = one_line(str(facts.get("error", "")), 300)
+    what = "The process" if name.startswith("process:") else "The periodic job"
+    return Raise(
+        fingerprint=f"job:{name}"[:200],
+        level=Level.CRITICAL,
+        type="job_silent",
+        title=one_line(f"{what} {name.removeprefix('process:')} of Handrail itself is silent", 300),
+        message=message(
+            where=f"Handrail itself, {name}" + (f" on {facts['node']}" if facts.get("node") else ""),
+            since=f"last success {clock(last)}" if last else f"{clock(change.at)}; it has never succeeded",
+            bad=f"it should run every {every_s:g} s" + (f"; last error: {error}" if error else ""),
+            done="the other processes go on, and the web processes turn the crank when nobody else does.",
+            otherwise="what this job watches is not watched. Look at its log and start it again.",
+            path="/system",
+        ),
+        data=dict(facts),
+    )
+
+
+def job_back(change: StateChange, about: None) -> Judgement:
+    return Settle(f"job:{change.subject_id}"[:200], "it runs again", change.actor)
+
+
+def _money(change: StateChange, trip: Trip | None) -> dict[str, Any]:
+    """The trip's own figures, then those that came with the change."""
+    names = ("scope", "target", "period", "total_cost_usd", "threshold_usd", "cost_by_model", "call_count")
+    own = {name: getattr(trip, name) for name in names} if trip else {}
+    return {**change.data, **own}
+
+
+def _scope(facts: dict[str, Any]) -> str:
+    scope, target, period = (str(facts.get(name, "")) for name in ("scope", "target", "period"))
+    if scope == "global":
+        name = "all projects together"
+    elif scope == "project" or not scope:
+        name = "the whole project"
+    else:
+        name = f"{scope} {target}".strip()
+    return f"{name}, per {period}" if period and period != scope else name
+
+
+def _by(said: str, change: StateChange) -> str:
+    return f"{said} ({change.actor})" if change.actor else said
+
+
+def _moment(value: Any) -> datetime | None:
+    return datetime.fromisoformat(value) if isinstance(value, str) and value else None

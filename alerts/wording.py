@@ -1,0 +1,60 @@
+"""How an alert speaks: the parts that somebody woken at 3 am looks for, always in the same order."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from django.conf import settings
+
+
+def link(path: str) -> str:
+    """The full address of one of our pages."""
+    return f"{settings.PUBLIC_URL.rstrip('/')}{path}"
+
+
+def message(*, where: str, since: str, bad: str, done: str, otherwise: str, path: str) -> str:
+    """The body of an alert: where, since when, how bad, what was done already, what follows, one link."""
+    lines = [
+        f"Where: {where}",
+        f"Since: {since}",
+        f"How bad: {bad}",
+        f"Done already: {done}",
+        f"If nobody acts: {otherwise}",
+        link(path),
+    ]
+    return "\n".join(lines)
+
+
+def clock(moment: datetime | None) -> str:
+    """A moment in UTC, to the second, with its day: `3 Mar 14:05:30 UTC`."""
+    return "unknown" if moment is None else f"{moment.day} {moment:%b %H:%M:%S} UTC"
+
+
+def span(length: timedelta) -> str:
+    """A length of time, rounded down to what a person would say: `45 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
+    seconds = max(0, int(length.total_seconds()))
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes = seconds // 60
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+    return f"{minutes // 1440} d" + (f" {minutes % 1440 // 60} h" if minutes % 1440 // 60 else "")
+
+
+def usd(amount: Any) -> str:
+    """An amount of US dollars to the cent, or exactly when it is below one; `an unknown amount` when unreadable."""
+    try:
+        value = Decimal(str(amount))
+    except InvalidOperation:
+        return "an unknown amount"
+    if not value.is_finite():
+        return "an unknown amount"
+    return f"${value:.2f}" if value == 0 or abs(value) >= Decimal("0.01") else f"${value.normalize():f}"
+
+
+def one_line(text: str, limit: int) -> str:
+    """The text on one line, cut at `limit` characters with an ellipsis."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else f"{flat[: limit - 1]}…"

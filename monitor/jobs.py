@@ -1,0 +1,206 @@
+"""Who watches the watcher: every periodic job and every process leaves a sign of life.
+
+The signs are written outside the job's own transaction, so that a job that fails leaves one too.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from django.db import connection
+from django.db.models import F, Q
+
+from monitor import changes
+from monitor.models import JobHeartbeat, Project, StateChange, Subject
+from monitor.tenancy import crossing
+
+# A job is silent after this many of its periods, but never before MIN_SILENCE.
+SILENT_PERIODS = 3
+MIN_SILENCE = timedelta(seconds=15)
+# The crank's own row: `last_ok_at` is the last turn, `last_started_at` the first of the unbroken stretch it belongs to.
+CRANK = "crank"
+CRANK_GAP = timedelta(seconds=60)
+PROCESS = "process:"
+FORGET_PROCESSES_AFTER = timedelta(hours=1)
+# Beats come a little early or late; a job is due when this share of its period has passed.
+SLACK = 0.8
+
+TURNING = """
+INSERT INTO monitor_jobheartbeat AS row (name, every_s, last_started_at, last_ok_at, error, runs, node)
+VALUES (%(name)s, %(every_s)s, %(now)s, %(now)s, '', 1, %(node)s)
+ON CONFLICT (name) DO UPDATE SET
+    last_started_at = CASE WHEN row.last_ok_at > %(now)s - %(gap)s
+                           THEN row.last_started_at ELSE excluded.last_ok_at END,
+    last_ok_at = greatest(row.last_ok_at, excluded.last_ok_at), runs = row.runs + 1, node = excluded.node
+"""
+SIGN = """
+INSERT INTO monitor_jobheartbeat AS row (name, every_s, last_started_at, last_ok_at, error, runs, node)
+VALUES (%(name)s, %(every_s)s, %(now)s, %(now)s, '', 1, %(node)s)
+ON CONFLICT (name) DO UPDATE SET
+    every_s = excluded.every_s, last_ok_at = excluded.last_ok_at, runs = row.runs + 1, node = excluded.node
+"""
+
+
+def node() -> str:
+    """This process, as the rows name it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def database_now() -> datetime:
+    """The database's clock, which decides for all nodes. For doors."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (now,) = cursor.fetchone()
+        return now
+
+
+def expect(periods: dict[str, float]) -> None:
+    """Make a row for each periodic job ({name: period in seconds}), so that one that never runs is seen as well."""
+    rows = [JobHeartbeat(name=name, every_s=every_s) for name, every_s in sorted(periods.items())]
+    with crossing():
+        JobHeartbeat.objects.bulk_create(rows, update_conflicts=True, unique_fields=["name"], update_fields=["every_s"])
+
+
+def take(name: str, every_s: float, *, now: datetime) -> bool:
+    """Begin a run, if one is due: of all that try at a time one may."""
+    due_before = now - timedelta(seconds=every_s * SLACK)
+    due = Q(last_started_at=None) | Q(last_started_at__lte=due_before)
+    with crossing():
+        JobHeartbeat.objects.bulk_create([JobHeartbeat(name=name, every_s=every_s)], ignore_conflicts=True)
+        return bool(JobHeartbeat.objects.filter(due, name=name).update(last_started_at=now, node=node()))
+
+
+def turning(*, now: datetime) -> None:
+    """Somebody turns the crank, here and now."""
+    values = {"name": CRANK, "every_s": 5, "now": now, "gap": CRANK_GAP, "node": node()}
+    with crossing(), connection.cursor() as cursor:
+        cursor.execute(TURNING, values)
+
+
+def last_turn() -> tuple[datetime | None, str]:
+    """When the crank was last turned, and by whom."""
+    row = JobHeartbeat.objects.filter(name=CRANK).values_list("last_ok_at", "node").first()
+    return row or (None, "")
+
+
+def sign_of_life(name: str, every_s: float, *, now: datetime) -> None:
+    """A process says that it lives: `process:worker@node`, `process:beat`."""
+    with crossing(), connection.cursor() as cursor:
+        cursor.execute(SIGN, {"name": name[:100], "every_s": every_s, "now": now, "node": node()})
+
+
+def gone(name: str) -> None:
+    """A process ends on purpose: nobody has to miss it."""
+    with crossing():
+        JobHeartbeat.objects.filter(name=name[:100]).delete()
+
+
+@contextmanager
+def ran(name: str, every_s: float, *, now: datetime) -> Iterator[None]:
+    """Leave the signs of one run: when it began, whether it went well, how long it took. Errors pass through."""
+    row = JobHeartbeat.objects.filter(name=name)
+    with crossing():
+        JobHeartbeat.objects.bulk_create([JobHeartbeat(name=name, every_s=every_s)], ignore_conflicts=True)
+        row.update(every_s=every_s, last_started_at=now, node=node())
+    began_s = time.monotonic()
+    try:
+        yield
+    except BaseException as error:
+        with crossing():
+            row.update(
+                last_error_at=_after(now, began_s), error=f"{type(error).__name__}: {error}"[:2000], runs=F("runs") + 1
+            )
+        raise
+    took_s = time.monotonic() - began_s
+    with crossing():
+        row.update(last_ok_at=_after(now, began_s), error="", took_ms=round(took_s * 1000), runs=F("runs") + 1)
+
+
+@contextmanager
+def alone(name: str) -> Iterator[bool]:
+    """True for one process at a time, by a lock that ends with its connection; the others get False."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended('job:' || %s, 0))", [name])
+        (locked,) = cursor.fetchone()
+    try:
+        yield locked
+    finally:
+        if locked:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(hashtextextended('job:' || %s, 0))", [name])
+
+
+def silent(*, now: datetime) -> list[JobHeartbeat]:
+    """What has given no good sign for 3 periods, counted from when somebody was able to notice."""
+    rows = list(JobHeartbeat.objects.order_by("name"))
+    crank = next((row for row in rows if row.name == CRANK), None)
+    listening_since = crank.last_started_at if crank else None
+    return [row for row in rows if row.name != CRANK and _is_silent(row, listening_since, now=now)]
+
+
+def report_silence(*, now: datetime) -> int:
+    """Write a state change for whatever fell silent or came back since the last report; returns how many.
+
+    They belong to the whole instance and are told once: in its first project.
+    """
+    project_id = Project.objects.order_by("pk").values_list("pk", flat=True).first()
+    if project_id is None:
+        return 0
+    quiet = {row.name: row for row in silent(now=now)}
+    reported = 0
+    for row in JobHeartbeat.objects.exclude(name=CRANK):
+        was = _last_report(project_id, row.name)
+        state = "silent" if row.name in quiet else "alive"
+        if state != was:
+            _report(project_id, row, was, state, now=now)
+            reported += 1
+    _forget_processes(project_id, now=now)
+    return reported
+
+
+def _report(project_id: int, row: JobHeartbeat, was: str, state: str, *, now: datetime) -> None:
+    changes.record(
+        project_id,
+        Subject.JOB,
+        row.name,
+        from_state=was,
+        to_state=state,
+        cause="heartbeat",
+        actor="crank",
+        now=now,
+        data={
+            "every_s": row.every_s,
+            "last_ok_at": row.last_ok_at.isoformat() if row.last_ok_at else None,
+            "error": row.error,
+            "node": row.node,
+        },
+    )
+
+
+def _last_report(project_id: int, name: str) -> str:
+    told = StateChange.objects.filter(project_id=project_id, subject=Subject.JOB, subject_id=name)
+    return told.order_by("-id").values_list("to_state", flat=True).first() or "alive"
+
+
+def _forget_processes(project_id: int, *, now: datetime) -> None:
+    """A node that is long gone is no longer missed, as long as another of its kind lives."""
+    rows = list(JobHeartbeat.objects.filter(name__startswith=PROCESS))
+    kinds = {row.name.partition("@")[0] for row in rows if row.last_ok_at and row.last_ok_at > now - MIN_SILENCE}
+    for row in rows:
+        old = row.last_ok_at is not None and row.last_ok_at < now - FORGET_PROCESSES_AFTER
+        if old and row.name.partition("@")[0] in kinds:
+            _report(project_id, row, "silent", "alive", now=now)
+            row.delete()
+
+
+def _is_silent(row: JobHeartbeat, listening_since: datetime | None, *, now: datetime) -> bool:
+    allowed = max(MIN_SILENCE, timedelta(seconds=row.every_s * SILENT_PERIODS))
+    seen = [moment for moment in (row.last_ok_at, listening_since) if moment is not None]
+    return bool(seen) and now - max(seen) > allowed
+
+
+def _after(now: datetime, began_s: float) -> datetime:
+    return now + timedelta(seconds=time.monotonic() - began_s)
