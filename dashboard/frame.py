@@ -1,0 +1,191 @@
+"""What surrounds every page: places, counts, project, person, watcher and time range."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
+
+Presence = Literal["online", "away", "offline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One line of the navigation. A place whose url name does not resolve is not shown, so a page adds one line."""
+
+    name: str
+    label: str
+    icon: str
+    key: str
+    group: int = 0
+
+
+PLACES = (
+    Place("overview", "Overview", "layout-dashboard", "o"),
+    Place("queue", "Queue", "inbox", "q"),
+    Place("alerts", "Alerts", "bell", "a"),
+    Place("executions", "Executions", "list-details", "e"),
+    Place("agents", "Agents", "robot", "n"),
+    Place("costs", "Costs", "coin", "c"),
+    Place("reliability", "Reliability", "shield-check", "r"),
+    Place("system", "System", "server-2", "s", group=1),
+    Place("settings", "Settings", "settings", ",", group=1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NavItem:
+    """A place as it stands in this page's sidebar; `urgent` colours the count red."""
+
+    place: Place
+    url: str
+    here: bool = False
+    count: int = 0
+    urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The time range that every list and chart of the page obeys."""
+
+    key: str
+    since: datetime
+    until: datetime
+
+    @property
+    def words(self) -> str:
+        """`24 h`, or the two days of a custom range."""
+        if self.key in SPANS:
+            return SPANS[self.key][0]
+        return f"{self.since:%d %b} to {self.until:%d %b}"
+
+
+SPANS: dict[str, tuple[str, timedelta]] = {
+    "1h": ("1 h", timedelta(hours=1)),
+    "24h": ("24 h", timedelta(hours=24)),
+    "7d": ("7 d", timedelta(days=7)),
+    "30d": ("30 d", timedelta(days=30)),
+}
+LONGEST = timedelta(days=400)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the sidebar counts: queue items that wait, open alerts, and how many of those are critical."""
+
+    queue: int = 0
+    alerts: int = 0
+    critical: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """The heartbeat of the periodic jobs; `last_at` is the most recent one."""
+
+    on_time: bool = True
+    jobs: int = 0
+    last_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """Shown over every page, only for the watcher itself: `strong` is a sentence, `text` its consequence."""
+
+    strong: str
+    text: str = ""
+    url: str = ""
+    action: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectLink:
+    """A project that the person may switch to; the switch is a POST to `url`."""
+
+    id: str
+    name: str
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """The signed-in person. `presence_url` takes POST presence=online|away|offline; empty for viewers."""
+
+    name: str
+    email: str = ""
+    role: str = "viewer"
+    presence: Presence = "offline"
+    presence_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Everything base.html needs besides the page itself."""
+
+    nav: tuple[NavItem, ...]
+    range: Range
+    project: ProjectLink | None = None
+    projects: tuple[ProjectLink, ...] = ()
+    person: Face | None = None
+    counts: Counts = field(default_factory=Counts)
+    watcher: Watcher = field(default_factory=Watcher)
+    banner: Banner | None = None
+    stream_url: str = ""
+    stream_as: str = ""
+    search_url: str = ""
+
+    @property
+    def spans(self) -> list[tuple[str, str]]:
+        """The choices of the range control: (key, words)."""
+        return [(key, words) for key, (words, _) in SPANS.items()]
+
+
+def range_of(query: Mapping[str, str], *, now: datetime) -> Range:
+    """The range that the address asks for: `?range=7d`, or `?range=custom&from=…&to=…`; 24 h when unreadable."""
+    key = query.get("range", "24h")
+    if key == "custom":
+        start, end = _moment(query.get("from")), _moment(query.get("to")) or now
+        if start is not None and start < end and end - start <= LONGEST:
+            return Range("custom", start, end)
+    if key not in SPANS:
+        key = "24h"
+    return Range(key, now - SPANS[key][1], now)
+
+
+def _moment(text: str | None) -> datetime | None:
+    """An ISO date or date-time; without an offset it is UTC."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def nav_for(path: str, counts: Counts) -> tuple[NavItem, ...]:
+    """The places that exist, the one that holds `path` marked."""
+    numbers = {"queue": (counts.queue, counts.queue > 0), "alerts": (counts.alerts, counts.critical > 0)}
+    items = []
+    for place in PLACES:
+        try:
+            url = reverse(place.name)
+        except NoReverseMatch:
+            continue
+        here = path == url or (url != "/" and path.startswith(f"{url.rstrip('/')}/"))
+        count, urgent = numbers.get(place.name, (0, False))
+        items.append(NavItem(place, url, here, count, urgent))
+    return tuple(items)
+
+
+def frame_for(request: HttpRequest, *, now: datetime) -> Frame:
+    """The frame of one request. The one place that gathers counts, watcher, project and person."""
+    counts = Counts()
+    return Frame(nav=nav_for(request.path, counts), range=range_of(request.GET, now=now), counts=counts)
+
+
+def frame(request: HttpRequest) -> dict[str, object]:
+    """Context processor: `frame`, built only when a template asks, and `now`, the page's one clock."""
+    now = timezone.now()
+    return {"frame": SimpleLazyObject(lambda: frame_for(request, now=now)), "now": now}

@@ -1,0 +1,205 @@
+// Keeps the page true. An element says what it shows and where its fragment is:
+//   <section id="needs" data-live="queue alerts" data-live-url="/fragments/needs"> … </section>
+// The fragment is the element itself, with the same id. With data-live-hold a list does not gain or move rows
+// while somebody points at it, selects in it or has scrolled it; known rows are updated in place meanwhile.
+import { each, settings } from "./page.js";
+import { clock, now } from "./times.js";
+
+const SETTLE_MS = 200;
+const POLL_MS = 15_000;
+const STALE_MS = 25_000;
+
+const waiting = new Map();
+let connection = "waiting";
+let lastAt = now();
+
+function show(state) {
+  for (const element of document.querySelectorAll("[data-live-state]")) {
+    element.dataset.liveState = state;
+    const label = element.querySelector("b");
+    const time = element.querySelector(".live-time");
+    const at = clock(lastAt);
+    if (state === "stale") [label.textContent, time.textContent] = ["Live paused, reconnecting.", `Last update ${at}`];
+    else if (state === "signed-out") [label.textContent, time.textContent] = ["Signed out.", ""];
+    else if (state === "polling") [label.textContent, time.textContent] = ["Every 15 s", at];
+    else [label.textContent, time.textContent] = ["Live", at];
+    const link = element.querySelector("[data-live-sign-in]");
+    if (link) link.hidden = state !== "signed-out";
+  }
+}
+
+function heardNow() {
+  lastAt = now();
+  if (connection === "live" || connection === "polling") show(connection);
+}
+
+const pointsAt = (element) => element.matches(":hover") && matchMedia("(hover: hover)").matches;
+
+function isHeld(element) {
+  if (!element.hasAttribute("data-live-hold")) return false;
+  const selection = getSelection();
+  const selects = selection && !selection.isCollapsed && element.contains(selection.anchorNode);
+  const typing = element.contains(document.activeElement) && document.activeElement !== document.body;
+  return pointsAt(element) || selects || typing || element.scrollTop > 0;
+}
+
+const cellsOf = (root) => new Map([...root.querySelectorAll("[data-row]")].map((row) => [row.dataset.row, row]));
+
+function markChanges(before, after) {
+  for (const [id, row] of cellsOf(after)) {
+    const old = before.get(id);
+    if (!old) continue;
+    [...row.children].forEach((cell, index) => {
+      if (old[index] !== undefined && old[index] !== cell.textContent.trim()) cell.classList.add("changed");
+    });
+  }
+}
+
+const textsOf = (root) =>
+  new Map([...cellsOf(root)].map(([id, row]) => [id, [...row.children].map((cell) => cell.textContent.trim())]));
+
+function replace(element, fresh) {
+  const before = textsOf(element);
+  const chosen = element.querySelector("[data-row].is-selected")?.dataset.row;
+  const focused = element.contains(document.activeElement) ? document.activeElement.id : "";
+  const { scrollTop, scrollLeft } = element;
+  element.replaceWith(fresh);
+  htmx.process(fresh);
+  document.dispatchEvent(new CustomEvent("htmx:load", { detail: { elt: fresh } }));
+  markChanges(before, fresh);
+  if (chosen) cellsOf(fresh).get(chosen)?.classList.add("is-selected");
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+  fresh.scrollTo(scrollLeft, scrollTop);
+}
+
+/** Updates the rows that are there; says how many wait above. */
+function holdStill(element, fresh) {
+  const old = cellsOf(element);
+  const before = textsOf(element);
+  let added = 0;
+  for (const [id, row] of cellsOf(fresh)) {
+    if (!old.has(id)) added += 1;
+    else if (!old.get(id).isEqualNode(row) && !old.get(id).contains(document.activeElement)) {
+      const chosen = old.get(id).classList.contains("is-selected");
+      old.get(id).replaceWith(row);
+      row.classList.toggle("is-selected", chosen);
+      htmx.process(row);
+    }
+  }
+  markChanges(before, element);
+  const note = document.querySelector(`[data-live-held="${element.id}"]`);
+  if (note) {
+    note.hidden = added === 0;
+    note.querySelector("[data-live-count]").textContent = `${added} new ${added === 1 ? "row" : "rows"} above,`;
+  }
+  element.heldFragment = fresh.cloneNode(true);
+}
+
+function release(element) {
+  const note = document.querySelector(`[data-live-held="${element.id}"]`);
+  if (note) note.hidden = true;
+  if (element.isConnected) refresh(element, true);
+}
+
+async function refresh(element, force = false) {
+  const url = element.dataset.liveUrl;
+  if (!element.isConnected || !url) return;
+  let answer;
+  try {
+    answer = await fetch(url, { headers: { "HX-Request": "true", "X-Live": "1" }, credentials: "same-origin" });
+  } catch {
+    return; // The state line already says that nothing arrives.
+  }
+  if (answer.redirected || answer.status === 401) {
+    connection = "signed-out";
+    show(connection);
+    return;
+  }
+  if (!answer.ok) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const fresh = element.id ? page.getElementById(element.id) : page.body.firstElementChild;
+  if (!fresh || !element.isConnected) return;
+  heardNow();
+  const adopted = document.importNode(fresh, true);
+  if (!force && isHeld(element)) holdStill(element, adopted);
+  else replace(element, adopted);
+}
+
+function soon(element) {
+  if (waiting.has(element)) return;
+  waiting.set(
+    element,
+    setTimeout(() => {
+      waiting.delete(element);
+      refresh(element);
+    }, SETTLE_MS),
+  );
+}
+
+function changed(topic) {
+  heardNow();
+  for (const element of document.querySelectorAll("[data-live]")) {
+    const topics = element.dataset.live.split(/\s+/);
+    if (topic === "*" || topics.includes(topic)) soon(element);
+  }
+  document.dispatchEvent(new CustomEvent("live:change", { detail: { topic } }));
+}
+
+function hear(message) {
+  if (message.kind === "change") changed(message.topic);
+  else if (message.kind === "beat") heardNow();
+  else if (message.kind === "state") {
+    const was = connection;
+    if (connection === "signed-out") return;
+    connection = message.state === "live" ? "live" : message.state === "lost" ? "stale" : "polling";
+    if (connection === "live") {
+      lastAt = now();
+      // What happened while nothing was heard is unknown: look at everything once.
+      if (was === "stale" || was === "polling") changed("*");
+    }
+    show(connection);
+  }
+}
+
+function connect(url) {
+  try {
+    const worker = new SharedWorker(settings.liveWorker, { name: `handrail-live ${settings.liveAs ?? ""}` });
+    worker.onerror = () => connectAlone(url);
+    worker.port.onmessage = ({ data }) => hear(data);
+    worker.port.start();
+    worker.port.postMessage({ kind: "hello", url });
+    addEventListener("pagehide", () => worker.port.postMessage({ kind: "bye" }));
+    addEventListener("pageshow", (event) => event.persisted && worker.port.postMessage({ kind: "hello", url }));
+  } catch {
+    connectAlone(url); // No SharedWorker here.
+  }
+}
+
+function connectAlone(url) {
+  const source = new EventSource(url);
+  source.onopen = () => hear({ kind: "state", state: "live" });
+  source.onerror = () => hear({ kind: "state", state: source.readyState === EventSource.CLOSED ? "closed" : "lost" });
+  source.addEventListener("beat", () => hear({ kind: "beat" }));
+  source.onmessage = ({ data }) => hear({ kind: "change", ...JSON.parse(data) });
+  addEventListener("pagehide", () => source.close());
+}
+
+export function start() {
+  const url = settings.liveStream;
+  if (!url) return;
+  connect(new URL(url, location.href).href);
+  setInterval(() => {
+    if (document.hidden || connection === "live" || connection === "signed-out") return;
+    changed("*");
+    if (connection === "stale" && now() - lastAt < STALE_MS) show("stale");
+  }, POLL_MS);
+  document.addEventListener("click", (event) => {
+    const note = event.target.closest("[data-live-held]");
+    if (note && event.target.closest("button")) release(document.getElementById(note.dataset.liveHeld));
+  });
+  each("[data-live-hold]", (element) =>
+    element.addEventListener("pointerleave", () => {
+      if (element.heldFragment && !isHeld(element)) release(element);
+    }),
+  );
+}
