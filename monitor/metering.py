@@ -65,9 +65,7 @@ def unmetered(trace: Iterable[Meter]) -> frozenset[int]:
     above = _above(rows, calls)
     counted = {row.response_id for row in rows.values() if row.bears and row.response_id}
     return frozenset(
-        row.span_id
-        for row in calls
-        if not row.bears and row.span_id not in above and row.response_id not in counted
+        row.span_id for row in calls if not row.bears and row.span_id not in above and row.response_id not in counted
     )
 
 

@@ -66,9 +66,7 @@ def inflate(body: bytes, encoding: str | None, *, limit: int) -> bytes:
     if name not in ("gzip", "x-gzip", "deflate"):
         raise UnsupportedEncoding(f"content encoding {name!r} is not supported; use gzip or deflate")
     # Deflate comes with a zlib header by the standard and without one from some senders.
-    raw = name == "deflate" and not (
-        len(body) > 1 and body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0
-    )
+    raw = name == "deflate" and not (len(body) > 1 and body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0)
     window = -zlib.MAX_WBITS if raw else zlib.MAX_WBITS | 32
     out = bytearray()
     rest = body
@@ -173,8 +171,7 @@ def _protobuf_spans(message: ExportTraceServiceRequest) -> Iterator[Span | Rejec
 
 def _events(events: Any) -> list[Event]:
     return [
-        Event(clean(e.name), e.time_unix_nano, {clean(key): item for key, item in _pairs(e.attributes)})
-        for e in events
+        Event(clean(e.name), e.time_unix_nano, {clean(key): item for key, item in _pairs(e.attributes)}) for e in events
     ]
 
 

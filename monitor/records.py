@@ -179,7 +179,5 @@ def sealed(span: Span) -> Span:
     """Return the span with its digest, the same for the same content on whatever wire it came."""
     if span.digest:
         span = msgspec.structs.replace(span, digest=b"")
-    msgspec.structs.force_setattr(
-        span, "digest", hashlib.blake2b(_pack(span), digest_size=DIGEST_BYTES).digest()
-    )
+    msgspec.structs.force_setattr(span, "digest", hashlib.blake2b(_pack(span), digest_size=DIGEST_BYTES).digest())
     return span
