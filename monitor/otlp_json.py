@@ -1,5 +1,6 @@
 """OTLP in JSON: ids in hex, 64-bit integers as strings or numbers, each span judged by itself."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from monitor.records import Rejection, Span
 from monitor.story import Event
 
 MOST_INT64 = 2**63
+# An escape in JSON: a surrogate pair, a surrogate alone, or any other.
+_ESCAPE = re.compile(r"\\(?:u(d[89ab]..\\ud[c-f]..)|u(d[89a-f]..)|.)", re.IGNORECASE | re.DOTALL)
 
 
 class _Value(msgspec.Struct, rename="camel"):
@@ -94,12 +97,20 @@ _STATUS_CODES = {
 
 
 def json_request(body: bytes) -> JsonRequest:
-    """Parse an export, repairing what is not UTF-8; raises msgspec.DecodeError or RecursionError."""
+    """Parse an export; raises msgspec.DecodeError or RecursionError.
+
+    Text cut in the middle of a character, in bytes or in an escaped surrogate pair, is repaired.
+    """
     try:
         body.decode()
-    except UnicodeDecodeError:
-        body = body.decode("utf-8", "replace").encode()
-    return _request(body)
+        return _request(body)
+    except (UnicodeDecodeError, msgspec.DecodeError):
+        text = _ESCAPE.sub(_whole, body.decode("utf-8", "replace"))
+        return _request(text.encode())
+
+
+def _whole(escape: re.Match[str]) -> str:
+    return r"\ufffd" if escape[2] else escape[0]
 
 
 def json_spans(request: JsonRequest) -> Iterator[Span | Rejection]:

@@ -64,9 +64,7 @@ def _override(model: str, entry: Any, starts_at: datetime, version: str) -> Pric
         model=_literal(bare),
         provider=provider_name(provider) if isinstance(provider, str) and provider else None,
         starts_at=starts_at,
-        rates=Rates(
-            **{bucket: getattr(rates, bucket) for bucket in _PER_TOKEN}, image=image, request=request
-        ),
+        rates=Rates(**{bucket: getattr(rates, bucket) for bucket in _PER_TOKEN}, image=image, request=request),
         tiers=tuple(Tier(size * 1000, _rates(entry, f"_above_{size}k_tokens")) for size in sizes),
         version=version,
     )

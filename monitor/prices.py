@@ -318,9 +318,7 @@ def _own_table(override: PriceOverride) -> RateTable:
     base = {bucket: getattr(override.rates, bucket) for bucket in BUCKETS}
     levels = [_level(-1, base)]
     for tier in sorted(override.tiers, key=lambda one: one.above_tokens):
-        base = base | {
-            bucket: rate for bucket in BUCKETS if (rate := getattr(tier.rates, bucket)) is not None
-        }
+        base = base | {bucket: rate for bucket in BUCKETS if (rate := getattr(tier.rates, bucket)) is not None}
         levels.insert(0, _level(tier.above_tokens, base))
     rates = override.rates
     return RateTable(tuple(levels), rates.image, rates.request or ZERO, override.version)

@@ -178,9 +178,7 @@ TOOLS = {
         ("ask_refund_agent", '{"city":"Lisbon"}'),
         ("flaky", '{"x":0}'),
     },
-    "smolagents_oi": {
-        ("get_weather", '{"args": [], "sanitize_inputs_outputs": true, "kwargs": {"city": "Lisbon"}}')
-    },
+    "smolagents_oi": {("get_weather", '{"args": [], "sanitize_inputs_outputs": true, "kwargs": {"city": "Lisbon"}}')},
     "strands_native": {("get_weather", '{"city": "Lisbon"}'), ("broken", '{"city": "Lisbon"}')},
     "traceloop_sdk": {
         ("get_weather", '{"args": [], "kwargs": {"city": "Lisbon"}}'),
