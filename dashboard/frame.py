@@ -4,11 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
+from urllib.parse import urlencode
 
+from django.db.models import Count, Q
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
+
+from alerts.models import Alert, AlertStatus, Level
+from dashboard import words
+from dashboard.access import Visitor
+from monitor import jobs
+from monitor.models import JobHeartbeat, QueueItem
+from monitor.models.queue import ItemStatus
 
 Presence = Literal["online", "away", "offline"]
 
@@ -181,11 +190,63 @@ def nav_for(path: str, counts: Counts) -> tuple[NavItem, ...]:
 
 def frame_for(request: HttpRequest, *, now: datetime) -> Frame:
     """The frame of one request. The one place that gathers counts, watcher, project and person."""
-    counts = Counts()
-    return Frame(nav=nav_for(request.path, counts), range=range_of(request.GET, now=now), counts=counts)
+    span = range_of(request.GET, now=now)
+    visitor: Visitor | None = getattr(request, "visitor", None)
+    if visitor is None:
+        return Frame(nav=(), range=span)
+    counts = _counts(visitor)
+    watcher, banner = _watch(now=now)
+    human = visitor.human
+    return Frame(
+        nav=nav_for(request.path, counts),
+        range=span,
+        project=ProjectLink(str(visitor.project.pk), visitor.project.name),
+        projects=tuple(
+            ProjectLink(str(one.project_id), one.project.name, reverse("switch-project", args=[one.project_id]))
+            for one in visitor.memberships
+        ),
+        person=Face(
+            name=str(visitor.person),
+            email=visitor.person.email,
+            role=visitor.role,
+            presence=human.status if human else "offline",  # type: ignore[arg-type]
+            presence_url=reverse("presence") if human else "",
+        ),
+        counts=counts,
+        watcher=watcher,
+        banner=banner,
+        stream_url=f"/events/?{urlencode({'project': visitor.project.name})}",
+        stream_as=f"{visitor.person.pk}:{visitor.project.pk}",
+        search_url="/search",
+    )
+
+
+def _counts(visitor: Visitor) -> Counts:
+    """What the sidebar counts, in two queries."""
+    waiting = QueueItem.objects.filter(project=visitor.project, status=ItemStatus.PENDING).count()
+    alerts = Alert.objects.filter(project=visitor.project, status=AlertStatus.FIRING).aggregate(
+        open=Count("pk"), critical=Count("pk", filter=Q(level=Level.CRITICAL))
+    )
+    return Counts(queue=waiting, alerts=alerts["open"], critical=alerts["critical"])
+
+
+def _watch(*, now: datetime) -> tuple[Watcher, Banner | None]:
+    """The state of our own jobs, and the banner when one of them is silent."""
+    rows = [
+        row for row in JobHeartbeat.objects.all() if not row.name.startswith(jobs.PROCESS) and row.name != jobs.CRANK
+    ]
+    silent = jobs.silent(now=now)
+    last_at = max((row.last_ok_at for row in rows if row.last_ok_at), default=None)
+    banner = None
+    if silent:
+        first = silent[0]
+        name = first.name.removeprefix(jobs.PROCESS).partition("@")[0]
+        ran = f"has not run for {words.took(now - first.last_ok_at)}" if first.last_ok_at else "has never run"
+        banner = Banner(f"{name.capitalize()} {ran}.", "Silence may go unseen.", "/system", "See System")
+    return Watcher(on_time=not silent, jobs=len(rows), last_at=last_at), banner
 
 
 def frame(request: HttpRequest) -> dict[str, object]:
     """Context processor: `frame`, built only when a template asks, and `now`, the page's one clock."""
-    now = timezone.now()
+    now = getattr(request, "now", None) or timezone.now()
     return {"frame": SimpleLazyObject(lambda: frame_for(request, now=now)), "now": now}

@@ -1,0 +1,101 @@
+"""The only way a page gets at rows: who looks, at which project, with which rights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any
+from urllib.parse import urlencode
+
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+
+from monitor.models import HumanAgent, Membership, Person, Project
+from monitor.models.people import Role
+from monitor.people import human_for
+from monitor.tenancy import crossing, tenant
+
+RANKS = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
+
+
+@dataclass
+class Visitor:
+    """A signed-in person in one project; `memberships` are all of theirs, by project name."""
+
+    person: Person
+    project: Project
+    role: str
+    memberships: list[Membership]
+
+    def may(self, role: str) -> bool:
+        """Whether the person has this role, or one above it."""
+        return RANKS[Role(self.role)] >= RANKS[Role(role)]
+
+    @property
+    def human(self) -> HumanAgent | None:
+        """The person as one who takes conversations; viewers are none."""
+        return human_for(self.project.pk, person_id=self.person.pk) if self.may(Role.OPERATOR) else None
+
+
+class PageRequest(HttpRequest):
+    """What a page gets: Django's request with its visitor and its one clock."""
+
+    visitor: Visitor
+    now: datetime
+
+
+Page = Callable[..., HttpResponse]
+
+
+def page(view: Page | None = None, *, role: str = Role.VIEWER) -> Any:
+    """Make a function a page: signed in, a member with `role`, inside the project's transaction.
+
+    Without a session the answer leads to the sign-in page; below the role it is the 404 of no permission.
+    """
+
+    def decorate(handler: Page) -> Page:
+        @wraps(handler)
+        def wrapped(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if not request.user.is_authenticated:
+                return to_sign_in(request)
+            request.now = datetime.now(UTC)
+            request.visitor = visitor_of(request)
+            if not request.visitor.may(role):
+                raise Http404
+            with tenant(request.visitor.project.pk):
+                response = handler(request, *args, **kwargs)
+                if isinstance(response, TemplateResponse):
+                    # While the project is bound: the frame and lazy querysets read rows too.
+                    response.render()
+            if request.method == "GET":
+                response.headers.setdefault("Cache-Control", "no-store")
+            return response
+
+        return wrapped
+
+    return decorate if view is None else decorate(view)
+
+
+def visitor_of(request: HttpRequest) -> Visitor:
+    """The person of the session in the project they looked at last, else in their first.
+
+    Raises Http404 for a person without any project.
+    """
+    person = request.user
+    assert isinstance(person, Person)
+    with crossing():
+        memberships = list(Membership.objects.filter(person=person).select_related("project").order_by("project__name"))
+    if not memberships:
+        raise Http404("no project")
+    chosen = next((one for one in memberships if one.project_id == person.last_project_id), memberships[0])
+    return Visitor(person, chosen.project, chosen.role, memberships)
+
+
+def to_sign_in(request: HttpRequest) -> HttpResponse:
+    """To the sign-in page and back; a fragment makes the whole page go there."""
+    is_fragment = request.headers.get("HX-Request") == "true"
+    back = request.headers.get("HX-Current-URL", "/") if is_fragment else request.get_full_path()
+    url = f"/sign-in?{urlencode({'next': back})}"
+    if is_fragment:
+        return HttpResponse(status=401, headers={"HX-Redirect": url})
+    return HttpResponseRedirect(url)
