@@ -15,11 +15,14 @@ from monitor.listen import ears
 GATHER_S = 0.2
 ALONE_S = 3.0
 # Tells pages to fetch everything again: some news was missed, or there is no Redis to hear it from.
-EVERYTHING = b'{"topic":"all","id":""}'
+EVERYTHING = b'{"topic":"*","id":""}'
+
+# A comment would keep the line open as well, but a page cannot hear comments.
+BEAT = b"event: beat\ndata: {}\n\n"
 
 
 class Events(View):
-    """`GET /events/?project=<name>`: messages `{"topic", "id"}`, a comment every 15 s, for signed-in people.
+    """`GET /events/?project=<name>`: messages `{"topic", "id"}`, an event `beat` every 15 s, for signed-in people.
 
     Ends when they have signed out, when their membership has ended, and when the server stops.
     """
@@ -57,7 +60,7 @@ class Events(View):
                     messages = [EVERYTHING] if heard is None else heard
                 elif pulse.ping_in_s() <= 0:
                     messages = []
-                    yield b": ping\n\n"
+                    yield BEAT
                     pulse.sent()
                 else:
                     messages = [] if ear.hears else [EVERYTHING]

@@ -1,5 +1,10 @@
 """The agents' HTTP door: each area lists its own paths."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from monitor.api import docs, openapi
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("api/schema/", openapi.schema),
+    path("api/docs/", docs.page),
+]
