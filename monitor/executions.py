@@ -1,0 +1,347 @@
+"""What happens to an execution: it completes, fails, is paused, resumed, retried, cancelled.
+
+    Refused
+    ├── IllegalMove     its state does not allow this
+    └── StaleAttempt    the caller speaks for an attempt that was given up
+
+Each verb is one guarded update; losing a race means looking again, at what the winner made of it.
+Locks are taken in one order: parent before child, execution before queue item, the counter of events last.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from monitor import attempts, changes, outcomes, queue
+from monitor.events import Announcement, announce_all
+from monitor.models import Execution, Subject
+from monitor.models.executions import ENDED, MOVES, OPEN, Status, Verdict
+from monitor.models.queue import ItemKind, ItemStatus
+
+
+class Refused(Exception):
+    """The execution stays as it is; `execution` is that state."""
+
+    def __init__(self, execution: Execution, message: str) -> None:
+        super().__init__(message)
+        self.execution = execution
+
+
+class IllegalMove(Refused):
+    """MOVES does not list this move from the present state."""
+
+    def __init__(self, execution: Execution, wanted: str) -> None:
+        super().__init__(execution, f"the execution is {execution.status}; it can't become {wanted}")
+
+
+class StaleAttempt(Refused):
+    """The caller's attempt was given up."""
+
+    def __init__(self, execution: Execution, attempt: int) -> None:
+        super().__init__(
+            execution, f"attempt {attempt} is stale: the execution is {execution.status} at attempt {execution.attempt}"
+        )
+
+
+DESCENDANTS = """
+WITH RECURSIVE family (id, depth) AS (
+    SELECT id, 1 FROM monitor_execution WHERE project_id = %(project_id)s AND parent_id = %(id)s
+     UNION
+    SELECT e.id, depth + 1 FROM monitor_execution e JOIN family f ON e.parent_id = f.id
+     WHERE e.project_id = %(project_id)s AND depth < 50
+)
+SELECT id FROM family GROUP BY id ORDER BY max(depth), id
+"""
+
+
+def get(project_id: int, execution_id: UUID) -> Execution:
+    """The execution as it is now. Raises Execution.DoesNotExist."""
+    return Execution.objects.of(project_id).get(id=execution_id)
+
+
+def complete(
+    project_id: int,
+    execution_id: UUID,
+    *,
+    now: datetime,
+    actor: str,
+    output: Any = None,
+    attempt: int | None = None,
+) -> Execution:
+    """End it well; saying the same twice is once. Raises Execution.DoesNotExist, IllegalMove, StaleAttempt."""
+    while True:
+        seen = get(project_id, execution_id)
+        if seen.status == Status.COMPLETED and attempt in (None, seen.attempt) and output == seen.output:
+            return seen
+        if not _may_report(seen, Status.COMPLETED, attempt, now=now, actor=actor):
+            continue
+        if _end(seen, Status.COMPLETED, cause="completed", now=now, actor=actor, output=output, error=""):
+            outcomes.count(project_id, [seen], now=now)
+            return seen
+
+
+def fail(
+    project_id: int,
+    execution_id: UUID,
+    *,
+    error: str,
+    now: datetime,
+    actor: str,
+    retryable: bool = True,
+    attempt: int | None = None,
+    jitter: float | None = None,
+) -> Execution:
+    """An attempt met an error: the next one, a person when retries are spent, or the end if not retryable.
+
+    `jitter`, 0 to 1, takes up to half off the backoff. Raises Execution.DoesNotExist, IllegalMove, StaleAttempt.
+    """
+    while True:
+        seen = get(project_id, execution_id)
+        if seen.status == Status.FAILED and attempt in (None, seen.attempt) and error == seen.error:
+            return seen
+        # A person decides about what waits for one, although MOVES lets that decision be `failed`.
+        if seen.status == Status.HITL_PAUSED:
+            raise IllegalMove(seen, Status.FAILED)
+        if not _may_report(seen, Status.FAILED, attempt, now=now, actor=actor):
+            continue
+        if retryable:
+            lost = attempts.give_up(
+                "project_id = %(project_id)s AND id = %(id)s AND status = %(status)s AND attempt = %(attempt)s"
+                " FOR NO KEY UPDATE",
+                {"project_id": project_id, "id": execution_id, "status": seen.status, "attempt": seen.attempt},
+                now=now,
+                actor=actor,
+                verdict=Verdict.ERROR,
+                reason=error,
+                jitter=jitter,
+            )
+            if lost:
+                return get(project_id, execution_id)
+        elif _end(seen, Status.FAILED, cause="error", now=now, actor=actor, note=error, error=error, verdict="error"):
+            outcomes.count(project_id, [seen], now=now)
+            return seen
+
+
+def pause(project_id: int, execution_id: UUID, *, now: datetime, actor: str, note: str = "") -> Execution:
+    """Stop its clocks until a person resumes it; the agent is told. Raises Execution.DoesNotExist, IllegalMove."""
+    while True:
+        seen = _for_person(project_id, execution_id, Status.PAUSED)
+        reason = note or f"paused by {actor}"
+        stopped = {"deadline_at": None, "timeout_left_ms": attempts.timeout_left_ms(seen, now=now)}
+        if _move(seen, Status.PAUSED, cause="paused", now=now, actor=actor, note=note, reason=reason, **stopped):
+            _command([seen], "pause", reason, now=now)
+            return seen
+
+
+def resume(project_id: int, execution_id: UUID, *, now: datetime, actor: str, note: str = "") -> Execution:
+    """Go on with the same attempt and what was left of its timeout.
+
+    What was paused before its attempt was picked up waits for that again. Raises Execution.DoesNotExist,
+    IllegalMove.
+    """
+    while True:
+        seen = get(project_id, execution_id)
+        if seen.status not in (Status.PAUSED, Status.HITL_PAUSED):
+            raise IllegalMove(seen, Status.RUNNING)
+        restarted: dict[str, Any] = {"timeout_left_ms": None}
+        if seen.status == Status.PAUSED and seen.retry_at is not None:
+            to, command, retry_at = Status.RETRYING, "retry", max(seen.retry_at, now)
+            restarted |= {"retry_at": retry_at, "deadline_at": attempts.pickup_deadline(seen, retry_at)}
+        else:
+            to, command = Status.RUNNING, "continue"
+            # The attempt's clock is put forward by the time that it stood still.
+            whole = timedelta(seconds=seen.timeout_s)
+            left = whole if seen.timeout_left_ms is None else timedelta(milliseconds=seen.timeout_left_ms)
+            started_at = now - (whole - left)
+            restarted |= {
+                "retry_at": None,
+                "attempt_started_at": started_at,
+                "deadline_at": attempts.deadline(seen, started_at, now=now),
+            }
+        if _move(seen, to, cause="resumed", now=now, actor=actor, note=note, reason=note, **restarted):
+            _command([seen], command, note or f"resumed by {actor}", now=now)
+            return seen
+
+
+def retry(project_id: int, execution_id: UUID, *, now: datetime, actor: str, note: str = "") -> Execution:
+    """Start the next attempt at once, also beyond the last retry. Raises Execution.DoesNotExist, IllegalMove."""
+    while True:
+        seen = _for_person(project_id, execution_id, Status.RETRYING)
+        reason = note or f"retried by {actor}"
+        again = {
+            "attempt": seen.attempt + 1,
+            "attempt_started_at": None,
+            "timeout_left_ms": None,
+            "retry_at": now,
+            "deadline_at": attempts.pickup_deadline(seen, now),
+        }
+        if _move(seen, Status.RETRYING, cause="retried", now=now, actor=actor, note=note, reason=reason, **again):
+            _command([seen], "retry", reason, now=now)
+            return seen
+
+
+def cancel(
+    project_id: int, execution_id: UUID, *, now: datetime, actor: str, note: str = "", cause: str = "cancelled"
+) -> Execution:
+    """Stop it and all open work below it; the agents are told.
+
+    An abort of what waits for a person ends as `failed` after an error and as `timeout` after a verdict of the
+    watchdog, else as `cancelled`. Raises Execution.DoesNotExist, IllegalMove.
+    """
+    reason = note or f"{cause} by {actor}"
+    while True:
+        seen = get(project_id, execution_id)
+        if seen.status in ENDED:
+            raise IllegalMove(seen, Status.CANCELLED)
+        if _stop(seen, cause=cause, now=now, actor=actor, note=note, reason=reason):
+            break
+    stopped = [seen]
+    with connection.cursor() as cursor:
+        cursor.execute(DESCENDANTS, {"project_id": project_id, "id": execution_id})
+        below = [one for (one,) in cursor.fetchall() if one != execution_id]
+    for one in below:
+        while (child := get(project_id, one)).status in OPEN:
+            if _stop(child, cause="parent_cancelled", now=now, actor=actor, note=note, reason=reason):
+                stopped.append(child)
+    outcomes.count(project_id, stopped, now=now)
+    _command(stopped, "cancel", reason, now=now)
+    return seen
+
+
+def _for_person(project_id: int, execution_id: UUID, to: Status) -> Execution:
+    seen = get(project_id, execution_id)
+    if seen.status not in MOVES[to]:
+        raise IllegalMove(seen, to)
+    return seen
+
+
+def _may_report(seen: Execution, to: Status, attempt: int | None, *, now: datetime, actor: str) -> bool:
+    """Whether an agent's report counts now; a pending execution is started first, and looked at again."""
+    if seen.status in ENDED:
+        raise IllegalMove(seen, to)
+    if attempt is not None and attempt != seen.attempt:
+        raise StaleAttempt(seen, attempt)
+    if seen.status == Status.PENDING:
+        start(seen, now=now, actor=actor)
+        return False
+    if seen.status not in MOVES[to]:
+        raise IllegalMove(seen, to)
+    return True
+
+
+def start(seen: Execution, *, now: datetime, actor: str) -> bool:
+    """The first sign of a pending execution or of a new attempt."""
+    pending = seen.status == Status.PENDING
+    first: dict[str, Any] = {"started_at": now} if pending else {}
+    return _move(
+        seen,
+        Status.RUNNING,
+        cause="started" if pending else "picked_up",
+        now=now,
+        actor=actor,
+        attempt_started_at=now,
+        retry_at=None,
+        deadline_at=attempts.deadline(seen, now, now=now),
+        **first,
+    )
+
+
+def _stop(seen: Execution, *, cause: str, now: datetime, actor: str, note: str, reason: str) -> bool:
+    to = Status.CANCELLED
+    if seen.status == Status.HITL_PAUSED and seen.verdict == Verdict.ERROR:
+        to = Status.FAILED
+    elif seen.status == Status.HITL_PAUSED and seen.verdict in attempts.SILENT_VERDICTS:
+        to = Status.TIMEOUT
+    return _end(seen, to, cause=cause, now=now, actor=actor, note=note, reason=reason)
+
+
+def _end(seen: Execution, to: Status, *, now: datetime, **move: Any) -> bool:
+    return _move(
+        seen,
+        to,
+        now=now,
+        ended_at=now,
+        duration_ms=max(0, (now - seen.started_at) // timedelta(milliseconds=1)),
+        deadline_at=None,
+        retry_at=None,
+        timeout_left_ms=None,
+        **move,
+    )
+
+
+def _move(
+    seen: Execution,
+    to: Status,
+    *,
+    cause: str,
+    now: datetime,
+    actor: str,
+    note: str = "",
+    reason: str = "",
+    **fields: Any,
+) -> bool:
+    """Move what is still as it was seen, and journal it; False when somebody else moved it meanwhile."""
+    fields |= {"status": to, "command": "", "command_reason": reason}
+    as_seen = Execution.objects.of(seen.project_id).filter(
+        id=seen.id, status=seen.status, attempt=seen.attempt, attempt_started_at=seen.attempt_started_at
+    )
+    if as_seen.update(**fields) == 0:
+        return False
+    before = seen.status
+    for name, value in fields.items():
+        setattr(seen, name, value)
+    changes.record(
+        seen.project_id,
+        Subject.EXECUTION,
+        seen.id,
+        from_state=before,
+        to_state=to,
+        cause=cause,
+        actor=actor,
+        note=note,
+        now=now,
+        attempt=seen.attempt,
+        data={
+            "agent": seen.agent,
+            "run_id": seen.run_id,
+            "task": seen.task,
+            "conversation_id": seen.conversation_id,
+            "attempt": seen.attempt,
+            "max_retries": seen.max_retries,
+            "verdict": seen.verdict,
+        },
+    )
+    if before == Status.HITL_PAUSED:
+        closed = ItemStatus.CANCELLED if to in ENDED else ItemStatus.RESOLVED
+        queue.close_for(
+            seen.project_id,
+            ItemKind.PAUSED_EXECUTION,
+            seen.id,
+            status=closed,
+            outcome=cause,
+            note=note,
+            now=now,
+            actor=actor,
+        )
+    return True
+
+
+def _command(executions: Iterable[Execution], command: str, reason: str, *, now: datetime) -> None:
+    """Tell the agents; by then everything else is written, for the counter of events is held until commit."""
+    told = list(executions)
+    announce_all(
+        told[0].project_id,
+        [
+            Announcement(
+                "command",
+                conversation_id=one.conversation_id,
+                execution_id=one.id,
+                data={"command": command, "reason": reason, "attempt": one.attempt},
+            )
+            for one in told
+        ],
+        now=now,
+    )

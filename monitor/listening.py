@@ -1,0 +1,63 @@
+"""Whether we could hear the agents at all: nobody is accused of a silence that was our own."""
+
+from datetime import datetime, timedelta
+
+from django.db import connection
+
+from monitor.attempts import ALIVE_INTERVALS
+from monitor.models import JobHeartbeat
+from monitor.tenancy import crossing
+
+# The row that every web process signs; `last_started_at` is since when we have listened without a break.
+EARS = "listening"
+SIGN_EVERY_S = 5.0
+DEAF_AFTER = timedelta(seconds=2 * SIGN_EVERY_S)
+
+SIGN = """
+INSERT INTO monitor_jobheartbeat (name, every_s, last_started_at, last_ok_at, error, node, runs)
+VALUES (%(name)s, %(every_s)s, %(now)s, %(now)s, '', '', 1)
+ON CONFLICT (name) DO NOTHING
+"""
+# Our own deafness is taken out of every clock: an attempt's timeout is put off by it, and its next sign of life
+# is due one full interval after we can hear again.
+FORGIVE = """
+UPDATE monitor_execution e SET
+       attempt_started_at = forgiven.started_at,
+       deadline_at = least(forgiven.beat_due_at, forgiven.started_at + make_interval(secs => timeout_s))
+  FROM (SELECT project_id, id,
+               least(attempt_started_at + make_interval(secs => %(deaf_s)s), %(now)s) AS started_at,
+               greatest(deadline_at, %(now)s + make_interval(secs => heartbeat_s * %(intervals)s)) AS beat_due_at
+          FROM monitor_execution
+         WHERE status IN ('running', 'retrying') AND deadline_at > %(since)s
+         ORDER BY project_id, id FOR NO KEY UPDATE) forgiven
+ WHERE e.project_id = forgiven.project_id AND e.id = forgiven.id
+"""
+
+
+def sign(*, now: datetime) -> timedelta:
+    """A web process says that it can hear; returns how long nobody could, 0 when somebody always did.
+
+    Call it before the first request and every SIGN_EVERY_S. Whoever ends a deaf time forgives it, once.
+    """
+    with crossing():
+        with connection.cursor() as cursor:
+            cursor.execute(SIGN, {"name": EARS, "every_s": SIGN_EVERY_S, "now": now})
+        ears = JobHeartbeat.objects.select_for_update(no_key=True).get(name=EARS)
+        if ears.last_ok_at is None or now <= ears.last_ok_at:
+            return timedelta()
+        deaf = now - ears.last_ok_at
+        signed = {"last_ok_at": now, "runs": ears.runs + 1}
+        if deaf <= DEAF_AFTER:
+            JobHeartbeat.objects.filter(name=EARS).update(**signed)
+            return timedelta()
+        JobHeartbeat.objects.filter(name=EARS).update(**signed, last_started_at=now)
+        with connection.cursor() as cursor:
+            parameters = {"deaf_s": deaf.total_seconds(), "since": ears.last_ok_at, "intervals": ALIVE_INTERVALS}
+            cursor.execute(FORGIVE, parameters | {"now": now})
+        return deaf
+
+
+def deaf(*, now: datetime) -> bool:
+    """Whether nobody listens now. Before the first web process ever signed there is nothing to go by: False."""
+    ears = JobHeartbeat.objects.filter(name=EARS).only("last_ok_at").first()
+    return ears is not None and ears.last_ok_at is not None and now - ears.last_ok_at > DEAF_AFTER

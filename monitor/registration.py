@@ -1,0 +1,246 @@
+"""How an execution comes to be: registered before it works, or tracked when its work is done."""
+
+import hashlib
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NamedTuple
+from uuid import UUID
+
+import msgspec
+from django.db import IntegrityError, connection, transaction
+from msgspec import Meta
+
+from monitor import attempts, changes, outcomes
+from monitor.ids import uuid7
+from monitor.models import Agent, Execution, Subject
+from monitor.models.executions import ENDED, WATCHED
+
+OLDEST = timedelta(days=7)
+FURTHEST_AHEAD = timedelta(minutes=5)
+LONGEST = timedelta(days=3650)
+# An agent's last sign is kept to within this, so that a busy agent's row is not fought over.
+SEEN_EVERY = timedelta(seconds=10)
+MOST_USD = Decimal(1_000_000)
+
+Name = Annotated[str, Meta(max_length=200)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+BigCount = Annotated[int, Meta(ge=0, le=2**53)]
+Aware = Annotated[datetime, Meta(tz=True)]
+HexTrace = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\Z")]
+HexSpan = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{16}\Z")]
+
+
+class NewExecution(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a client says of an execution. The clocks that it leaves out are the agent's or the project's."""
+
+    agent: Annotated[str, Meta(min_length=1, max_length=200)]
+    id: UUID | None = None
+    run_id: Name = ""
+    task: Annotated[str, Meta(max_length=500)] = ""
+    crew_id: Name = ""
+    conversation_id: Name = ""
+    parent_id: UUID | None = None
+    department: Annotated[str, Meta(max_length=100)] = ""
+    mode: Annotated[str, Meta(max_length=20)] = ""
+    timeout_s: Annotated[int, Meta(ge=1, le=30 * 86_400)] | None = None
+    heartbeat_s: Annotated[int, Meta(ge=1, le=86_400)] | None = None
+    max_retries: Annotated[int, Meta(ge=0, le=100)] | None = None
+    inputs: Any = None
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    trace_id: HexTrace | None = None
+    span_id: HexSpan | None = None
+    status: Literal["pending", "running", "completed", "failed", "timeout", "cancelled"] = "running"
+    started_at: Aware | None = None
+    ended_at: Aware | None = None
+    duration_ms: Annotated[int, Meta(ge=0, le=LONGEST // timedelta(milliseconds=1))] | None = None
+    output: Any = None
+    error: Annotated[str, Meta(max_length=100_000)] = ""
+    model: Name = ""
+    input_tokens: BigCount = 0
+    output_tokens: BigCount = 0
+    cost_usd: Decimal = Decimal(0)
+    cpu_ms: BigCount | None = None
+    memory_delta_bytes: Annotated[int, Meta(ge=-(2**53), le=2**53)] | None = None
+    api_calls: Count = 0
+
+    def __post_init__(self) -> None:
+        if not (self.cost_usd.is_finite() and 0 <= self.cost_usd <= MOST_USD):
+            raise ValueError(f"cost_usd must lie between 0 and {MOST_USD:,}")
+
+    @property
+    def is_done(self) -> bool:
+        return self.status in ENDED
+
+    def digest(self) -> bytes:
+        """SHA-256 of the content, without the id."""
+        content = msgspec.structs.replace(self, id=None)
+        return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).digest()
+
+
+class RegistrationError(Exception):
+    """The execution is not registered; nothing has changed."""
+
+
+class IdTaken(RegistrationError):
+    """The id belongs to an execution with other content."""
+
+    def __init__(self, present: Execution) -> None:
+        super().__init__(f"another execution of {present.agent} has this id; it is {present.status}")
+        self.present = present
+
+
+class BadTimes(RegistrationError):
+    """The times of work already done do not fit together; `field` names the culprit."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class Defaults(NamedTuple):
+    timeout_s: int
+    heartbeat_s: int
+    max_retries: int
+    agent_seen_at: datetime | None
+
+
+DEFAULTS = """
+SELECT coalesce(a.timeout_s, p.timeout_s), coalesce(a.heartbeat_s, p.heartbeat_s),
+       coalesce(a.max_retries, p.max_retries), a.last_seen_at
+  FROM monitor_project p LEFT JOIN monitor_agent a ON a.project_id = p.id AND a.name = %(agent)s
+ WHERE p.id = %(project_id)s
+"""
+
+
+def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) -> tuple[Execution, bool]:
+    """Make the execution, running at once unless told otherwise; False when the same one was there already.
+
+    Raises IdTaken, and BadTimes for work already done.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(DEFAULTS, {"project_id": project_id, "agent": body.agent})
+        defaults = Defaults(*cursor.fetchone())
+    execution = _new(project_id, body, defaults, now=now)
+    if body.id is not None and (present := _present(project_id, body.id, body.digest())) is not None:
+        return present, False
+    try:
+        with transaction.atomic():
+            execution.save(force_insert=True)
+    except IntegrityError as error:
+        # Another connection was first.
+        if body.id is None or (present := _present(project_id, body.id, body.digest())) is None:
+            raise error
+        return present, False
+    if defaults.agent_seen_at is None or now - defaults.agent_seen_at > SEEN_EVERY:
+        _saw(project_id, body.agent, now=now)
+    changes.record(
+        project_id,
+        Subject.EXECUTION,
+        execution.id,
+        to_state=execution.status,
+        cause="tracked" if body.is_done else "registered",
+        actor=actor,
+        note=execution.error,
+        now=now,
+        attempt=1,
+        data={"agent": execution.agent, "run_id": execution.run_id},
+        concerns_alerts=False,
+    )
+    if body.is_done:
+        outcomes.count(project_id, [execution], now=now)
+    return execution, True
+
+
+def _present(project_id: int, execution_id: UUID, digest: bytes) -> Execution | None:
+    present = Execution.objects.of(project_id).filter(id=execution_id).first()
+    if present is not None and bytes(present.digest) != digest:
+        raise IdTaken(present)
+    return present
+
+
+def _new(project_id: int, body: NewExecution, defaults: Defaults, *, now: datetime) -> Execution:
+    execution = Execution(
+        project_id=project_id,
+        id=body.id or uuid7(),
+        agent=body.agent,
+        run_id=body.run_id,
+        task=body.task,
+        crew_id=body.crew_id,
+        conversation_id=body.conversation_id,
+        parent_id=body.parent_id,
+        department=body.department,
+        mode=body.mode,
+        trace_id=UUID(body.trace_id) if body.trace_id else None,
+        span_id=_signed(body.span_id) if body.span_id else None,
+        digest=body.digest(),
+        status=body.status,
+        timeout_s=body.timeout_s or defaults.timeout_s,
+        heartbeat_s=body.heartbeat_s or defaults.heartbeat_s,
+        max_retries=defaults.max_retries if body.max_retries is None else body.max_retries,
+        inputs=body.inputs,
+        metadata=body.metadata,
+        output=body.output,
+        error=body.error,
+        model=body.model,
+        input_tokens=body.input_tokens,
+        output_tokens=body.output_tokens,
+        cost_usd=body.cost_usd,
+        cpu_ms=body.cpu_ms,
+        memory_delta_bytes=body.memory_delta_bytes,
+        api_calls=body.api_calls,
+        started_at=now,
+    )
+    if body.is_done:
+        execution.started_at, execution.ended_at, execution.duration_ms = _times(body, now=now)
+    elif body.ended_at or body.duration_ms is not None:
+        raise BadTimes("status", "work that has an end needs a status that has ended")
+    elif body.started_at:
+        raise BadTimes("started_at", "only work already done tells when it started")
+    if execution.status in WATCHED:
+        execution.attempt_started_at = now
+        execution.deadline_at = attempts.deadline(execution, now, now=now)
+    return execution
+
+
+def _times(body: NewExecution, *, now: datetime) -> tuple[datetime, datetime, int]:
+    """Start, end and duration from any two of them; work without an end ended now, without a start took no time."""
+    for field, at in (("started_at", body.started_at), ("ended_at", body.ended_at)):
+        if at is not None and at > now + FURTHEST_AHEAD:
+            raise BadTimes(field, "lies more than 5 minutes ahead")
+        if at is not None and at < now - LONGEST:
+            raise BadTimes(field, "lies more than ten years back")
+    known_ms = None if body.duration_ms is None else timedelta(milliseconds=body.duration_ms)
+    if body.started_at and body.ended_at:
+        started_at, ended_at = body.started_at, body.ended_at
+    elif body.started_at and known_ms is not None:
+        started_at, ended_at = body.started_at, body.started_at + known_ms
+    elif body.started_at:
+        started_at, ended_at = body.started_at, now
+    else:
+        ended_at = body.ended_at or now
+        started_at = ended_at - (known_ms or timedelta())
+    if ended_at < started_at:
+        raise BadTimes("ended_at", "lies before the start")
+    if ended_at < now - OLDEST:
+        raise BadTimes("ended_at", f"lies more than {OLDEST.days} days back")
+    if ended_at > now + FURTHEST_AHEAD:
+        raise BadTimes("ended_at", "lies more than 5 minutes ahead")
+    duration_ms = body.duration_ms
+    if duration_ms is None:
+        duration_ms = (ended_at - started_at) // timedelta(milliseconds=1)
+    return started_at, ended_at, duration_ms
+
+
+def _saw(project_id: int, agent: str, *, now: datetime) -> None:
+    Agent.objects.bulk_create(
+        [Agent(project_id=project_id, name=agent, first_seen_at=now, last_seen_at=now)],
+        update_conflicts=True,
+        unique_fields=["project", "name"],
+        update_fields=["last_seen_at"],
+    )
+
+
+def _signed(span_id: str) -> int:
+    """A span id in hex as PostgreSQL's signed 64 bits."""
+    return int.from_bytes(bytes.fromhex(span_id), "big", signed=True)
