@@ -1,4 +1,4 @@
-"""The one cursor of the agent side: replies of people, decisions, hand-backs and commands, in order and without gaps."""
+"""The one cursor of the agent side: people's replies, decisions, hand-backs and commands, in order, without gaps."""
 
 from collections.abc import Iterable
 from datetime import datetime

@@ -30,7 +30,7 @@ class HolderOut(msgspec.Struct, kw_only=True):
 
     @classmethod
     def of(cls, human: HumanAgent | None) -> "HolderOut | None":
-        return human and cls(id=human.pk, email=human.person.email, name=str(human.person))
+        return None if human is None else cls(id=human.pk, email=human.person.email, name=str(human.person))
 
 
 class QueueItemOut(msgspec.Struct, kw_only=True):
@@ -114,7 +114,7 @@ class Queue(Door):
     @endpoint(scope="read", query=QueueQuery, answer=QueuePage)
     def get(self, request: Request, query: QueueQuery) -> QueuePage:
         """What waits for people: the most urgent and oldest first; with closed ones asked for, newest first."""
-        statuses = query.status or list(OPEN_ITEMS)
+        statuses = query.status or OPEN_ITEMS
         items = QueueItem.objects.filter(project_id=request.caller.project_id, status__in=statuses)
         items = items.select_related("assignee__person", "conversation")
         if query.kind:
@@ -128,7 +128,8 @@ class Queue(Door):
         if query.assignee == "none":
             items = items.filter(assignee=None)
         elif query.assignee == "me":
-            items = items.filter(assignee__person_id=request.caller.person_id)
+            own = request.caller.person_id
+            items = items.none() if own is None else items.filter(assignee__person_id=own)
         elif query.assignee:
             items = items.filter(assignee__person__email=query.assignee.lower())
         if query.breached is not None:
