@@ -1,10 +1,11 @@
 """The agents' HTTP door: each area lists its own paths."""
 
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from monitor.api import docs, openapi
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/schema/", openapi.schema),
     path("api/docs/", docs.page),
+    path("api/v1/", include("monitor.api.people")),
 ]
