@@ -4,6 +4,7 @@ from django.urls import URLPattern, URLResolver, include, path
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("monitor.api.urls")),
+    path("", include("alerts.api")),
 ]
 
 handler400 = "monitor.api.problems.bad_request"
