@@ -5,6 +5,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from dashboard.live import Events
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("", include("alerts.api")),
     path("", include("monitor.api.urls")),
     path("events/", Events.as_view()),
     path("", include("dashboard.urls")),

@@ -1,0 +1,175 @@
+"""What each change of state means, in the words that a person reads."""
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from alerts.judge import judge
+from alerts.judgements import Raise
+from alerts.models import Alert
+from alerts.rules import judgement
+from monitor.models import Execution, StateChange, Trip
+from monitor.tenancy import crossing
+from tests.alerts.builders import NOW, a_change, a_project, an_execution, the_alert, timeline
+
+EXECUTION = Execution(
+    id=uuid4(),
+    agent="support-bot",
+    run_id="run-17",
+    task="Answer the ticket",
+    attempt=2,
+    max_retries=3,
+    cost_usd=Decimal("0.12"),
+    error="HTTP 500 from the CRM",
+    last_heartbeat_at=NOW - timedelta(seconds=45),
+)
+TRIP = Trip(
+    id=uuid4(),
+    scope="run",
+    target="run-17",
+    period="run",
+    total_cost_usd=Decimal("5.31"),
+    threshold_usd=Decimal("5"),
+    cost_by_model={"gpt-4o": "5.31"},
+    call_count=41,
+)
+NEARLY_USED_UP = {
+    "scope": "department",
+    "target": "Sales",
+    "period": "month",
+    "spent_usd": "401.50",
+    "limit_usd": "500",
+}
+
+
+def news(subject: str, to: str, cause: str, subject_id: object = "x", *, was: str = "", **fields: Any) -> StateChange:
+    return StateChange(
+        id=1, at=NOW, subject=subject, subject_id=str(subject_id), from_state=was, to_state=to, cause=cause, **fields
+    )
+
+
+def moved(to: str, cause: str, was: str = "running") -> StateChange:
+    return news("execution", to, cause, EXECUTION.id, was=was, attempt=2)
+
+
+RAISED = [
+    (moved("retrying", "zombie"), EXECUTION, "warning", "support-bot stopped sending heartbeats"),
+    (moved("retrying", "timed_out"), EXECUTION, "warning", "support-bot ran out of time"),
+    (
+        moved("retrying", "not_picked_up", "retrying"),
+        EXECUTION,
+        "warning",
+        "support-bot did not pick up its next attempt",
+    ),
+    (moved("retrying", "error"), EXECUTION, "warning", "support-bot failed with an error"),
+    (
+        moved("hitl_paused", "zombie"),
+        EXECUTION,
+        "critical",
+        "support-bot stopped sending heartbeats and waits for a person",
+    ),
+    (
+        news("trip", "tripped", "spent", TRIP.id),
+        TRIP,
+        "critical",
+        "Budget passed for run run-17: $5.31 of $5.00",
+    ),
+    (
+        news("budget", "warned", "warned", "department:Sales:month", data=NEARLY_USED_UP),
+        None,
+        "warning",
+        "Budget nearly used up for department Sales, per month: $401.50 of $500.00",
+    ),
+    (
+        news("model", "unpriced", "first_use", "acme-9"),
+        None,
+        "warning",
+        "No price is known for model acme-9",
+    ),
+    (
+        news("queue_item", "pending", "claim_breached", was="pending", data={"kind": "chat", "title": "Refund"}),
+        None,
+        "warning",
+        "A conversation waits for a person and nobody has claimed it: Refund",
+    ),
+    (
+        news("job", "silent", "heartbeat", "watch.overdue", data={"every_s": 5}),
+        None,
+        "critical",
+        "The periodic job watch.overdue of Handrail itself is silent",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "about", "level", "title"), RAISED, ids=[row[3] for row in RAISED])
+def test_a_cause_has_its_level_and_its_words(change: StateChange, about: object, level: str, title: str) -> None:
+    raised = judgement(change, about)
+    assert isinstance(raised, Raise)
+    assert (raised.level, raised.title) == (level, title)
+    parts = [line.partition(":")[0] for line in raised.message.splitlines()]
+    assert parts == ["Where", "Since", "How bad", "Done already", "If nobody acts", "http"]
+
+
+def test_a_verdict_says_where_since_when_and_how_bad() -> None:
+    raised = judgement(moved("retrying", "error"), EXECUTION)
+    assert isinstance(raised, Raise)
+    assert f"agent support-bot, task “Answer the ticket”, run run-17, execution {EXECUTION.id}" in raised.message
+    assert "attempt 2 of 4; $0.12 spent so far; HTTP 500 from the CRM" in raised.message
+    assert raised.message.endswith(f"http://localhost:8000/executions/{EXECUTION.id}")
+    assert raised.fingerprint == f"execution:{EXECUTION.id}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        moved("running", "started", was="pending"),
+        moved("paused", "paused", was="running"),
+        news("conversation", "human_active", "claimed", was="pending_human"),
+        news("queue_item", "pending", "confidence"),
+    ],
+    ids=lambda change: f"{change.subject} {change.to_state}",
+)
+def test_what_is_no_trouble_concerns_nobody(change: StateChange) -> None:
+    assert judgement(change, EXECUTION) is None
+
+
+def test_one_episode_per_execution_from_the_first_verdict_to_the_end(db: None) -> None:
+    project_id = a_project()
+    execution = an_execution(project_id)
+
+    def happens(to: str, cause: str, was: str, minute: int, actor: str = "") -> None:
+        a_change(project_id, "execution", execution.id, to, cause, was=was, actor=actor)
+        assert judge(now=NOW + timedelta(minutes=minute)) == 1
+
+    happens("retrying", "zombie", "running", 0)
+    with crossing():
+        alert = Alert.objects.get()
+    assert (alert.level, alert.status, alert.execution_id) == ("warning", "firing", execution.id)
+
+    happens("running", "picked_up", "retrying", 1)
+    assert the_alert(alert.pk).status == "resolved"
+
+    happens("retrying", "timed_out", "running", 2)
+    happens("retrying", "came_back", "retrying", 3)
+    happens("hitl_paused", "error", "retrying", 4)
+    present = the_alert(alert.pk)
+    assert (present.level, present.status, present.count, present.reopened) == ("critical", "firing", 3, 1)
+
+    happens("cancelled", "cancelled", "hitl_paused", 5, actor="ann@example.org")
+    assert (the_alert(alert.pk).status, the_alert(alert.pk).resolved_by) == ("resolved", "ann@example.org")
+    assert timeline(alert.pk) == ["fired", "resolved", "reopened", "noted", "raised", "resolved"]
+    with crossing():
+        assert Alert.objects.count() == 1
+
+
+def test_a_change_that_no_rule_can_read_is_told_and_holds_up_nobody(db: None) -> None:
+    project_id = a_project()
+    a_change(project_id, "job", "watch", "silent", "heartbeat", data={"every_s": "not a number"})
+    a_change(project_id, "model", "acme-9", "unpriced", "first_use")
+    assert judge(now=NOW) == 2
+    with crossing():
+        assert sorted(Alert.objects.values_list("type", flat=True)) == ["judgement_failed", "model_unpriced"]
+        assert not StateChange.objects.filter(judged_at=None).exists()
