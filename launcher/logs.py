@@ -46,7 +46,7 @@ class Log:
     def __init__(self, name: str, console: Console, *, awaited: str = "") -> None:
         self.name = name
         self.last: list[str] = []
-        self.saw_awaited = False
+        self.saw_awaited = not awaited
         self._awaited = awaited
         self._console = console
         self._path = console.folder / f"{name}.log"
@@ -56,7 +56,7 @@ class Log:
     def follow(self, pipe: IO[bytes]) -> None:
         """Copy the child's output until it ends, in a thread of its own."""
         self.finish()
-        self.saw_awaited = False
+        self.saw_awaited = not self._awaited
         self._thread = Thread(target=self._copy, args=(pipe,), name=f"log of {self.name}", daemon=True)
         self._thread.start()
 

@@ -30,7 +30,7 @@ class Part:
     name: str
     rank: int
     command: Callable[[], list[str]]
-    is_ready: Callable[[], bool] | None = None  # None: ready when it says `says_when_ready`
+    is_ready: Callable[[], bool] | None = None  # None: when it says `says_when_ready`, at once if empty
     says_when_ready: str = ""
     prepare: Callable[[], None] | None = None
     stop_signal: signal.Signals = signal.SIGTERM

@@ -33,8 +33,8 @@ LEAVING_S = 10.0  # The children of a killed supervisor are gone by then, and it
 
 def main(argv: list[str]) -> int:
     """The exit code: 0 after a clean stop or when it runs already, 1 when the start failed."""
-    if argv:
-        print("usage: manage.py up      (every setting is an environment variable: docs/settings.md)", file=sys.stderr)
+    if argv not in ([], ["--demo"]):
+        print("usage: manage.py up [--demo]   (settings are environment variables: docs/settings.md)")
         return 2
     try:
         settings = Settings.from_environment(os.environ)
@@ -43,13 +43,13 @@ def main(argv: list[str]) -> int:
         os.chdir(ROOT)
         make_private(settings.places.home)
         make_private(settings.places.logs)
-        return _with_lock(settings)
+        return _with_lock(settings, demo=bool(argv))
     except Fault as fault:
         print(fault, file=sys.stderr)
         return 1
 
 
-def _with_lock(settings: Settings) -> int:
+def _with_lock(settings: Settings, *, demo: bool) -> int:
     lock = os.open(settings.places.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,7 +58,7 @@ def _with_lock(settings: Settings) -> int:
     was_killed = os.fstat(lock).st_size > 0
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()} {settings.host} {settings.port} {settings.public_url}\n".encode(), 0)
-    code = _run(settings, patience_s=LEAVING_S if was_killed else 0)
+    code = _run(settings, demo=demo, patience_s=LEAVING_S if was_killed else 0)
     os.ftruncate(lock, 0)
     return code
 
@@ -75,13 +75,15 @@ def _runs_already(lock_file: Path) -> int:
     return 0 if answers else 1
 
 
-def _run(settings: Settings, *, patience_s: float) -> int:
+def _run(settings: Settings, *, demo: bool, patience_s: float) -> int:
     console = Console(settings.places.logs)
     supervisor = Supervisor(console)
     supervisor.listen_for_signals()
     try:
         with _bind(settings, patience_s=patience_s) as listener:
             _start(settings, supervisor, listener)
+            if demo:
+                supervisor.start(Part("demo", rank=3, command=_constant([*MANAGE, "demo"]), grace_s=1.0))
             supervisor.watch()
             console.say("Stopping.")
     except Stopped:

@@ -1,0 +1,55 @@
+# `make run` is all that is needed; the rest is for those who change the code.
+
+PYTHON := .venv/bin/python
+# Some checks load the settings, which refuse to go without a key.
+CHECK := env HANDRAIL_SECRET_KEY=only-for-checks PYTHONDONTWRITEBYTECODE=1 $(PYTHON)
+
+.PHONY: help setup run demo test check format lock screenshots clean
+
+help:
+	@echo "make run          set up and start everything at http://localhost:8000 (HANDRAIL_PORT, HANDRAIL_HOME)"
+	@echo "make demo         the same with a simulated fleet of agents"
+	@echo "make test         every test, on real servers that are thrown away (ARGS='-k word -n 2')"
+	@echo "make check        format, lint, types, import contracts, migrations and docs in step"
+	@echo "make format       put the code into its one format"
+	@echo "make lock         write requirements.lock again from pyproject.toml"
+	@echo "make screenshots  pictures of every page into screenshots/"
+	@echo "make clean        remove caches; the state in .handrail stays"
+
+setup:
+	@sh launcher/setup
+
+run: setup
+	@exec $(PYTHON) manage.py up
+
+demo: setup
+	@exec $(PYTHON) manage.py up --demo
+
+test: setup
+	@$(PYTHON) -m pytest $(ARGS)
+
+check: setup
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	find templates -name '*.html' -print0 | xargs -0 -r .venv/bin/djade --check --target-version 5.2
+	$(CHECK) -m mypy
+	env HANDRAIL_SECRET_KEY=only-for-checks .venv/bin/lint-imports
+	$(PYTHON) -m launcher.throwaway -- $(CHECK) manage.py makemigrations --check --dry-run
+	if [ -f docs/check.py ]; then $(CHECK) -m docs.check; fi
+
+format: setup
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+	find templates -name '*.html' -print0 | xargs -0 -r .venv/bin/djade --target-version 5.2
+
+lock: setup
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check uv
+	$(PYTHON) -m uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
+
+screenshots: setup
+	@$(PYTHON) -m docs.screenshots
+
+clean:
+	rm -rf .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles
+	find . -name __pycache__ -not -path './.venv/*' -not -path './node_modules/*' -prune -exec rm -rf {} +
