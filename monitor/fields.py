@@ -70,16 +70,16 @@ def fields(pairs: Iterable[tuple[str, Any]]) -> Fields:
             if not count:
                 rank += _WEAK
             value = count
-        elif value is None or (type(value) is str and len(value) < 10 and value in _NOTHING):
-            continue
-        elif reading == _TEXT:
-            if type(value) is not str:
-                value = as_text(value)
-        elif reading == _PROVIDER:
-            value = as_text(value)
-            if value.lower() in semconv.FRAMEWORKS:
+        elif type(value) is str:
+            if len(value) < 10 and value in _NOTHING:
+                continue
+            if reading == _PROVIDER and value.lower() in semconv.FRAMEWORKS:
                 rank += _WEAK
-        elif reading == _USD:
+        elif value is None:
+            continue
+        elif reading in (_TEXT, _PROVIDER):
+            value = as_text(value)
+        if reading == _USD:
             usd = as_usd(value)
             if usd is None:
                 rest[key] = value

@@ -28,6 +28,8 @@ _EVIDENCE: tuple[tuple[str, Mapping[str, str]], ...] = (
     ("request_type", semconv.REQUEST_TYPES),
 )
 _DETAIL_BLOBS = (semconv.USAGE_BLOB, *semconv.USAGE_DETAIL_BLOBS)
+_BLOBS = frozenset(_DETAIL_BLOBS)
+_METADATA = frozenset(semconv.METADATA_BLOBS)
 _TOOL_FIELDS = ("tool", "arguments", "result")
 
 Get = Callable[[str], Any]
@@ -71,9 +73,9 @@ def span(
         return Rejection(reason, trace_id.hex(), span_id.hex(), name)
     known, rest = fields(pairs)
     get = known.get
-    for key in semconv.METADATA_BLOBS:
-        if key in rest:
-            for field, value in metadata(rest[key]).items():
+    if not _METADATA.isdisjoint(rest):
+        for key in semconv.METADATA_BLOBS:
+            for field, value in metadata(rest.get(key)).items():
                 known.setdefault(field, value)
     story = told(events) if events else SILENCE
     if story.others:
@@ -87,7 +89,7 @@ def span(
     parent = int.from_bytes(parent_id, "big", signed=True) or None
     ended: datetime | None = None
     if end_ns and get("response_status") not in semconv.PENDING_STATUSES:
-        ended = EPOCH + timedelta(microseconds=end_ns // 1000)
+        ended = _time(end_ns)
     if parent is not None and get("pending_type") == semconv.PENDING_SPAN:
         # A pending span announces its parent id: the real span, still open, will come under that id.
         own, parent, ended = parent, _pending_parent(get("pending_parent")), None
@@ -117,7 +119,7 @@ def span(
             parent_span_id=parent,
             kind=kind,
             name=get("display_name") or name,
-            started_at=EPOCH + timedelta(microseconds=start_ns // 1000),
+            started_at=_time(start_ns),
             ended_at=ended,
             status=status,
             error=error,
@@ -153,6 +155,11 @@ def span(
     )
 
 
+def _time(at_ns: int) -> datetime:
+    seconds, rest_ns = divmod(at_ns, 1_000_000_000)
+    return EPOCH + timedelta(0, seconds, rest_ns // 1000)
+
+
 def _refusal(trace_id: bytes, span_id: bytes, parent_id: bytes, start_ns: int, end_ns: int) -> str | None:
     if len(trace_id) != 16 or trace_id == NO_TRACE:
         return "the trace id is missing or is not 16 bytes"
@@ -175,9 +182,9 @@ def _tokens(known: dict[str, Any], rest: dict[str, Any]) -> Tokens:
     if get("operation") in semconv.REREADS:
         return NO_TOKENS
     excludes = False
-    for key in _DETAIL_BLOBS:
-        if key in rest and (has_totals or key == semconv.USAGE_BLOB):
-            counts, leaves_out_cache = usage_details(rest[key])
+    for key in () if _BLOBS.isdisjoint(rest) else _DETAIL_BLOBS:
+        if has_totals or key == semconv.USAGE_BLOB:
+            counts, leaves_out_cache = usage_details(rest.get(key))
             excludes = excludes or (leaves_out_cache and "input_total" not in known)
             for bucket, count in counts.items():
                 if not get(bucket):

@@ -176,17 +176,11 @@ def _events(events: Any) -> list[Event]:
 
 
 def _pairs(attributes: Any) -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    add = pairs.append
-    for kv in attributes:
-        value = kv.value
-        text = value.string_value
-        if text:
-            add((kv.key, text.replace("\x00", "\ufffd") if "\x00" in text else text))
-        else:
-            # Reading is cheaper than asking which one is set; a number that is set is rarely zero.
-            add((kv.key, value.int_value or _value(value)))
-    return pairs
+    # Reading a field is cheaper than asking which one is set, and a number that is set is rarely zero.
+    return [
+        (kv.key, clean(text) if (text := (held := kv.value).string_value) else held.int_value or _value(held))
+        for kv in attributes
+    ]
 
 
 def _value(value: Any) -> Any:

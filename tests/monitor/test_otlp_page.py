@@ -1,0 +1,17 @@
+"""docs/otlp.md is in step with the mapper."""
+
+from monitor.records import Tokens
+from tests.monitor.otlp_page import PAGE, refreshed
+
+
+def test_the_tables_of_the_page_are_those_of_the_mapper():
+    page = PAGE.read_text()
+
+    assert refreshed(page) == page, "run python -m tests.monitor.otlp_page"
+
+
+def test_every_bucket_is_explained():
+    page = PAGE.read_text()
+
+    for field in Tokens.__struct_fields__:
+        assert f"`{field}`" in page
