@@ -1,0 +1,104 @@
+"""The newest moves of anything in a project, in words."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.urls import NoReverseMatch, reverse
+
+from dashboard import words
+from dashboard.waiting import customer_name
+from monitor.models import Execution, QueueItem, StateChange, Subject
+from monitor.models.executions import Status, Verdict
+from monitor.models.queue import ItemKind, ItemStatus
+
+SHOWN = 9
+# More is read than shown: some moves are not worth a line.
+READ = 40
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: the look of the glyph, the words, and where it leads."""
+
+    at: datetime
+    look: str
+    text: str
+    url: str
+
+
+def newest(project_id: int) -> list[Line]:
+    """The last moves of executions and queue items, newest first, in three queries."""
+    changes = list(
+        StateChange.objects.filter(project_id=project_id, subject__in=[Subject.EXECUTION, Subject.QUEUE_ITEM]).order_by(
+            "-at", "-id"
+        )[:READ]
+    )
+    executions = {
+        str(one.id): one
+        for one in Execution.objects.of(project_id)
+        .filter(id__in=[UUID(one.subject_id) for one in changes if one.subject == Subject.EXECUTION])
+        .only("id", "agent", "task", "cost_usd", "duration_ms", "max_retries")
+    }
+    items = {
+        str(one.pk): one
+        for one in QueueItem.objects.filter(
+            project_id=project_id, pk__in=[one.subject_id for one in changes if one.subject == Subject.QUEUE_ITEM]
+        ).select_related("conversation", "assignee__person")
+    }
+    lines = (
+        _of_execution(change, executions.get(change.subject_id))
+        if change.subject == Subject.EXECUTION
+        else _of_item(change, items.get(change.subject_id))
+        for change in changes
+    )
+    return [line for line in lines if line is not None][:SHOWN]
+
+
+def _of_execution(change: StateChange, execution: Execution | None) -> Line | None:
+    if execution is None or change.from_state == change.to_state:
+        return None
+    tries = execution.max_retries + 1
+    about = f", {execution.task}" if execution.task else ""
+    took = words.took((execution.duration_ms or 0) / 1000)
+    texts = {
+        Status.RUNNING: f"{execution.agent} {'started' if change.from_state in ('', Status.PENDING) else 'goes on'}{about}",
+        Status.RETRYING: f"{execution.agent}, try {change.attempt or 2} of {tries}{about}",
+        Status.PAUSED: f"{execution.agent} was paused{about}",
+        Status.HITL_PAUSED: f"{execution.agent} needs a person{about}",
+        Status.COMPLETED: f"{execution.agent} finished in {took}, {words.usd(execution.cost_usd)}",
+        Status.FAILED: f"{execution.agent} failed{about}",
+        Status.TIMEOUT: f"{execution.agent} timed out{about}",
+        Status.CANCELLED: f"{execution.agent} was cancelled{about}",
+    }
+    text = texts.get(Status(change.to_state))
+    if text is None:
+        return None
+    look = "zombie" if change.to_state == Status.RETRYING and change.cause == Verdict.ZOMBIE else change.to_state
+    return Line(change.at, look, text, _url("execution", execution.id))
+
+
+def _of_item(change: StateChange, item: QueueItem | None) -> Line | None:
+    if item is None:
+        return None
+    about = customer_name(item.conversation.customer) if item.conversation else item.title
+    who = str(item.assignee.person) if item.assignee else change.actor
+    if change.to_state == ItemStatus.PENDING and item.kind == ItemKind.CHAT:
+        text = f"{about} waits for a person"
+    elif change.to_state == ItemStatus.CLAIMED:
+        text = f"{who} took {about}"
+    elif change.to_state == ItemStatus.RESOLVED:
+        text = f"{who} resolved {about}"
+    elif change.to_state == ItemStatus.BACK_TO_AI:
+        text = f"{who} gave {about} back to the AI"
+    else:
+        return None
+    look = {ItemStatus.CLAIMED: "acknowledged", ItemStatus.PENDING: "chat"}.get(ItemStatus(change.to_state), "resolved")
+    return Line(change.at, look, text, _url("queue-item", item.pk))
+
+
+def _url(name: str, subject_id: object) -> str:
+    try:
+        return reverse(name, args=[subject_id])
+    except NoReverseMatch:
+        return ""

@@ -1,0 +1,148 @@
+"""What waits for a person, as rows that the overview and the queue show alike."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from django.urls import reverse
+
+from dashboard import words
+from monitor.models import Execution, HumanAgent, QueueItem, Run
+from monitor.models.queue import ItemKind, ItemStatus
+
+KIND_WORDS = {
+    ItemKind.CHAT: "Chat",
+    ItemKind.APPROVAL: "Approval",
+    ItemKind.PAUSED_EXECUTION: "Paused",
+    ItemKind.TRIP: "Budget tripped",
+}
+LOOKS = {ItemKind.PAUSED_EXECUTION: "hitl_paused"}
+# What the row's button says while nobody has the item.
+VERBS = {ItemKind.CHAT: "Claim", ItemKind.PAUSED_EXECUTION: "Decide"}
+ASKED = {
+    "phrase": "asked for a person",
+    "customer": "asked for a person",
+    "agent": "was handed over",
+    "confidence": "was handed over, low confidence",
+    "errors": "was handed over after errors",
+}
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One queue item in words: `name` and `what` make the sentence, `detail` is quieter."""
+
+    id: UUID
+    kind: str
+    look: str
+    kind_word: str
+    name: str
+    what: str
+    detail: str
+    agent: str
+    cost_usd: Decimal | None
+    requested_at: datetime
+    due_at: datetime | None
+    status: str
+    holder: str
+    is_mine: bool
+    url: str
+    verb: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has it yet."""
+        return self.status == ItemStatus.PENDING
+
+    def sentence(self, *, now: datetime) -> str:
+        """Who waits and for how long; with a full stop."""
+        waited = words.took(now - self.requested_at)
+        if self.kind == ItemKind.CHAT:
+            return f"{self.name} has waited {waited} for a person."
+        return f"{self.name} has waited {waited} for a decision."
+
+
+def rows(items: Iterable[QueueItem], *, me: HumanAgent | None) -> list[Waiting]:
+    """The items (with `conversation` and `assignee__person` selected) as rows, in two queries more."""
+    items = list(items)
+    executions = _executions(items)
+    runs = _trip_costs(items)
+    return [_row(item, executions, runs, me=me) for item in items]
+
+
+def customer_name(customer: object) -> str:
+    """What the client told of the customer: the name, else the id."""
+    known = customer if isinstance(customer, dict) else {}
+    return str(known.get("name") or known.get("email") or known.get("id") or "") or "A customer"
+
+
+def _row(
+    item: QueueItem, executions: dict[str, Execution], trips: dict[str, Decimal], *, me: HumanAgent | None
+) -> Waiting:
+    name, what, detail, cost = item.title, "", "", None
+    execution = executions.get(item.subject_id)
+    if item.kind == ItemKind.CHAT and item.conversation is not None:
+        name = customer_name(item.conversation.customer)
+        what = ASKED.get(item.trigger, "was handed over")
+        detail = item.conversation.handover_summary or item.title
+        cost = item.conversation.cost_usd
+    elif execution is not None:
+        name = execution.task or execution.agent
+        detail = str(item.evidence.get("reason") or item.title)
+        cost = execution.cost_usd
+    elif item.kind == ItemKind.TRIP:
+        detail = str(item.evidence.get("reason") or "")
+        cost = trips.get(item.subject_id)
+    return Waiting(
+        id=item.pk,
+        kind=item.kind,
+        look=LOOKS.get(ItemKind(item.kind), item.kind),
+        kind_word=KIND_WORDS[ItemKind(item.kind)],
+        name=name,
+        what=what,
+        detail=detail,
+        agent=item.agent,
+        cost_usd=cost,
+        requested_at=item.requested_at,
+        due_at=item.claim_due_at if item.status == ItemStatus.PENDING else None,
+        status=item.status,
+        holder=str(item.assignee.person) if item.assignee else "",
+        is_mine=me is not None and item.assignee_id == me.pk,
+        url=reverse("queue-item", args=[item.pk]),
+        verb=VERBS.get(ItemKind(item.kind), "Review"),
+    )
+
+
+def _executions(items: list[QueueItem]) -> dict[str, Execution]:
+    paused = [item for item in items if item.kind == ItemKind.PAUSED_EXECUTION]
+    if not paused:
+        return {}
+    found = Execution.objects.of(paused[0].project_id).filter(id__in=[item.subject_id for item in paused])
+    return {str(one.id): one for one in found.only("id", "task", "agent", "cost_usd")}
+
+
+def _trip_costs(items: list[QueueItem]) -> dict[str, Decimal]:
+    """What the tripped runs have cost until now, by the item's subject."""
+    tripped = {
+        str(item.evidence.get("run_id")): item.subject_id
+        for item in items
+        if item.kind == ItemKind.TRIP and item.evidence.get("run_id")
+    }
+    if not tripped:
+        return {}
+    found = Run.objects.filter(project_id=items[0].project_id, run_id__in=list(tripped)).values_list(
+        "run_id", "cost_usd"
+    )
+    return {tripped[run_id]: cost for run_id, cost in found}
+
+
+def threatens(row: Waiting, *, now: datetime) -> str:
+    """What happens to a waiting chat if nobody acts; "" when no clock runs."""
+    if row.due_at is None:
+        return ""
+    left: timedelta = row.due_at - now
+    if left.total_seconds() < 0:
+        return f"The clock for claiming ran out {words.took(-left)} ago."
+    return f"If nobody claims it in {words.took(left)}, an alert goes out."
