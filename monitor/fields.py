@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from monitor import semconv
 from monitor.otlp_text import clean
+from monitor.providers import FRAMEWORKS
 from monitor.values import as_count, as_text, as_usd
 
 # Fields whose value stays as it came, because its reader looks at the shape.
@@ -75,7 +76,7 @@ def fields(pairs: Iterable[tuple[str, Any]]) -> Fields:
         elif type(value) is str:
             if len(value) < 10 and value in _NOTHING:
                 continue
-            if reading == _PROVIDER and value.lower() in semconv.FRAMEWORKS:
+            if reading == _PROVIDER and value.lower() in FRAMEWORKS:
                 rank += _WEAK
         elif value is None:
             continue

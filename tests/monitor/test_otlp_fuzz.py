@@ -31,7 +31,7 @@ def storable(body: bytes, content_type: str) -> None:
     metering.billed(metering.meter(span) for span in spans)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.sampled_from(BODIES),
     st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), max_size=8),
@@ -46,7 +46,7 @@ def test_recorded_bodies_with_broken_bytes(recorded, changes, cut):
     storable(bytes(broken[: cut % len(broken)]), content_type)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=400), st.sampled_from([otlp.PROTOBUF, otlp.JSON]))
 def test_bytes_without_sense(body, content_type):
     storable(body, content_type)
@@ -82,7 +82,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=8), st.text(max_size=5))
 def test_known_names_with_values_that_nobody_expects(attributes, kind):
     named = {name: given if given is not None else "" for name, given in attributes.items()}
