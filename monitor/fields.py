@@ -5,6 +5,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from monitor import semconv
+from monitor.otlp_text import clean
+from monitor.providers import FRAMEWORKS
 from monitor.values import as_count, as_text, as_usd
 
 # Fields whose value stays as it came, because its reader looks at the shape.
@@ -56,10 +58,11 @@ def fields(pairs: Iterable[tuple[str, Any]]) -> Fields:
     for key, value in pairs:
         place = _place(key)
         if place is None:
+            key = clean(key)
             if key.startswith(_SPREAD_PREFIXES):
                 spread.append((key, value))
             elif value is not None and value != "":
-                rest[key.replace("\x00", "\ufffd")] = value
+                rest[key] = value
             continue
         field, rank, reading = place
         if reading == _COUNT:
@@ -73,7 +76,7 @@ def fields(pairs: Iterable[tuple[str, Any]]) -> Fields:
         elif type(value) is str:
             if len(value) < 10 and value in _NOTHING:
                 continue
-            if reading == _PROVIDER and value.lower() in semconv.FRAMEWORKS:
+            if reading == _PROVIDER and value.lower() in FRAMEWORKS:
                 rank += _WEAK
         elif value is None:
             continue

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from monitor import semconv
 from monitor.fields import NAMES, fields
+from monitor.providers import provider_name
 from monitor.records import NO_TOKENS, Kind, Rejection, Span, Status, Tokens, disjoint, sealed
 from monitor.story import SILENCE, Event, Story, told
 from monitor.values import as_arguments, as_reason, as_text, instant, metadata, usage_details, usd_details
@@ -131,7 +132,7 @@ def span(
             conversation_id=get("conversation"),
             execution_id=_execution(get("execution"), rest),
             user=get("user"),
-            provider=semconv.provider_name(provider) if provider else None,
+            provider=provider_name(provider) if provider else None,
             request_model=request_model,
             model=get("response_model") or request_model,
             service_tier=get("service_tier"),

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from monitor.prices import PriceOverride, Rates, Tier
-from monitor.semconv import provider_name
+from monitor.providers import provider_name
 
 MILLION = Decimal(1_000_000)
 # The list's keys in US dollars per token.

@@ -13,8 +13,8 @@ import msgspec
 from genai_prices.data_snapshot import DataSnapshot, get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, TieredPrices
 
+from monitor.providers import FRAMEWORKS, LOCAL_RUNNERS, provider_name
 from monitor.records import Tokens
-from monitor.semconv import FRAMEWORKS, LOCAL_RUNNERS, provider_name
 
 SHIPPED_VERSION = f"genai-prices {installed_version('genai-prices')}"
 UNPRICED_VERSION = ""

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 import zlib
 
 import pytest
@@ -55,6 +56,17 @@ def test_inflate_undoes_what_senders_use(encoding, packed):
 def test_inflate_refuses_bombs_and_rubbish(encoding, body, error):
     with pytest.raises(error):
         otlp.inflate(body, encoding, limit=LIMIT)
+
+
+def test_a_bomb_is_never_held_in_memory():
+    bomb = gzip.compress(bytes(50_000_000))
+    tracemalloc.start()
+    with pytest.raises(otlp.TooLarge):
+        otlp.inflate(bomb, "gzip", limit=LIMIT)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 10 * LIMIT
 
 
 def test_a_body_of_just_the_limit_is_taken():

@@ -1,0 +1,98 @@
+"""Whatever bytes arrive, the decoder answers with records, with reasons, or with one of its own errors."""
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor import metering, otlp
+from monitor.records import Rejection, Span
+from tests.contract.recordings import clients, requests
+from tests.monitor.otlp_builders import as_json, export, json_span
+
+BODIES = [(one.body, one.content_type) for client in clients() for one in requests(client)]
+
+
+def storable(body: bytes, content_type: str) -> None:
+    """What is read must fit where it goes: text without NUL, JSON, signed 64-bit ids."""
+    try:
+        spans, rejections = otlp.spans(otlp.decode(body, content_type))
+    except otlp.OtlpError:
+        return
+    for span in spans:
+        text = msgspec.json.encode(span)
+        assert b"\\u0000" not in text
+        text.decode()
+        assert -(2**63) <= span.span_id < 2**63
+        assert msgspec.convert(msgspec.to_builtins(span), Span).digest == span.digest
+    for rejection in rejections:
+        assert isinstance(rejection, Rejection)
+    otlp.partial_success(content_type, rejections)
+    metering.billed(metering.meter(span) for span in spans)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from(BODIES),
+    st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), max_size=8),
+    st.integers(0, 2**20),
+)
+def test_recorded_bodies_with_broken_bytes(recorded, changes, cut):
+    body, content_type = recorded
+    broken = bytearray(body)
+    for at, byte in changes:
+        broken[at % len(broken)] = byte
+    storable(bytes(broken), content_type)
+    storable(bytes(broken[: cut % len(broken)]), content_type)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=400), st.sampled_from([otlp.PROTOBUF, otlp.JSON]))
+def test_bytes_without_sense(body, content_type):
+    storable(body, content_type)
+
+
+NAMES = [
+    "gen_ai.operation.name",
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.cost",
+    "gen_ai.request.model",
+    "gen_ai.provider.name",
+    "gen_ai.response.finish_reasons",
+    "gen_ai.server.time_to_first_token",
+    "gen_ai.tool.call.arguments",
+    "openinference.span.kind",
+    "langfuse.observation.usage_details",
+    "langfuse.observation.cost_details",
+    "langfuse.observation.level",
+    "langfuse.observation.completion_start_time",
+    "logfire.pending_parent_id",
+    "logfire.span_type",
+    "handrail.execution.id",
+    "metadata",
+    "tool.parameters",
+    "llm.input_messages.0.message.content",
+    "gen_ai.prompt.0.0.0",
+    "something.else",
+]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=8), st.text(max_size=5))
+def test_known_names_with_values_that_nobody_expects(attributes, kind):
+    named = {name: given if given is not None else "" for name, given in attributes.items()}
+    storable(as_json(export(json_span(attributes={**named, "openinference.span.kind": kind}))), otlp.JSON)
+    named = {name: str(given) for name, given in attributes.items()}
+    storable(as_json(export(json_span(attributes=named, status={"code": kind}))), otlp.JSON)
+
+
+@pytest.mark.parametrize("depth", [50, 5000])
+def test_values_nested_without_end(depth):
+    body = as_json(export(json_span(attributes={"x": "~"})))
+    deep = b'{"arrayValue":{"values":[' * depth + b'{"intValue":1}' + b"]}}" * depth
+    storable(body.replace(b'{"stringValue": "~"}', deep), otlp.JSON)
