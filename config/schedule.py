@@ -21,6 +21,7 @@ class Job(NamedTuple):
 JOBS = (
     Job("clocks.breaches", 5, "monitor.clocks.breaches"),
     Job("clocks.unanswered", 15, "monitor.clocks.unanswered"),
+    Job("people.presence", 15, "monitor.people.presence"),
     Job("jobs.silence", 15, "monitor.jobs.report_silence", alone=True),
     Job("alerts.judge", 5, "alerts.judge.judge"),
     Job("alerts.escalate", 5, "alerts.escalation.escalate_due"),

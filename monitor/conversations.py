@@ -141,7 +141,10 @@ def say(
         _heard(held, item, now=now)
     elif held.state in (State.NEW, State.FINISHED):
         turns.walk(held, State.AI_PROCESSING, cause="message", now=now)
-    return Said(message, held, handed_over=_judge(held, message, said_at=said_at or now, now=now))
+    handed = _judge(held, message, said_at=said_at or now, now=now)
+    if handed is not None:
+        return Said(message, handed.conversation, handed_over=handed.item)
+    return Said(message, held)
 
 
 def hand_over(
@@ -299,7 +302,7 @@ def _reopen(held: Conversation, *, now: datetime) -> None:
         )
 
 
-def _judge(held: Conversation, message: Message, *, said_at: datetime, now: datetime) -> QueueItem | None:
+def _judge(held: Conversation, message: Message, *, said_at: datetime, now: datetime) -> HandedOver | None:
     """Does this message call for a person? Only while the AI has the turn."""
     if held.owner_kind != Owner.AI:
         return None
@@ -322,7 +325,7 @@ def _judge(held: Conversation, message: Message, *, said_at: datetime, now: date
         trigger=pulled.trigger,
         evidence={**pulled.evidence, "message_seq": message.seq},
         now=now,
-    ).item
+    )
 
 
 def _enqueue(

@@ -202,7 +202,17 @@ def release(
         raise NotHeld("nobody holds it")
     actor = actor or (human.person.email if human else "")
     before = item.status
-    _move(item, ItemStatus.PENDING, assignee=None, version=item.version + 1, claimed_at=None, first_reply_at=None)
+    _move(
+        item,
+        ItemStatus.PENDING,
+        assignee=None,
+        version=item.version + 1,
+        claimed_at=None,
+        first_reply_at=None,
+        # The customer waits anew, and so does the clock.
+        claim_due_at=now + CLAIM_WITHIN,
+        claim_breached_at=None,
+    )
     epoch = None
     if item.kind == ItemKind.CHAT and item.conversation_id:
         epoch = turns.move(

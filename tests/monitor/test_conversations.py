@@ -187,8 +187,10 @@ def test_a_phrase_hands_over_with_its_evidence(db: None) -> None:
     with a_chat() as chat:
         chat.say("assistant", "I can escalate this.")
         assert chat.row.state == State.AI_PROCESSING
-        item = chat.say("user", "Yes, escalate it").handed_over
+        said = chat.say("user", "Yes, escalate it")
+        item = said.handed_over
         assert item is not None
+        assert (said.conversation.state, said.conversation.epoch) == (State.PENDING_HUMAN, 1)
         assert (item.kind, item.trigger, item.subject_id) == ("chat", "phrase", str(chat.pk))
         assert (item.evidence["phrase"], item.evidence["message_seq"]) == ("escalate", 2)
         assert (item.claim_due_at, chat.row.epoch) == (NOW + timedelta(minutes=2), 1)

@@ -230,6 +230,9 @@ def test_who_claims_and_does_not_reply_loses_the_item_after_five_minutes(db: Non
     with tenant(project_id):
         item.refresh_from_db()
         assert (item.status, item.requested_at) == (ItemStatus.PENDING, NOW)
+    # It waits anew, so the clock of the claim runs anew.
+    assert clocks.breaches(now=NOW + timedelta(seconds=419)) == 0
+    assert clocks.breaches(now=NOW + timedelta(seconds=420)) == 1
 
 
 def test_going_offline_returns_what_is_unanswered_and_keeps_the_rest(db: None) -> None:
