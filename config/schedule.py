@@ -19,6 +19,7 @@ class Job(NamedTuple):
 
 
 JOBS = (
+    Job("watch.overdue", 5, "monitor.watch.overdue"),
     Job("clocks.breaches", 5, "monitor.clocks.breaches"),
     Job("clocks.unanswered", 15, "monitor.clocks.unanswered"),
     Job("people.presence", 15, "monitor.people.presence"),

@@ -223,6 +223,7 @@ def _may_report(seen: Execution, to: Status, attempt: int | None, *, now: dateti
     if seen.status in ENDED:
         raise IllegalMove(seen, to)
     if attempt is not None and attempt != seen.attempt:
+        _stale_report(seen, to, attempt, now=now, actor=actor)
         raise StaleAttempt(seen, attempt)
     if seen.status == Status.PENDING:
         start(seen, now=now, actor=actor)
@@ -230,6 +231,23 @@ def _may_report(seen: Execution, to: Status, attempt: int | None, *, now: dateti
     if seen.status not in MOVES[to]:
         raise IllegalMove(seen, to)
     return True
+
+
+def _stale_report(seen: Execution, to: Status, attempt: int, *, now: datetime, actor: str) -> None:
+    """Show the stale writer in the journal; a door that wants it kept must not roll back."""
+    changes.record(
+        seen.project_id,
+        Subject.EXECUTION,
+        seen.id,
+        from_state=seen.status,
+        to_state=seen.status,
+        cause="stale_report",
+        actor=actor,
+        note=f"attempt {attempt} would have {to} it",
+        now=now,
+        attempt=attempt,
+        concerns_alerts=False,
+    )
 
 
 def start(seen: Execution, *, now: datetime, actor: str) -> bool:

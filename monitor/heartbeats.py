@@ -116,7 +116,6 @@ def _came_back(
         now=now,
         attempt=attempt,
         data=data,
-        concerns_alerts=False,
     )
 
 

@@ -10,10 +10,10 @@ import msgspec
 from django.db import IntegrityError, connection, transaction
 from msgspec import Meta
 
-from monitor import attempts, changes, outcomes
+from monitor import attempts, changes, executions, outcomes
 from monitor.ids import uuid7
 from monitor.models import Agent, Execution, Subject
-from monitor.models.executions import ENDED, WATCHED
+from monitor.models.executions import ENDED, WATCHED, Status
 
 OLDEST = timedelta(days=7)
 FURTHEST_AHEAD = timedelta(minutes=5)
@@ -21,9 +21,11 @@ LONGEST = timedelta(days=3650)
 # An agent's last sign is kept to within this, so that a busy agent's row is not fought over.
 SEEN_EVERY = timedelta(seconds=10)
 MOST_USD = Decimal(1_000_000)
+FINEST_USD = Decimal("1E-10")
 
 Name = Annotated[str, Meta(max_length=200)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+AttemptNumber = Annotated[int, Meta(ge=1, le=32_767)]
 BigCount = Annotated[int, Meta(ge=0, le=2**53)]
 Aware = Annotated[datetime, Meta(tz=True)]
 HexTrace = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}\Z")]
@@ -35,6 +37,8 @@ class NewExecution(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     agent: Annotated[str, Meta(min_length=1, max_length=200)]
     id: UUID | None = None
+    # A start that carries the attempt of a retrying execution picks it up, as its first heartbeat would.
+    attempt: AttemptNumber | None = None
     run_id: Name = ""
     task: Annotated[str, Meta(max_length=500)] = ""
     crew_id: Name = ""
@@ -72,8 +76,8 @@ class NewExecution(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.status in ENDED
 
     def digest(self) -> bytes:
-        """SHA-256 of the content, without the id."""
-        content = msgspec.structs.replace(self, id=None)
+        """SHA-256 of the content: neither the id nor the attempt is part of it."""
+        content = msgspec.structs.replace(self, id=None, attempt=None)
         return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).digest()
 
 
@@ -116,13 +120,15 @@ SELECT coalesce(a.timeout_s, p.timeout_s), coalesce(a.heartbeat_s, p.heartbeat_s
 def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) -> tuple[Execution, bool]:
     """Make the execution, running at once unless told otherwise; False when the same one was there already.
 
-    Raises IdTaken, and BadTimes for work already done.
+    Its first attempt is 1, whatever `attempt` says. Raises IdTaken, and BadTimes for work already done.
     """
     with connection.cursor() as cursor:
         cursor.execute(DEFAULTS, {"project_id": project_id, "agent": body.agent})
         defaults = Defaults(*cursor.fetchone())
     execution = _new(project_id, body, defaults, now=now)
     if body.id is not None and (present := _present(project_id, body.id, body.digest())) is not None:
+        if present.status == Status.RETRYING and body.attempt == present.attempt:
+            executions.start(present, now=now, actor=actor)
         return present, False
     try:
         with transaction.atomic():
@@ -185,7 +191,7 @@ def _new(project_id: int, body: NewExecution, defaults: Defaults, *, now: dateti
         model=body.model,
         input_tokens=body.input_tokens,
         output_tokens=body.output_tokens,
-        cost_usd=body.cost_usd,
+        cost_usd=body.cost_usd.quantize(FINEST_USD),
         cpu_ms=body.cpu_ms,
         memory_delta_bytes=body.memory_delta_bytes,
         api_calls=body.api_calls,

@@ -7,5 +7,6 @@ from monitor.api import docs, openapi
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/schema/", openapi.schema),
     path("api/docs/", docs.page),
+    path("api/v1/", include("monitor.api.executions")),
     path("api/v1/", include("monitor.api.people")),
 ]

@@ -1,9 +1,12 @@
 """The watchdog: in time, exactly once, and never for a silence of our own."""
 
+import time
 from collections import Counter
+from datetime import UTC, datetime
 
 import pytest
 
+from config.hearing import Signing
 from monitor import listening
 from monitor.models import Execution, JobHeartbeat, QueueEvent, QueueItem, StateChange
 from monitor.tenancy import crossing, tenant
@@ -228,3 +231,20 @@ def test_of_eight_watchers_one_tells_that_the_fleet_is_silent(committed_db: None
         an_execution(project, timeout_s=600)
     assert at_once([lambda: tick(now=after(46)) for _ in range(8)]) == [0] * 8
     assert len(silences(project)) == 1
+
+
+def test_a_web_process_signs_that_it_hears_and_forgives_what_was_missed(committed_db: None) -> None:
+    project = a_project()
+    one = an_execution(project)
+    listening.sign(now=after(-600))
+    signing = Signing(every_s=0.01)
+    signing.start()
+    began = time.monotonic()
+    while look(project, one).deadline_at == after(45) and time.monotonic() < began + 10:
+        time.sleep(0.01)
+    signing.stop()
+    forgiven = look(project, one).deadline_at
+    assert forgiven is not None
+    assert after(45) < forgiven
+    with crossing():
+        assert not listening.deaf(now=datetime.now(UTC))
