@@ -169,7 +169,7 @@ def postgres_part(server: Postgres) -> Part:
         prepare=server.prepare,
         is_ready=server.is_ready,
         stop_signal=POSTGRES_STOP_SIGNAL,
-        grace_s=3.0,
+        grace_s=8.0,  # A checkpoint on a slow disk; without it the next start replays the log.
     )
 
 
@@ -198,7 +198,7 @@ def web_parts(settings: Settings, listener: socket.socket) -> list[Part]:
             rank=2,
             command=_constant(command),
             is_ready=lambda: web_answers(settings.host, settings.port),
-            grace_s=3.5,
+            grace_s=3.0,
             env={"HANDRAIL_DB_POOL": os.environ.get("HANDRAIL_DB_POOL", "10")},
             pass_fds=(fd,),
         )
@@ -215,7 +215,7 @@ def worker_part(settings: Settings) -> Part:
         rank=2,
         command=_constant([*command, "--loglevel", "INFO"]),
         says_when_ready=" ready.",
-        grace_s=3.5,
+        grace_s=3.0,
         env=CELERY_ENV,
     )
 

@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+
+from launcher.up import web_answers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARTS = ("postgres", "valkey", "web", "worker", "beat")
@@ -29,7 +29,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def until(condition: Callable[[], bool], what: str, *, within_s: float = 30.0) -> None:
+def until(condition: Callable[[], bool], what: str, *, within_s: float = 60.0) -> None:
     deadline_s = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline_s, f"not within {within_s} s: {what}"
@@ -68,7 +68,7 @@ class Instance:
     def ready(self) -> "Instance":
         assert self.process is not None
         process = self.process
-        until(lambda: "is ready after" in self.text() or process.poll() is not None, "ready", within_s=60)
+        until(lambda: "is ready after" in self.text() or process.poll() is not None, "ready", within_s=150)
         assert process.poll() is None, self.text()[-3000:]
         return self
 
@@ -76,14 +76,7 @@ class Instance:
         return self.output.read_text(errors="replace")
 
     def answers(self) -> bool:
-        """Whether the web answers from the database side too: a page of any status below 500."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=3) as answer:
-                return answer.status < 500
-        except urllib.error.HTTPError as error:
-            return error.code < 500
-        except OSError:
-            return False
+        return web_answers("127.0.0.1", self.port)
 
     def processes(self) -> dict[int, str]:
         """Every process with this state folder in its command line, environment or working folder."""
@@ -128,7 +121,7 @@ class Instance:
 
     def copy_of(self, other: "Instance") -> "Instance":
         """Begin from the state of another, stopped instance: a first start is slow."""
-        shutil.copytree(other.home, self.home, symlinks=True, copy_function=shutil.copy2)
+        shutil.copytree(other.home, self.home, symlinks=True, ignore=shutil.ignore_patterns("run"))
         return self
 
 
