@@ -104,6 +104,9 @@ class Instance:
         ]
         return found[0] if found else None
 
+    def parts(self) -> dict[str, int | None]:
+        return {part: self.pid_of(part) for part in PARTS}
+
     def stop(self) -> float:
         """SIGTERM; the seconds until it had ended."""
         assert self.process is not None

@@ -69,13 +69,14 @@ def test_the_second_start_keeps_data_and_a_second_up_does_no_harm(running: Insta
     assert mark(running.home, "SELECT word FROM kept;") == "first"
     assert (running.home / "secret_key").read_text() == (used.home / "secret_key").read_text()
 
-    before = set(running.processes())
+    before = running.parts()
+    assert None not in before.values()
     second = subprocess.run(
         [sys.executable, "manage.py", "up"], cwd=ROOT, env=running.environment, capture_output=True, text=True
     )
     assert second.returncode == 0
     assert f"Handrail already runs at http://localhost:{running.port}" in second.stdout
-    assert before <= set(running.processes())
+    assert running.parts() == before
 
 
 @pytest.mark.parametrize("leash", [False, True], ids=["process", "leash"])
@@ -93,14 +94,14 @@ def test_a_killed_part_comes_back(running: Instance, part: str, leash: bool) -> 
 def test_two_instances_do_not_disturb_each_other_and_sigterm_stops_one_in_time(
     running: Instance, fresh: Instance
 ) -> None:
-    others = set(running.processes())
+    others = running.parts()
     fresh.begin().ready()
     mark(fresh.home, "UPDATE kept SET word = 'second';")
     assert fresh.answers()
     assert fresh.stop() < 10
     assert fresh.processes() == {}
     assert running.answers()
-    assert others <= set(running.processes())
+    assert running.parts() == others
     assert mark(running.home, "SELECT word FROM kept;") == "first"
 
 
