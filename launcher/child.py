@@ -86,11 +86,12 @@ class Child:
             pass  # It has ended already.
         self._line.close()
 
-    def stop(self) -> None:
-        """Stop it: its signal first, the kill of its group after the grace; both on the leash's account."""
+    def stop(self, *, within_s: float | None = None) -> None:
+        """Stop it: its signal first, the kill of its group after the grace or after `within_s`, if that is less."""
         self.let_go()
+        patience_s = self.grace_s + 2
         try:
-            self.wait(self.grace_s + 2)
+            self.wait(patience_s if within_s is None else min(within_s, patience_s))
         except TimeoutError:
             self._leash.kill()
             self.wait()

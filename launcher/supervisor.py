@@ -16,6 +16,7 @@ from launcher.logs import Console, Log
 READY_WITHIN_S = 60.0
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
+STOPPED_WITHIN_S = 9.5
 STEADY_AFTER_S = 30.0  # A part that lived this long is brought back at once.
 
 
@@ -181,7 +182,8 @@ class Supervisor:
         return max(0.0, kept.start_at_s - now_s)
 
     def stop(self) -> None:
-        """Stop all, rank by rank from the highest; each has its grace, then it is killed."""
+        """Stop all, rank by rank from the highest; each has its grace, then it is killed, and all share 9.5 s."""
+        deadline_s = time.monotonic() + STOPPED_WITHIN_S
         for rank in sorted({kept.part.rank for kept in self.kept}, reverse=True):
             leaving = [kept for kept in self.kept if kept.part.rank == rank and kept.child is not None]
             for kept in leaving:
@@ -189,6 +191,6 @@ class Supervisor:
                 kept.child.let_go()
             for kept in leaving:
                 assert kept.child is not None
-                kept.child.stop()
+                kept.child.stop(within_s=max(0.1, deadline_s - time.monotonic()))
                 kept.log.finish()
                 self.console.say(f"{kept.part.name} has stopped.")

@@ -1,5 +1,6 @@
 """`manage.py up`: everything Handrail needs, started in order and kept running until Ctrl-C."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -126,10 +127,8 @@ def _bind(settings: Settings, *, patience_s: float) -> socket.socket:
         try:
             listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
             break
-        except socket.gaierror:
-            raise Fault("E011", f"HANDRAIL_HOST is {settings.host!r}, which is no address of this machine.") from None
         except OSError as error:
-            if time.monotonic() > deadline_s:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline_s:
                 raise _refused(settings, error) from error
             time.sleep(0.1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -137,11 +136,11 @@ def _bind(settings: Settings, *, patience_s: float) -> socket.socket:
 
 
 def _refused(settings: Settings, error: OSError) -> Fault:
-    if isinstance(error, PermissionError):
-        return Fault("E010", f"port {settings.port} is not allowed. Set HANDRAIL_PORT to one above 1023.")
-    if "in use" in str(error):
+    if error.errno == errno.EADDRINUSE:
         return Fault("E010", f"port {settings.port} is in use. Set HANDRAIL_PORT to a free one, for example 8001.")
-    return Fault("E011", f"HANDRAIL_HOST {settings.host!r} cannot be listened on: {error.strerror}.")
+    if error.errno == errno.EACCES:
+        return Fault("E010", f"port {settings.port} is for root only. Set HANDRAIL_PORT to one above 1023.")
+    return Fault("E011", f"HANDRAIL_HOST is {settings.host!r}, which is no address of this machine.")
 
 
 def write_secret_key(places: Places) -> None:
@@ -170,7 +169,7 @@ def postgres_part(server: Postgres) -> Part:
         prepare=server.prepare,
         is_ready=server.is_ready,
         stop_signal=POSTGRES_STOP_SIGNAL,
-        grace_s=3.0,
+        grace_s=8.0,  # A checkpoint on a slow disk; without it the next start replays the log.
     )
 
 
@@ -199,7 +198,7 @@ def web_parts(settings: Settings, listener: socket.socket) -> list[Part]:
             rank=2,
             command=_constant(command),
             is_ready=lambda: web_answers(settings.host, settings.port),
-            grace_s=3.5,
+            grace_s=3.0,
             env={"HANDRAIL_DB_POOL": os.environ.get("HANDRAIL_DB_POOL", "10")},
             pass_fds=(fd,),
         )
@@ -216,7 +215,7 @@ def worker_part(settings: Settings) -> Part:
         rank=2,
         command=_constant([*command, "--loglevel", "INFO"]),
         says_when_ready=" ready.",
-        grace_s=3.5,
+        grace_s=3.0,
         env=CELERY_ENV,
     )
 

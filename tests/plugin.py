@@ -20,6 +20,7 @@ from launcher.child import Child
 from launcher.places import Places
 from launcher.postgres import OWNER
 from launcher.throwaway import ThrowawayHome, environment, start_postgres, start_valkey
+from tests import cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_HOME = "HANDRAIL_TEST_RUN_HOME"
@@ -79,11 +80,22 @@ class Servers:
         try:
             self._children.append(start_valkey(self.own))
             if not self.worker:
-                _, postgres = start_postgres(self.run)
-                self._children.append(postgres)
-                self._migrate()
+                self._start_postgres()
         except BaseException as error:
             self._error = error
+
+    def _start_postgres(self) -> None:
+        """The migrated cluster: a copy of a kept one, or made now and kept."""
+        name = cluster.digest()
+        known = cluster.restore(name, self.run.postgres_data)
+        _, postgres = start_postgres(self.run)
+        self._children.append(postgres)
+        if not known:
+            self._migrate()
+            self._children.remove(postgres)
+            postgres.stop()
+            cluster.keep(name, self.run.postgres_data)
+            self._children.append(start_postgres(self.run)[1])
 
     def _migrate(self) -> None:
         """Every migration, as the owner, in the database that the others are copied from."""
