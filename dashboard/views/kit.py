@@ -50,7 +50,7 @@ def sheet(request: HttpRequest) -> HttpResponse:
 def framed(request: HttpRequest) -> HttpResponse:
     """The frame with a page that shows rows, strip, chart, feed and table."""
     _only_for_builders(request)
-    return render(request, "kit/framed.html", {**_frozen(request), **_overview()})
+    return render(request, "kit/framed.html", {**_frozen(request), **_overview(request)})
 
 
 def parts(request: HttpRequest) -> HttpResponse:
@@ -89,6 +89,8 @@ def _frozen(request: HttpRequest) -> dict[str, Any]:
         projects=(project, ProjectLink("2", "Sandbox", "#")),
         person=Face("Mara Lind", "mara@example.com", "operator", "online", "#"),
         counts=counts,
+        stream_url="/events/" if "stream" in request.GET else "",
+        stream_as="mara",
         watcher=Watcher(on_time=True, jobs=12, last_at=NOW - timedelta(seconds=3)),
     )
     if "ill" in request.GET:
@@ -98,7 +100,7 @@ def _frozen(request: HttpRequest) -> dict[str, Any]:
     return {"now": NOW, "frozen": True, "frame": frame, "live_state": request.GET.get("live", "off")}
 
 
-def _overview() -> dict[str, Any]:
+def _overview(request: HttpRequest) -> dict[str, Any]:
     busy = [round(15 + 6 * math.sin(i / 15 + 1.2) + 2 * math.sin(i * 1.7)) for i in range(96)]
     failed = [(i * 7) % 5 // 4 + (8 if i == 95 else 0) + (2 if i > 86 and i % 3 == 0 else 0) for i in range(96)]
     past = [round(15 + 6.5 * math.sin(i / 15 + 1.3), 1) for i in range(96)]
@@ -133,6 +135,7 @@ def _overview() -> dict[str, Any]:
         (169, "completed", "airline-support finished in 96 s, $0.27"),
     ]
     return {
+        "rows": range(5, 5 + min(9, int(request.GET.get("rows", "0") or 0))),
         "claim_due": NOW + timedelta(seconds=26),
         "claim_from": NOW - timedelta(seconds=114),
         "approval_due": NOW + timedelta(minutes=41, seconds=12),

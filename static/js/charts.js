@@ -145,6 +145,10 @@ function layoutOf(spec, c) {
     dragmode: false,
     xaxis: {
       showgrid: false,
+      spikecolor: c["line-2"],
+      spikethickness: 1,
+      spikedash: "solid",
+      ...(spec.dt === 86400 && spec.series[0].y.length > 9 ? { dtick: 3 * 86_400_000 } : {}),
       showline: true,
       linecolor: c["line-2"],
       ticks: "",

@@ -84,13 +84,10 @@ export function listKeys() {
     ["Everywhere", [["/", "search"], ["?", "these keys"], ["Esc", "close"]]],
   ];
   const body = make("div", { class: "dialog-body" });
-  const list = make("ul", { class: "key-list" });
   for (const [title, pairs] of groups) {
     if (!pairs.length) continue;
-    list.append(make("li", { class: "unseen" }, title), ...entries(pairs));
-    list.lastChild.dataset.end = "";
+    body.append(make("h3", { class: "group" }, title), make("ul", { class: "key-list" }, ...entries(pairs)));
   }
-  body.append(list);
   const toggle = make("input", { class: "check", type: "checkbox", id: "keys-on", checked: !off() });
   toggle.addEventListener("change", () => {
     try {

@@ -7,6 +7,7 @@ import { clock, now } from "./times.js";
 
 const SETTLE_MS = 200;
 const POLL_MS = 15_000;
+const LEFT_MS = 1500;
 const STALE_MS = 25_000;
 
 const waiting = new Map();
@@ -108,7 +109,9 @@ async function refresh(element, force = false) {
   try {
     answer = await fetch(url, { headers: { "HX-Request": "true", "X-Live": "1" }, credentials: "same-origin" });
   } catch {
-    return; // The state line already says that nothing arrives.
+    connection = "stale";
+    show(connection);
+    return;
   }
   if (answer.redirected || answer.status === 401) {
     connection = "signed-out";
@@ -119,6 +122,7 @@ async function refresh(element, force = false) {
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const fresh = element.id ? page.getElementById(element.id) : page.body.firstElementChild;
   if (!fresh || !element.isConnected) return;
+  if (connection === "stale") connection = "polling";
   heardNow();
   const adopted = document.importNode(fresh, true);
   if (!force && isHeld(element)) holdStill(element, adopted);
@@ -198,8 +202,12 @@ export function start() {
     if (note && event.target.closest("button")) release(document.getElementById(note.dataset.liveHeld));
   });
   each("[data-live-hold]", (element) =>
-    element.addEventListener("pointerleave", () => {
-      if (element.heldFragment && !isHeld(element)) release(element);
-    }),
+    // Not at once: whoever goes to press "show" must find it where it was.
+    element.addEventListener("pointerleave", () =>
+      setTimeout(() => {
+        const note = document.querySelector(`[data-live-held="${element.id}"]`);
+        if (element.heldFragment && !isHeld(element) && !(note && pointsAt(note))) release(element);
+      }, LEFT_MS),
+    ),
   );
 }

@@ -127,6 +127,7 @@ class Waterfall {
       top += row.gap ? GAP : ROW;
     }
     this.rows = rows;
+    this.body.replaceChildren();
     this.element.setAttribute("aria-rowcount", rows.length + 1);
     this.body.style.height = `${top}px`;
     this.body.style.position = "relative";
@@ -141,7 +142,16 @@ class Waterfall {
     const to = Math.min(this.rows.length, this.at(view.bottom - box.top) + SPARE);
     if (this.shown && this.shown[0] === from && this.shown[1] === to) return;
     this.shown = [from, to];
-    this.body.replaceChildren(...this.rows.slice(from, to).map((row, index) => this.draw(row, from + index)));
+    const kept = new Map([...this.body.children].map((line) => [line.dataset.index, line]));
+    const lines = [];
+    for (let index = from; index < to; index += 1) {
+      lines.push(kept.get(String(index)) ?? this.draw(this.rows[index], index));
+      kept.delete(String(index));
+    }
+    for (const line of kept.values()) line.remove();
+    lines.forEach((line, at) => {
+      if (this.body.children[at] !== line) this.body.insertBefore(line, this.body.children[at] ?? null);
+    });
   }
 
   /** The index of the row at a height. */
@@ -236,7 +246,9 @@ class Waterfall {
     if (!row?.span) return;
     this.chosen = row.span;
     this.element.setAttribute("aria-activedescendant", `wf-${row.span.at}`);
-    this.shown = null;
+    for (const line of this.body.children) {
+      if (line.hasAttribute("aria-selected")) line.setAttribute("aria-selected", String(line.id === `wf-${row.span.at}`));
+    }
     this.reveal(row);
     this.paint();
     if (opens) this.show(row.span);
