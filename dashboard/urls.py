@@ -2,9 +2,12 @@
 
 from django.urls import path
 
-from dashboard.views import kit, session
+from dashboard.views import first_run, kit, overview, session
 
 urlpatterns = [
+    path("", overview.overview, name="overview"),
+    path("first-run/key", first_run.make_key, name="first-key"),
+    path("first-run/arrival", first_run.arrival, name="first-arrival"),
     path("sign-in", session.SignIn.as_view(), name="sign-in"),
     path("sign-out", session.SignOut.as_view(), name="sign-out"),
     path("project/<int:project_id>", session.switch_project, name="switch-project"),

@@ -19,6 +19,7 @@ from psycopg import sql
 from launcher.child import Child
 from launcher.places import Places
 from launcher.postgres import OWNER
+from launcher.static import collect_when_stale
 from launcher.throwaway import ThrowawayHome, environment, start_postgres, start_valkey
 from tests import cluster
 
@@ -81,6 +82,7 @@ class Servers:
             self._children.append(start_valkey(self.own))
             if not self.worker:
                 self._start_postgres()
+                collect_when_stale(ROOT, self._manage)
         except BaseException as error:
             self._error = error
 
@@ -108,6 +110,9 @@ class Servers:
         )
         if done.returncode != 0:
             raise RuntimeError(f"the migrations failed:\n{done.stderr[-3000:]}")
+
+    def _manage(self, command: list[str]) -> int:
+        return subprocess.run([sys.executable, str(ROOT / "manage.py"), *command], check=False).returncode
 
     def make_database(self) -> None:
         """A fresh copy of the migrated database, for this process alone."""

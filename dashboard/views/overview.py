@@ -14,9 +14,11 @@ from django.template.response import TemplateResponse
 from alerts.models import Alert, AlertStatus, Level
 from dashboard import charts, feed, waiting, words
 from dashboard.access import PageRequest, page
+from dashboard.arrival import is_empty
 from dashboard.frame import Range, range_of
+from dashboard.views.first_run import first_run
 from monitor import rollups
-from monitor.models import Budget, BudgetWindow, Execution, HumanAgent, QueueItem, Span
+from monitor.models import Budget, BudgetWindow, Execution, HumanAgent, QueueItem
 from monitor.models.executions import Status, Verdict
 from monitor.models.money import BudgetScope, Period
 from monitor.models.queue import ItemStatus
@@ -34,7 +36,7 @@ def overview(request: PageRequest) -> HttpResponse:
     span = range_of(request.GET, now=request.now)
     part = request.GET.get("part")
     if part is None and is_empty(request.visitor.project.pk):
-        return TemplateResponse(request, "overview/first_run.html", {})
+        return first_run(request)
     if part is not None and part not in PARTS:
         raise Http404
     context: dict[str, Any] = {"part": part, "query": f"range={span.key}"}
@@ -43,13 +45,6 @@ def overview(request: PageRequest) -> HttpResponse:
             context |= build(request, span)
     template = "overview/page.html" if part is None else f"overview/_{part}.html"
     return TemplateResponse(request, template, context)
-
-
-def is_empty(project_id: int) -> bool:
-    """Whether nothing has ever arrived in the project."""
-    return not (
-        Execution.objects.filter(project_id=project_id).exists() or Span.objects.filter(project_id=project_id).exists()
-    )
 
 
 def needs(request: PageRequest, span: Range) -> dict[str, Any]:
@@ -100,9 +95,7 @@ def _quiet(project_id: int, human: HumanAgent | None, *, now: datetime) -> Quiet
     return Quiet(
         since=last.closed_at if last else None,
         last=words_of_last,
-        finished_today=sum(
-            one.count for one in rollups.totals(project_id, since=today, until=now, kinds=["execution"])
-        ),
+        finished_today=finished.count if finished else 0,
         running=executions.filter(status=Status.RUNNING).count(),
     )
 
