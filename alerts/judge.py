@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef
 
 from alerts import lifecycle
 from alerts.judgements import Judgement, Raise, Remark, Settle
@@ -43,16 +43,11 @@ def judge(*, now: datetime, limit: int = 500) -> int:
 
 
 def _unjudged(limit: int) -> list[Waiting]:
-    """The oldest changes whose turn it is."""
-    with crossing():
-        found = _ready().order_by("id").values_list("at", "id")[: min(limit, AT_A_TIME)]
-        waiting = [Waiting(*row) for row in found]
-    random.shuffle(waiting)
-    return waiting
+    """The oldest changes whose turn it is: no older one of their subject is unjudged.
 
-
-def _ready() -> QuerySet[StateChange]:
-    """Unjudged, and no older change of the same subject is: else a recovery could be judged before its trouble."""
+    Else a recovery could be judged before the trouble that it ends. Whose turn it is stays so: changes of one
+    subject get their numbers under that subject's row lock, so that no older one can appear later.
+    """
     older = StateChange.objects.filter(
         project_id=OuterRef("project_id"),
         subject=OuterRef("subject"),
@@ -60,12 +55,17 @@ def _ready() -> QuerySet[StateChange]:
         id__lt=OuterRef("id"),
         judged_at=None,
     )
-    return StateChange.objects.filter(~Exists(older), judged_at=None)
+    with crossing():
+        ready = StateChange.objects.filter(~Exists(older), judged_at=None)
+        waiting = [Waiting(*row) for row in ready.order_by("id").values_list("at", "id")[: min(limit, AT_A_TIME)]]
+    random.shuffle(waiting)
+    return waiting
 
 
 def _claim(waiting: Waiting) -> StateChange | None:
     """The change, locked, unless somebody else has it or had it. `at` names the day's partition."""
-    return _ready().filter(at=waiting.at, id=waiting.id).select_for_update(skip_locked=True).first()
+    unjudged = StateChange.objects.filter(at=waiting.at, id=waiting.id, judged_at=None)
+    return unjudged.select_for_update(skip_locked=True).first()
 
 
 def _judge_one(waiting: Waiting, *, now: datetime) -> bool:

@@ -94,15 +94,11 @@ def test_temporary_refusals_back_off_and_end_in_a_failure_that_is_told(committed
     pauses_s, now = [], NOW
     with mail_server(settings) as mailbox:
         mailbox.answer = "451 try later"
-        while deliver(now=now):
-            if the_delivery(alert).status != "pending":
-                break
+        while deliver(now=now) and the_delivery(alert).status == "pending":
             pauses_s.append((the_delivery(alert).due_at - now).total_seconds())
             now = the_delivery(alert).due_at
-    assert [
-        round(pause_s / least_s, 2) >= 1 for pause_s, least_s in zip(pauses_s, (5, 30, 120, 600, 1800), strict=True)
-    ]
-    assert all(pause_s <= least_s * 1.2 + 5 for pause_s, least_s in zip(pauses_s, (5, 30, 120, 600, 1800), strict=True))
+    pairs = list(zip(pauses_s, (5, 30, 120, 600, 1800), strict=True))
+    assert all(least_s <= pause_s <= least_s * 1.2 + 10 for pause_s, least_s in pairs), pairs
     assert the_delivery(alert).status == "failed"
     assert the_delivery(alert).outcome.startswith("given up after 6 attempts: 451 try later")
     with crossing():
@@ -160,7 +156,7 @@ def test_a_sender_killed_in_mid_sending_leaves_doubt(
         assert deliveries(alert.pk) == then
         assert len(mailbox.mails) == len(then)
         if level == "critical":
-            assert mailbox.mails[-1].get_payload(decode=True).decode().endswith("(may be a repeat)\n")
+            assert mailbox.mails[-1].get_payload(decode=True).decode().rstrip().endswith("(may be a repeat)")
 
 
 def test_a_repeat_in_doubt_is_not_repeated_again(db: None) -> None:
