@@ -1,12 +1,14 @@
 """From what happened to who must know: every state change is judged once, in the order of its subject."""
 
 import logging
+import random
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import Exists, OuterRef
 
 from alerts import lifecycle
 from alerts.judgements import Judgement, Raise, Remark, Settle
@@ -18,19 +20,8 @@ from monitor.tenancy import crossing
 
 log = logging.getLogger(__name__)
 
-UNJUDGED = "SELECT at, id FROM monitor_statechange WHERE judged_at IS NULL ORDER BY id LIMIT %(limit)s"
-
-# The day's partition is named by `at`. A change waits while an older one of its subject is unjudged, claimed by
-# somebody else or not: else a recovery could be judged before the trouble that it ends.
-CLAIM = """
-SELECT change.* FROM monitor_statechange AS change
- WHERE change.at = %(at)s AND change.id = %(id)s AND change.judged_at IS NULL
-   AND NOT EXISTS (
-       SELECT FROM monitor_statechange AS older
-        WHERE older.project_id = change.project_id AND older.subject = change.subject
-          AND older.subject_id = change.subject_id AND older.id < change.id AND older.judged_at IS NULL)
-   FOR UPDATE OF change SKIP LOCKED
-"""
+# So many are looked up at a time, in random order within them, so that several judges seldom meet.
+AT_A_TIME = 100
 
 
 class Waiting(NamedTuple):
@@ -52,15 +43,35 @@ def judge(*, now: datetime, limit: int = 500) -> int:
 
 
 def _unjudged(limit: int) -> list[Waiting]:
-    with crossing(), connection.cursor() as cursor:
-        cursor.execute(UNJUDGED, {"limit": limit})
-        return [Waiting(*row) for row in cursor.fetchall()]
+    """The oldest changes whose turn it is: no older one of their subject is unjudged.
+
+    Else a recovery could be judged before the trouble that it ends. Whose turn it is stays so: changes of one
+    subject get their numbers under that subject's row lock, so that no older one can appear later.
+    """
+    older = StateChange.objects.filter(
+        project_id=OuterRef("project_id"),
+        subject=OuterRef("subject"),
+        subject_id=OuterRef("subject_id"),
+        id__lt=OuterRef("id"),
+        judged_at=None,
+    )
+    with crossing():
+        ready = StateChange.objects.filter(~Exists(older), judged_at=None)
+        waiting = [Waiting(*row) for row in ready.order_by("id").values_list("at", "id")[: min(limit, AT_A_TIME)]]
+    random.shuffle(waiting)
+    return waiting
+
+
+def _claim(waiting: Waiting) -> StateChange | None:
+    """The change, locked, unless somebody else has it or had it. `at` names the day's partition."""
+    unjudged = StateChange.objects.filter(at=waiting.at, id=waiting.id, judged_at=None)
+    return unjudged.select_for_update(skip_locked=True).first()
 
 
 def _judge_one(waiting: Waiting, *, now: datetime) -> bool:
     """Claim one change and draw its conclusion, whole or not at all. False when it is not ours to judge."""
     with crossing():
-        change = next(iter(StateChange.objects.raw(CLAIM, waiting._asdict())), None)
+        change = _claim(waiting)
         if change is None:
             return False
         try:

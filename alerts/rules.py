@@ -48,6 +48,7 @@ RULES = (
     Rule(Subject.MODEL, troubles.unpriced),
     Rule(Subject.QUEUE_ITEM, troubles.unclaimed, causes=["claim_breached"]),
     Rule(Subject.QUEUE_ITEM, troubles.taken, to=[*HELD, *CLOSED_ITEMS], was=[ItemStatus.PENDING]),
+    Rule(Subject.JOB, troubles.fleet_silent, causes=["fleet_silent"]),
     Rule(Subject.JOB, troubles.job_silent, to=["silent"]),
     Rule(Subject.JOB, troubles.job_back),
 )

@@ -8,12 +8,8 @@ from alerts.models import Level
 from alerts.wording import clock, message, one_line, span, usd
 from monitor.models import QueueItem, StateChange, Trip
 
-WAITING_FOR = {
-    "chat": "A conversation",
-    "approval": "An approval",
-    "paused_execution": "A paused execution",
-    "trip": "A tripped budget",
-}
+# Paused executions and trips have a critical alert of their own.
+WAITING_FOR = {"chat": "A conversation", "approval": "An approval"}
 
 
 def tripped(change: StateChange, trip: Trip | None) -> Judgement:
@@ -104,7 +100,9 @@ def priced(change: StateChange, about: None) -> Judgement:
 def unclaimed(change: StateChange, item: QueueItem | None) -> Judgement:
     """Somebody waits for a person, and nobody has come in time."""
     kind = str(change.data.get("kind", ""))
-    waits = WAITING_FOR.get(kind, "Something")
+    waits = WAITING_FOR.get(kind)
+    if waits is None:
+        return None
     requested_at = item.requested_at if item else None
     waiting = f" It has waited for {span(change.at - requested_at)}." if requested_at else ""
     title, agent = str(change.data.get("title", "")), str(change.data.get("agent", ""))
@@ -130,6 +128,26 @@ def unclaimed(change: StateChange, item: QueueItem | None) -> Judgement:
 
 def taken(change: StateChange, item: QueueItem | None) -> Judgement:
     return Settle(f"handover:{change.subject_id}", _by(f"it is {change.to_state}", change), change.actor)
+
+
+def fleet_silent(change: StateChange, about: None) -> Judgement:
+    """Many executions fell silent at once: their agents, or we ourselves."""
+    silent, running = change.data.get("silent", "many"), change.data.get("running", "many")
+    return Raise(
+        fingerprint="fleet",
+        level=Level.CRITICAL,
+        type="fleet_silent",
+        title=f"The fleet is silent: {silent} of {running} running executions at once. Is it us?",
+        message=message(
+            where="all agents of this project, or the way from them to Handrail",
+            since=clock(change.at),
+            bad=f"{silent} of {running} running executions stopped sending heartbeats within 2 min",
+            done="their verdicts wait for at most 2 min.",
+            otherwise="they are judged one by one and retried. Look at the network and at Handrail itself first.",
+            path="/executions?status=running",
+        ),
+        data=dict(change.data),
+    )
 
 
 def job_silent(change: StateChange, about: None) -> Judgement:

@@ -146,18 +146,19 @@ def report_silence(*, now: datetime) -> int:
 
     They belong to the whole instance and are told once: in its first project.
     """
-    project_id = Project.objects.order_by("pk").values_list("pk", flat=True).first()
-    if project_id is None:
-        return 0
-    quiet = {row.name: row for row in silent(now=now)}
-    reported = 0
-    for row in JobHeartbeat.objects.exclude(name=CRANK):
-        was = _last_report(project_id, row.name)
-        state = "silent" if row.name in quiet else "alive"
-        if state != was:
-            _report(project_id, row, was, state, now=now)
-            reported += 1
-    _forget_processes(project_id, now=now)
+    with crossing():
+        project_id = Project.objects.order_by("pk").values_list("pk", flat=True).first()
+        if project_id is None:
+            return 0
+        quiet = {row.name for row in silent(now=now)}
+        reported = 0
+        for row in JobHeartbeat.objects.exclude(name=CRANK):
+            was = _last_report(project_id, row.name)
+            state = "silent" if row.name in quiet else "alive"
+            if state != was:
+                _report(project_id, row, was, state, now=now)
+                reported += 1
+        _forget_processes(project_id, now=now)
     return reported
 
 

@@ -96,6 +96,12 @@ RAISED = [
         "A conversation waits for a person and nobody has claimed it: Refund",
     ),
     (
+        news("job", "silent", "fleet_silent", "fleet", data={"silent": 7, "running": 9}),
+        None,
+        "critical",
+        "The fleet is silent: 7 of 9 running executions at once. Is it us?",
+    ),
+    (
         news("job", "silent", "heartbeat", "watch.overdue", data={"every_s": 5}),
         None,
         "critical",
@@ -129,8 +135,9 @@ def test_a_verdict_says_where_since_when_and_how_bad() -> None:
         moved("paused", "paused", was="running"),
         news("conversation", "human_active", "claimed", was="pending_human"),
         news("queue_item", "pending", "confidence"),
+        news("queue_item", "pending", "claim_breached", data={"kind": "paused_execution"}),
     ],
-    ids=lambda change: f"{change.subject} {change.to_state}",
+    ids=lambda change: f"{change.subject} {change.to_state} {change.cause}",
 )
 def test_what_is_no_trouble_concerns_nobody(change: StateChange) -> None:
     assert judgement(change, EXECUTION) is None
