@@ -14,12 +14,11 @@ from django.db.models import F
 
 from monitor import changes, turns
 from monitor.events import announce
-from monitor.models import Conversation, HumanAgent, QueueItem, Subject
+from monitor.models import Conversation, HumanAgent, Project, QueueItem, Subject
 from monitor.models.conversations import Owner, State
 from monitor.models.people import Presence
 from monitor.models.queue import CLOSED_ITEMS, HELD, ITEM_MOVES, OPEN_ITEMS, ItemKind, ItemStatus
 
-CLAIM_WITHIN = timedelta(minutes=2)
 # Closed by their own verbs: a decision, or a command to the execution.
 DECIDED_ELSEWHERE = {
     ItemKind.APPROVAL: "approve or deny it",
@@ -109,7 +108,7 @@ def open_item(
                     skills=list(skills),
                     priority=priority,
                     requested_at=now,
-                    claim_due_at=now + CLAIM_WITHIN,
+                    claim_due_at=_claim_due(project_id, now=now),
                 )
         except IntegrityError as error:
             if "queue_item_one_open_per_subject" not in str(error):
@@ -210,7 +209,7 @@ def release(
         claimed_at=None,
         first_reply_at=None,
         # The customer waits anew, and so does the clock.
-        claim_due_at=now + CLAIM_WITHIN,
+        claim_due_at=_claim_due(project_id, now=now),
         claim_breached_at=None,
     )
     epoch = None
@@ -351,6 +350,12 @@ def _move(item: QueueItem, status: str, **fields: Any) -> None:
     for name, value in fields.items():
         setattr(item, name, value)
     item.save(update_fields=["status", *fields])
+
+
+def _claim_due(project_id: int, *, now: datetime) -> datetime | None:
+    """When a claim is late; None where the project has switched this clock off."""
+    within_s = Project.objects.values_list("claim_within_s", flat=True).get(pk=project_id)
+    return None if within_s is None else now + timedelta(seconds=within_s)
 
 
 def _epoch(item: QueueItem) -> int | None:

@@ -41,7 +41,7 @@ class EventsOut(msgspec.Struct, kw_only=True):
 class AgentEvents(LongPoll):
     """Events behind `after`; waits for the first one up to `wait` seconds. A time-out means: nothing yet."""
 
-    scope = "read"
+    scope = "ingest or read"
     query_type = EventsQuery
     answer = EventsOut
 

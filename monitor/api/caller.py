@@ -83,8 +83,8 @@ def attach_person(request: HttpRequest) -> None:
 
 
 def require(caller: Caller, scope: str) -> None:
-    """Raise Forbidden unless the caller has the scope."""
-    if caller.may(scope):
+    """Raise Forbidden unless the caller has the scope, or one of those in "ingest or operate"."""
+    if any(caller.may(name) for name in scope.split(" or ")):
         return
     has = ", ".join(sorted(caller.scopes)) or "none"
     raise Forbidden(f"This needs the scope {scope}; {'this key' if caller.kind == 'key' else 'your role'} has {has}.")

@@ -26,7 +26,7 @@ from monitor.api.caller import Request, identify, require
 from monitor.api.problems import Problem, Throttled
 from monitor.tenancy import tenant
 
-ScopeName = Literal["ingest", "read", "operate", "admin"]
+ScopeName = Literal["ingest", "read", "operate", "admin", "ingest or operate"]
 Handler = Callable[..., Any]
 
 

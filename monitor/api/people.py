@@ -8,7 +8,7 @@ from django.db.models import Count, Q, QuerySet
 from django.urls import URLPattern, path
 
 from monitor import people
-from monitor.api import agent_events, conversations, queue
+from monitor.api import agent_events, conversations, messages, queue
 from monitor.api.acting import acting, acting_person, refusals
 from monitor.api.caller import Request
 from monitor.api.conversations import Skills
@@ -159,6 +159,8 @@ def _answer(request: Request, human_id: int) -> HumanAgentOut:
 
 
 urlpatterns: list[URLPattern] = [
+    # Before the conversations: their last path takes everything.
+    *messages.urlpatterns,
     *conversations.urlpatterns,
     *queue.urlpatterns,
     *agent_events.urlpatterns,

@@ -12,7 +12,7 @@ from django.test import Client
 
 from monitor import conversations, people, queue
 from monitor.api.caller import Caller
-from monitor.api.conversations import MessageEvent, message_from_event
+from monitor.api.messages import MessageEvent, message_from_event
 from monitor.api.problems import Problem
 from monitor.models import Membership, Message, Person, QueueItem
 from monitor.tenancy import crossing, tenant
@@ -141,6 +141,25 @@ def test_only_the_holder_writes_and_an_agent_never_writes_as_a_person(fleet: Fle
     assert say_as(fleet.desk, where, PEOPLE[1], "A note", visibility="internal").status_code == 201
     assert say_as(fleet.agent, where, PEOPLE[0], "I am human").status_code == 403
     assert [event["kind"] for event in events(fleet)] == ["handover", "claimed", "human_message"]
+
+
+def test_a_person_steps_in_while_the_ai_talks(fleet: Fleet) -> None:
+    post(fleet.agent, "/conversations", conversation_id="chat-1")
+    early = claim(fleet.desk, "/conversations/chat-1")
+    assert (early.status_code, early.json()["state"]) == (409, "new")
+    item = post(fleet.desk, "/conversations/chat-1/handover", reason="I know this one").json()["queue_item"]
+    assert (item["trigger"], item["title"]) == ("person_decision", "I know this one")
+    assert claim(fleet.desk, "/conversations/chat-1").json()["owner"] == PEOPLE[0]
+
+
+def test_a_key_that_only_reports_can_talk_and_listen(fleet: Fleet) -> None:
+    where = fleet.handed_over()
+    reporter = client_with(make_key(fleet.project, ("ingest",), name="reporter")[1])
+    assert post(reporter, f"{where}/messages", role="user", content="Hello").status_code == 201
+    assert [event["kind"] for event in reporter.get(f"{API}/agent-events").json()["events"]] == ["handover"]
+    reader = client_with(make_key(fleet.project, ("read",), name="reader")[1])
+    assert post(reader, f"{where}/messages", role="user", content="Hello").status_code == 403
+    assert post(fleet.desk, f"{where}/messages", role="assistant", content="I am no agent").status_code == 403
 
 
 def test_a_stale_message_is_a_409_and_kept(fleet: Fleet) -> None:

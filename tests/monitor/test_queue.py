@@ -21,9 +21,9 @@ from monitor.tenancy import crossing, tenant
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
-def a_project(name: str = "north") -> int:
+def a_project(name: str = "north", **settings: Any) -> int:
     with crossing():
-        return Project.objects.create(name=name).pk
+        return Project.objects.create(name=name, **settings).pk
 
 
 def a_human(project_id: int, name: str, *, capacity: int = 5) -> HumanAgent:
@@ -217,6 +217,11 @@ def test_a_breach_fires_once_with_two_beats(committed_db: None) -> None:
     with tenant(project_id):
         [change] = StateChange.objects.filter(cause="claim_breached")
         assert (change.subject_id, change.to_state, change.judged_at) == (str(item.pk), "pending", None)
+
+
+def test_a_claim_clock_that_is_off_never_fires(db: None) -> None:
+    a_handover(a_project(claim_within_s=None))
+    assert clocks.breaches(now=NOW + timedelta(days=1)) == 0
 
 
 def test_who_claims_and_does_not_reply_loses_the_item_after_five_minutes(db: None) -> None:
