@@ -1,6 +1,6 @@
 """One attempt at an execution: its clocks, and how it is given up. Every verdict falls here, whoever gives it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -195,10 +195,10 @@ def _ask_a_person(lost: Lost, *, now: datetime) -> None:
     )
 
 
-def _tell(project_id: int, lost: Iterable[Lost], *, now: datetime) -> None:
+def _tell(project_id: int, lost: Sequence[Lost], *, now: datetime) -> None:
+    news.tell(project_id, "executions", str(lost[0].id) if len(lost) == 1 else "")
     announcements = []
     for one in lost:
-        news.tell(project_id, "executions", str(one.id))
         announcements.append(
             Announcement(
                 "command",

@@ -59,6 +59,7 @@ def announce_all(project_id: int, announcements: Sequence[Announcement], *, now:
         )
         for seq, one in enumerate(announcements, first_seq)
     )
-    for subject in {one.conversation_id or str(one.execution_id or "") for one in announcements}:
-        news.tell(project_id, "events", subject)
+    subjects = {one.conversation_id or str(one.execution_id or "") for one in announcements}
+    # Many at once are one hint: whoever waits looks for what is theirs.
+    news.tell(project_id, "events", subjects.pop() if len(subjects) == 1 else "")
     return int(last_seq)
