@@ -34,7 +34,7 @@ check: setup
 	find templates -name '*.html' -print0 | xargs -0 -r .venv/bin/djade --check --target-version 5.2
 	$(CHECK) -m mypy
 	env HANDRAIL_SECRET_KEY=only-for-checks .venv/bin/lint-imports
-	$(PYTHON) -m launcher.throwaway -- $(CHECK) manage.py makemigrations --check --dry-run
+	$(PYTHON) -m launcher.throwaway -- env HANDRAIL_DB_ROLE=owner $(PYTHON) manage.py makemigrations --check --dry-run
 	if [ -f docs/check.py ]; then $(CHECK) -m docs.check; fi
 
 format: setup

@@ -122,7 +122,7 @@ def _database(url: str) -> dict[str, Any]:
         "PORT": str(parts.get("port", "")),
         "OPTIONS": options,
         "CONN_MAX_AGE": 0 if DB_POOL_SIZE else 60,
-        "CONN_HEALTH_CHECKS": not DB_POOL_SIZE,
+        "CONN_HEALTH_CHECKS": True,  # Of the pool too: a restarted PostgreSQL costs no request an error.
     }
 
 

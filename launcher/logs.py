@@ -41,13 +41,17 @@ class Console:
 
 
 class Log:
-    """What one child says. `awaited` is the text that means it is ready; `last` are its latest lines."""
+    """What one child says. `awaited` is the text that means it is ready; `last` are its latest lines.
 
-    def __init__(self, name: str, console: Console, *, awaited: str = "") -> None:
+    Lines with one of the `hushed` texts, which come every few seconds for ever, go to the file alone.
+    """
+
+    def __init__(self, name: str, console: Console, *, awaited: str = "", hushed: tuple[str, ...] = ()) -> None:
         self.name = name
         self.last: list[str] = []
         self.saw_awaited = not awaited
         self._awaited = awaited
+        self._hushed = hushed
         self._console = console
         self._path = console.folder / f"{name}.log"
         self._file: IO[bytes] | None = None
@@ -73,7 +77,8 @@ class Log:
                 self.last = [*self.last[-14:], text]
                 if self._awaited and self._awaited in text:
                     self.saw_awaited = True
-                self._console.say(text, name=self.name)
+                if not any(words in text for words in self._hushed):
+                    self._console.say(text, name=self.name)
 
     def _keep(self, line: bytes) -> None:
         """A full disk must not stop the child, who would block on a pipe that nobody reads."""

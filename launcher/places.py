@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import string
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 SOCKET_PATH_BYTES = 107  # what sockaddr_un holds on Linux, without the closing zero
+PLAIN_CHARACTERS = frozenset(string.ascii_letters + string.digits + "/._-+")
 LONGEST_SOCKET_NAME = "/.s.PGSQL.5432"
 
 
@@ -44,9 +46,12 @@ class Places:
 
     @property
     def sockets(self) -> Path:
-        """The folder of the unix sockets; a short one under the temp dir when HOME is too deep."""
+        """The folder of the unix sockets: a short one under the temp dir when HOME is too deep or reads
+        otherwise inside a URL or a list of hosts.
+        """
         inside = self.home / "run"
-        if len(os.fsencode(inside)) + len(LONGEST_SOCKET_NAME) <= SOCKET_PATH_BYTES:
+        short_enough = len(os.fsencode(inside)) + len(LONGEST_SOCKET_NAME) <= SOCKET_PATH_BYTES
+        if short_enough and PLAIN_CHARACTERS.issuperset(str(inside)):
             return inside
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"handrail-{os.getuid()}-{digest}"

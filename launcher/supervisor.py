@@ -33,6 +33,7 @@ class Part:
     command: Callable[[], list[str]]
     is_ready: Callable[[], bool] | None = None  # None: when it says `says_when_ready`, at once if empty
     says_when_ready: str = ""
+    hushed: tuple[str, ...] = ()
     prepare: Callable[[], None] | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     grace_s: float = 3.0
@@ -45,7 +46,7 @@ class Kept:
 
     def __init__(self, part: Part, console: Console) -> None:
         self.part = part
-        self.log = Log(part.name, console, awaited=part.says_when_ready)
+        self.log = Log(part.name, console, awaited=part.says_when_ready, hushed=part.hushed)
         self.child: Child | None = None
         self.pause_s = FIRST_PAUSE_S
         self.start_at_s = 0.0

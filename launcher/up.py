@@ -215,6 +215,7 @@ def worker_part(settings: Settings) -> Part:
         rank=2,
         command=_constant([*command, "--loglevel", "INFO"]),
         says_when_ready=" ready.",
+        hushed=("] received", "] succeeded in "),
         grace_s=3.0,
         env=CELERY_ENV,
     )
@@ -227,6 +228,7 @@ def beat_part() -> Part:
         rank=2,
         command=_constant([*command, "--pidfile", ""]),
         says_when_ready="beat: Starting",
+        hushed=("Scheduler: Sending due task",),
         grace_s=2.0,
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import redis
 
 from launcher.child import Child
 from launcher.places import SOCKET_PATH_BYTES, Places
@@ -98,10 +99,15 @@ def test_a_normal_user_can_run_it() -> None:
         assert list(Path(folder).iterdir()) == []
 
 
-def test_a_home_too_deep_for_sockets_uses_a_short_private_folder(tmp_path: Path) -> None:
-    places = Places(tmp_path / ("d" * 100) / "home")
+@pytest.mark.parametrize("folder", ["d" * 100, "a b, 100% mine?"], ids=["deep", "odd"])
+def test_a_home_too_deep_or_too_odd_for_sockets_uses_a_short_private_folder(tmp_path: Path, folder: str) -> None:
+    places = Places(tmp_path / folder / "home")
     with serving(Postgres(places, durable=False)) as child:
+        Postgres(places).make_owner()
         valkey = start_valkey(places)
+        assert redis.Redis.from_url(places.redis_url).ping() is True
+        with psycopg.connect(places.database_url) as connection:
+            assert connection.info.host == str(places.sockets)
         assert len(os.fsencode(places.sockets / ".s.PGSQL.5432")) <= SOCKET_PATH_BYTES
         assert places.home not in places.sockets.parents
         assert places.sockets.stat().st_mode & 0o777 == 0o700
