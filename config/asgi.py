@@ -19,7 +19,9 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.urls import Resolver404, resolve
 
 from config.bridge import Bridge, Receive, Scope, Send
+from config.crank import start_standby
 from monitor.api.waiting import LongPoll, Looking
+from monitor.checks import role_problems
 from monitor.listen import ears
 
 LOOKING_THREADS = 4
@@ -78,7 +80,12 @@ class Application:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        if problems := await Looking.run(role_problems):
+            message = " ".join(f"{problem.id}: {problem.msg} {problem.hint}" for problem in problems)
+            await send({"type": "lifespan.startup.failed", "message": message})
+            return
         _end_streams_on_signal()
+        start_standby()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         ears.close()

@@ -1,5 +1,6 @@
 """Settings: one file, every value from the environment, each described in docs/settings.md."""
 
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,32 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 WEB_THREADS = env.int("HANDRAIL_WEB_THREADS", default=10)
 MAX_WAIT_S = env.float("HANDRAIL_MAX_WAIT_S", default=25.0)
 GENERAL_PER_MINUTE = env.int("HANDRAIL_RATE_GENERAL", default=100)
+METRICS_TOKEN = env.str("HANDRAIL_METRICS_TOKEN", default="")
 INGEST_PER_MINUTE = env.int("HANDRAIL_RATE_INGEST", default=6000)
+
+# Budgets of a new project ---------------------------------------------------------------------------
+
+
+def _usd(name: str) -> Decimal | None:
+    """An amount of US dollars from the environment; None where it is not set."""
+    text = env.str(name, default="")
+    if not text:
+        return None
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not (amount.is_finite() and 0 <= amount <= 1_000_000):
+        raise ImproperlyConfigured(f"handrail.E007: {name} is {text!r}. Give US dollars, 0 to 1000000, such as 500.")
+    return amount
+
+
+DAILY_BUDGET_USD = _usd("DAILY_BUDGET")
+DEPARTMENT_BUDGETS_USD = {
+    name: amount
+    for name in ("Sales", "Marketing", "Operations", "Support")
+    if (amount := _usd(f"{name.upper()}_BUDGET")) is not None
+}
 
 # Mail ----------------------------------------------------------------------------------------------
 

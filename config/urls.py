@@ -2,12 +2,17 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
+from config import metrics, operations
 from dashboard.live import Events
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("alerts.api")),
     path("", include("monitor.api.urls")),
     path("events/", Events.as_view()),
+    path("health", operations.health),
+    path("health/watch", operations.watch),
+    path("ready", operations.ready),
+    path("metrics", metrics.page),
     path("", include("dashboard.urls")),
 ]
 

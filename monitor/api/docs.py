@@ -34,7 +34,7 @@ def _rendered(urlconf: str | None) -> str:
                 "body": next((words(content["schema"])["kind"] for content in body.values() if content), ""),
                 "answers": [
                     {"status": status, "text": answer["description"]}
-                    | words(next(iter(answer.get("content", {}).values()), {}).get("schema", {}))
+                    | words(_content(answer))
                     for status, answer in operation["responses"].items()
                 ],
             }
@@ -50,6 +50,11 @@ def _rendered(urlconf: str | None) -> str:
         for name, shape in sorted(document["components"]["schemas"].items())
     }
     return render_to_string("api/docs.html", {"info": document["info"], "areas": areas, "shapes": shapes})
+
+
+def _content(answer: dict[str, Any]) -> dict[str, Any]:
+    kinds: list[dict[str, Any]] = list(answer.get("content", {}).values())
+    return kinds[0].get("schema", {}) if kinds else {}
 
 
 def words(schema: dict[str, Any]) -> dict[str, Any]:

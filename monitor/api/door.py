@@ -10,7 +10,7 @@ refuses by raising Problem, which rolls back.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import wraps
 from typing import Any, Literal, NoReturn
@@ -158,8 +158,8 @@ def respond(result: Any, status: int) -> HttpResponse:
 
 
 def dumps(value: Any) -> bytes:
-    """JSON: Structs as objects, money as plain decimal strings, times in ISO 8601."""
-    return orjson.dumps(value, default=_plain, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+    """JSON: Structs as objects, money as plain decimal strings, times in ISO 8601, in UTC."""
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS)
 
 
 def _plain(value: Any) -> Any:
@@ -172,6 +172,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         # Never an exponent: 1E-8 dollars are "0.00000001".
         return f"{value:f}"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, set | frozenset | tuple):
         return list(value)
     raise TypeError(f"not for JSON: {type(value)!r}")

@@ -130,7 +130,7 @@ def _path(route: str) -> tuple[str, list[dict[str, Any]]]:
 def document(urlconf: str | None = None) -> dict[str, Any]:
     """The whole document."""
     every = list(calls(urlconf))
-    types = [ProblemDetails]
+    types: list[Any] = [ProblemDetails]
     for call in every:
         contract = call.contract
         types += [t for t in (contract.body, contract.query, contract.answer) if t not in (None, bytes, dict, list)]

@@ -37,6 +37,9 @@ def client_with(text: str) -> Client:
 @pytest.fixture
 def sample_api(settings: Any) -> Iterator[None]:
     settings.ROOT_URLCONF = sample_urls
+    # Pages are rendered without having collected their files.
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = settings.STORAGES | {"staticfiles": plain}
     cache.clear()
     yield
     cache.clear()

@@ -17,6 +17,7 @@ from django.urls import path
 
 from config.asgi import Application
 from dashboard.live import Events
+from monitor.api import waiting
 from monitor.api.caller import Caller
 from monitor.api.waiting import Event, LongPoll, WaitQuery
 from monitor.models import QueueEvent
@@ -43,6 +44,9 @@ class SampleEvents(LongPoll):
         for event in result["events"]:
             yield Event(event, id=str(event["seq"]))
 
+
+# Soon enough for a test.
+waiting.RECHECK_S = 1.0
 
 urlpatterns = [
     *sample_urls.urlpatterns,

@@ -1,100 +1,259 @@
-"""The web process itself: waiting, streaming, and ending, over real sockets."""
+"""Waiting, streaming and ending, over real sockets, with Redis and without."""
 
-import os
-import socket
-import sys
-import threading
+import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db import connection
+from django.test import Client
 
-from launcher.child import Child
-from monitor import events
-from monitor.models import Project
-from monitor.tenancy import tenant
-from tests.monitor.api.conftest import make_key, make_project
+from launcher.places import Places
+from launcher.throwaway import start_valkey
+from monitor import keys, memberships, news
+from monitor.models import ApiKey, Person, Project
+from monitor.models.people import Role
+from monitor.tenancy import crossing, tenant
+from tests.monitor.api.conftest import make_project, now
+from tests.monitor.api.web import Later, Web, announce, serving
 
-ROOT = Path(__file__).resolve().parents[3]
-
-
-@dataclass
-class Web:
-    url: str
-    child: Child
-
-
-def start(redis_url: str) -> Web:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        command = [sys.executable, "-m", "uvicorn", "tests.monitor.api.sample_waiting:application"]
-        command += ["--fd", str(listener.fileno()), "--no-access-log", "--log-level", "warning"]
-        command += ["--timeout-graceful-shutdown", "2"]
-        child = Child(command, env=os.environ | {"REDIS_URL": redis_url}, pass_fds=(listener.fileno(),), grace_s=5)
-        return Web(f"http://127.0.0.1:{port}", child)
+EVENTS = "/api/v1/sample/events"
+STREAM = {"Accept": "text/event-stream"}
 
 
-@pytest.fixture
-def web(committed_db: None) -> Iterator[Web]:
-    started = start(settings.REDIS_URL)
-    yield started
-    started.child.stop()
+@pytest.fixture(scope="module")
+def web(django_db_setup: None) -> Iterator[Web]:
+    with serving(settings.REDIS_URL) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def lonely_web(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """A web process whose Redis is not there."""
+    with serving(f"unix://{tmp_path_factory.mktemp('nothing')}/redis.sock") as started:
+        yield started
 
 
 @pytest.fixture
-def web_without_redis(committed_db: None, tmp_path: Path) -> Iterator[Web]:
-    started = start(f"unix://{tmp_path}/nobody.sock")
-    yield started
-    started.child.stop()
+def north(committed_db: None) -> Project:
+    return make_project("north")
 
 
-def announce(project: Project, kind: str) -> int:
-    with tenant(project.pk):
-        return events.announce(project.pk, kind, now=datetime.now(UTC))
+def test_a_poll_answers_at_once_when_there_is_something(web: Web, north: Project) -> None:
+    announce(north, "said")
+    with web.client(north) as client:
+        answer = client.get(f"{EVENTS}?wait=20")
+        assert answer.json() == {"events": [{"seq": 1, "kind": "said"}], "cursor": 1}
+        assert answer.elapsed.total_seconds() < 2
+        assert int(answer.headers["RateLimit-Limit"]) == settings.INGEST_PER_MINUTE
 
 
-def announce_soon(project: Project, kind: str) -> threading.Thread:
-    """Once the waiter listens: when its process has subscribed, or a moment later without Redis."""
-
-    def later() -> None:
-        time.sleep(0.7)
-        announce(project, kind)
-        connection.close()
-
-    thread = threading.Thread(target=later)
-    thread.start()
-    return thread
+def test_a_poll_without_a_wait_answers_at_once(web: Web, north: Project) -> None:
+    with web.client(north) as client:
+        assert client.get(EVENTS).json() == {"events": [], "cursor": 0}
 
 
-def test_smoke(web: Web) -> None:
+def test_a_poll_answers_that_there_is_nothing_when_its_wait_is_over(web: Web, north: Project) -> None:
+    with web.client(north) as client:
+        answer = client.get(f"{EVENTS}?wait=1&after=0")
+        assert answer.json() == {"events": [], "cursor": 0}
+        assert 0.9 < answer.elapsed.total_seconds() < 3
+
+
+def test_news_wakes_a_poll_within_a_second(web: Web, north: Project) -> None:
+    with web.client(north) as client:
+        said = Later(1.5, lambda: announce(north, "said"))
+        answer = client.get(f"{EVENTS}?wait=20")
+        heard_s = time.monotonic()
+        assert answer.json()["cursor"] == 1
+        assert heard_s - said.join() < 1
+
+
+def test_news_of_another_project_wakes_nobody(web: Web, north: Project) -> None:
+    south = make_project("south")
+    with web.client(north) as client:
+        Later(0.2, lambda: announce(south, "said")).join()
+        assert client.get(f"{EVENTS}?wait=0.5").json()["events"] == []
+
+
+def test_without_redis_a_poll_looks_by_itself_every_second_and_nothing_is_limited(
+    lonely_web: Web, north: Project
+) -> None:
+    with lonely_web.client(north, general_per_minute=1, ingest_per_minute=1) as client:
+        began_s = time.monotonic()
+        answers = [client.get("/api/v1/sample/who/x") for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200] * 5
+        assert "RateLimit-Limit" not in answers[0].headers
+        assert time.monotonic() - began_s < 3
+        said = Later(0.5, lambda: announce(north, "said"))
+        answer = client.get(f"{EVENTS}?wait=20")
+        heard_s = time.monotonic()
+        assert answer.json()["cursor"] == 1
+        assert heard_s - said.join() < 2
+
+
+def test_a_poll_survives_the_death_of_redis(committed_db: None, tmp_path: Path) -> None:
     north = make_project("north")
-    headers = {"Authorization": f"Bearer {make_key(north)[1]}"}
-    with httpx.Client(base_url=web.url, headers=headers, timeout=30) as client:
-        print(client.get("/api/v1/sample/who/x").text)
-        t = time.monotonic()
-        print(client.get("/api/v1/sample/events?wait=1").text, time.monotonic() - t)
-        announce_soon(north, "said")
-        t = time.monotonic()
-        r = client.get("/api/v1/sample/events?wait=20")
-        print(r.text, r.headers, time.monotonic() - t)
-        t = time.monotonic()
-        print(client.get("/api/v1/sample/events?after=0").text, time.monotonic() - t)
-        print(client.get("/api/v1/sample/events?wait=99").text, time.monotonic() - t)
-        with client.stream("GET", "/api/v1/sample/events", headers={"Accept": "text/event-stream"}) as r:
-            print(r.status_code, r.headers)
-            it = r.iter_lines()
-            for _ in range(6):
-                print(next(it))
-            announce_soon(north, "said")
-            for _ in range(3):
-                print(next(it))
-            t = time.monotonic()
-            web.child.stop()
-            print("stopped", time.monotonic() - t, web.child.exit_code())
-    assert 0
+    places = Places(tmp_path / "home")
+    valkey = start_valkey(places)
+    with serving(places.redis_url) as web, web.client(north) as client:
+        try:
+            Later(0.5, valkey.stop)
+            said = Later(2.5, lambda: announce(north, "said"))
+            answer = client.get(f"{EVENTS}?wait=20")
+            heard_s = time.monotonic()
+        finally:
+            valkey.stop()
+        assert answer.json()["cursor"] == 1
+        assert heard_s - said.join() < 2
+        assert client.get("/api/v1/sample/who/x").status_code == 200
+
+
+def test_many_that_wait_hold_neither_threads_nor_connections(web: Web, north: Project) -> None:
+    with web.client(north) as client, ThreadPoolExecutor(60) as crowd:
+        waiting = [
+            crowd.submit(httpx.get, f"{web.url}{EVENTS}?wait=20", headers=client.headers, timeout=40) for _ in range(60)
+        ]
+        time.sleep(2)
+        answer = client.get("/api/v1/sample/who/x")
+        assert answer.elapsed.total_seconds() < 2
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            assert cursor.fetchone()[0] <= 10, "two processes with pools of five"
+        announce(north, "said")
+        assert {one.result().json()["cursor"] for one in waiting} == {1}
+
+
+@pytest.mark.parametrize(
+    ("query", "status"), [("wait=26", 400), ("wait=-1", 400), ("wait=x", 400), ("wait=1&x=1", 400), ("wait=nan", 400)]
+)
+def test_a_bad_wait_is_a_problem(web: Web, north: Project, query: str, status: int) -> None:
+    with web.client(north) as client:
+        answer = client.get(f"{EVENTS}?{query}")
+        assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
+
+
+def test_a_poll_needs_a_key_with_its_scope(web: Web, north: Project) -> None:
+    assert httpx.get(f"{web.url}{EVENTS}?wait=5").status_code == 401
+    with web.client(north, scopes=["ingest"]) as client:
+        assert client.get(f"{EVENTS}?wait=5").status_code == 403
+        assert client.post(f"{EVENTS}?wait=5").status_code == 405
+
+
+# Streams
+
+
+def read_events(lines: Iterator[str], count: int) -> list[dict[str, str]]:
+    """The next events, as field -> value; comments and the retry time are passed over."""
+    found: list[dict[str, str]] = []
+    event: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if line and name and name != "retry":
+            event[name] = value
+        elif not line and event:
+            found.append(event)
+            event = {}
+            if len(found) == count:
+                break
+    return found
+
+
+def test_a_stream_tells_what_was_and_what_comes(web: Web, north: Project) -> None:
+    announce(north, "first")
+    with web.client(north) as client, client.stream("GET", EVENTS, headers=STREAM) as stream:
+        assert stream.headers["Content-Type"] == "text/event-stream"
+        lines = stream.iter_lines()
+        assert read_events(lines, 1) == [{"id": "1", "data": '{"seq":1,"kind":"first"}'}]
+        said = Later(0.5, lambda: announce(north, "second"))
+        assert read_events(lines, 1) == [{"id": "2", "data": '{"seq":2,"kind":"second"}'}]
+        assert time.monotonic() - said.join() < 1
+
+
+def test_a_stream_ends_soon_after_its_key_was_revoked(web: Web, north: Project) -> None:
+    with web.client(north) as client, client.stream("GET", EVENTS, headers=STREAM) as stream:
+        with tenant(north.pk):
+            keys.revoke(ApiKey.objects.get().pk, now=now())
+        assert list(stream.iter_lines()) == ["retry: 2000", ""]
+
+
+@pytest.fixture
+def ann(north: Project) -> Person:
+    with crossing():
+        memberships.invite(north, "ann@example.org", role=Role.VIEWER)
+        return Person.objects.get()
+
+
+def cookies_of(person: Person) -> dict[str, str]:
+    client = Client()
+    client.force_login(person, backend="django.contrib.auth.backends.ModelBackend")
+    return {settings.SESSION_COOKIE_NAME: client.cookies[settings.SESSION_COOKIE_NAME].value}
+
+
+def tell(project: Project, topic: str, subject_id: str) -> None:
+    with tenant(project.pk):
+        news.tell(project.pk, topic, subject_id)
+
+
+def test_an_open_page_hears_the_news_of_its_project(web: Web, north: Project, ann: Person) -> None:
+    south = make_project("south")
+    with (
+        httpx.Client(base_url=web.url, cookies=cookies_of(ann), timeout=30) as page,
+        page.stream("GET", "/events/?project=north") as stream,
+    ):
+        lines = stream.iter_lines()
+        # Whatever came before the subscription stood may have been missed.
+        assert read_events(lines, 1) == [{"data": '{"topic":"*","id":""}'}]
+        tell(south, "alerts", "theirs")
+        told = Later(0.3, lambda: tell(north, "alerts", "ours"))
+        (event,) = read_events(lines, 1)
+        assert json.loads(event["data"]) == {"topic": "alerts", "id": "ours"}
+        assert time.monotonic() - told.join() < 1
+
+
+def test_a_page_without_redis_is_told_to_look_for_itself(lonely_web: Web, north: Project, ann: Person) -> None:
+    with (
+        httpx.Client(base_url=lonely_web.url, cookies=cookies_of(ann), timeout=30) as page,
+        page.stream("GET", "/events/") as stream,
+    ):
+        assert read_events(stream.iter_lines(), 2) == [{"data": '{"topic":"*","id":""}'}] * 2
+
+
+def test_a_page_of_somebody_who_signs_out_hears_no_more(web: Web, north: Project, ann: Person) -> None:
+    with (
+        httpx.Client(base_url=web.url, cookies=cookies_of(ann), timeout=30) as page,
+        page.stream("GET", "/events/?project=north") as stream,
+    ):
+        Session.objects.all().delete()
+        assert "data" not in "".join(list(stream.iter_lines())[4:])
+
+
+def test_strangers_and_other_projects_hear_nothing(web: Web, north: Project, ann: Person) -> None:
+    make_project("south")
+    assert httpx.get(f"{web.url}/events/?project=north").status_code == 401
+    assert httpx.get(f"{web.url}/events/?project=south", cookies=cookies_of(ann)).status_code == 403
+
+
+def test_a_process_that_is_told_to_stop_ends_its_streams_and_polls_within_two_seconds(
+    committed_db: None,
+) -> None:
+    north = make_project("north")
+    with serving(settings.REDIS_URL) as web, web.client(north) as client, ThreadPoolExecutor(1) as other:
+        poll = other.submit(httpx.get, f"{web.url}{EVENTS}?wait=20&after=9", headers=client.headers, timeout=40)
+        with client.stream("GET", EVENTS, headers=STREAM) as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == "retry: 2000"
+            time.sleep(1)
+            began_s = time.monotonic()
+            web.child.let_go()
+            assert list(lines) == [""]
+            web.child.wait(5)
+        assert time.monotonic() - began_s < 2
+        assert poll.result().json() == {"events": [], "cursor": 9}

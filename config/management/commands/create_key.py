@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from config.founding import project_named
 from monitor import keys
-from monitor.models import Project
 from monitor.tenancy import crossing
 
 
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         scopes = [scope.strip() for scope in options["scopes"].split(",") if scope.strip()]
         try:
             with crossing():
-                project, _ = Project.objects.get_or_create(name=options["project"])
+                project = project_named(options["project"])
                 _, text = keys.make(
                     project,
                     options["name"],

@@ -7,8 +7,8 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.core.validators import validate_email
 
+from config.founding import project_named
 from monitor import memberships
-from monitor.models import Project
 from monitor.models.people import Role
 from monitor.tenancy import crossing
 
@@ -30,7 +30,7 @@ class Command(BaseCommand):
             raise CommandError(f"{email!r} is not an email address.") from error
         try:
             with crossing():
-                project, _ = Project.objects.get_or_create(name=options["project"])
+                project = project_named(options["project"])
                 password = memberships.invite(project, email, role=options["role"], name=options["name"])
         except memberships.AlreadyKnown as error:
             raise CommandError(str(error)) from error

@@ -1,0 +1,129 @@
+"""Totals since the first day, over all projects: counters for Prometheus, which never go back.
+
+Days that nothing can change any more are summed once a day and kept in the cache; the rest is read from the rollups.
+"""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import NamedTuple
+
+from django.core.cache import cache
+from redis import RedisError
+
+from monitor import pipeline
+from monitor.models.rollups import BOUNDS_MS, BUCKETS
+from monitor.pipeline import Statement
+from monitor.tenancy import crossing
+
+# What occurred at most 7 days ago may still arrive.
+SETTLED_AFTER = timedelta(days=8)
+KEPT_FOR_S = 8 * 24 * 3600
+SUMS = ("count", "failed", "duration_ms", "input_tokens", "cache_read_tokens", "output_tokens", "cost_usd")
+MEASURES = (*SUMS, *(f"h{n:02d}" for n in range(BUCKETS)))
+_SUMMED = ", ".join(f"sum({name})" for name in MEASURES)
+SETTLED = f"""
+SELECT kind, agent, model, {_SUMMED} FROM monitor_hourrollup
+ WHERE hour >= %(since)s AND hour < %(until)s GROUP BY kind, agent, model
+"""  # noqa: S608
+# Marked hours from their minutes, the others from their rollup.
+RECENT = f"""
+SELECT kind, agent, model, {_SUMMED} FROM (
+    SELECT kind, agent, model, {", ".join(MEASURES)} FROM monitor_hourrollup AS hours
+     WHERE hour >= %(since)s AND NOT EXISTS (
+         SELECT FROM monitor_dirtyhour AS mark WHERE mark.project_id = hours.project_id AND mark.hour = hours.hour)
+    UNION ALL
+    SELECT kind, agent, model, {", ".join(MEASURES)} FROM monitor_dirtyhour AS mark
+      JOIN monitor_minuterollup AS minutes ON minutes.project_id = mark.project_id
+       AND minute >= mark.hour AND minute < mark.hour + interval '1 hour'
+     WHERE mark.hour >= %(since)s
+) AS facts GROUP BY kind, agent, model
+"""  # noqa: S608
+
+
+class Key(NamedTuple):
+    """`kind` is execution, llm or tool; of a tool `model` is the tool's name."""
+
+    kind: str
+    agent: str
+    model: str
+
+
+class Tally(NamedTuple):
+    count: int
+    failed: int
+    duration_ms: int
+    input_tokens: int
+    cache_read_tokens: int
+    output_tokens: int
+    cost_usd: Decimal
+    histogram: tuple[int, ...]
+
+    def plus(self, other: "Tally") -> "Tally":
+        sums = [mine + theirs for mine, theirs in zip(self[:7], other[:7], strict=True)]
+        histogram = tuple(mine + theirs for mine, theirs in zip(self.histogram, other.histogram, strict=True))
+        return Tally(*sums, histogram)
+
+    def below(self, bound_ms: float) -> float:
+        """About how many took at most this long: within a bucket of the histogram as if evenly spread."""
+        counted = 0.0
+        lower = 0.0
+        for upper, n in zip(BOUNDS_MS, self.histogram, strict=False):
+            if upper > bound_ms:
+                return counted + n * (bound_ms - lower) / (upper - lower)
+            counted += n
+            lower = upper
+        return counted
+
+
+Tallies = dict[Key, Tally]
+
+
+def tallies(*, now: datetime) -> Tallies:
+    """Everything that was ever counted, by kind, agent and model."""
+    day = (now - SETTLED_AFTER).replace(hour=0, minute=0, second=0, microsecond=0)
+    total = _settled(day)
+    for key, tally in _read(RECENT, since=day).items():
+        total[key] = total[key].plus(tally) if key in total else tally
+    return total
+
+
+def _settled(day: datetime) -> Tallies:
+    """All that was counted before this day; from the day before, where the cache still knows it."""
+    known = _recall(day)
+    if known is not None:
+        return known
+    before = day - timedelta(days=1)
+    total = _recall(before)
+    newer = _read(SETTLED, since=before if total is not None else datetime.min.replace(tzinfo=day.tzinfo), until=day)
+    total = total or {}
+    for key, tally in newer.items():
+        total[key] = total[key].plus(tally) if key in total else tally
+    try:
+        cache.set(_name(day), total, KEPT_FOR_S)
+    except RedisError:
+        pass  # Then it is summed again the next time.
+    return total
+
+
+def _recall(day: datetime) -> Tallies | None:
+    try:
+        return cache.get(_name(day))
+    except RedisError:
+        return None
+
+
+def _name(day: datetime) -> str:
+    return f"tallies:{day:%Y%m%d}"
+
+
+def _read(sql: str, **parameters: datetime) -> Tallies:
+    with crossing():
+        (rows,) = pipeline.flush([Statement(sql, dict(parameters))])
+    first = 3 + len(SUMS)
+    return {Key(*row[:3]): Tally(*_sums(row[3:first]), tuple(int(n) for n in row[first:])) for row in rows}
+
+
+def _sums(row: tuple[Decimal, ...]) -> tuple[int, int, int, int, int, int, Decimal]:
+    count, failed, duration_ms, input_tokens, cache_read_tokens, output_tokens, cost_usd = row
+    counted = (int(n) for n in (count, failed, duration_ms, input_tokens, cache_read_tokens, output_tokens))
+    return (*counted, cost_usd)  # type: ignore[return-value]

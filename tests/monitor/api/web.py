@@ -1,0 +1,72 @@
+"""The web process of the tests, over real sockets."""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import httpx
+from django.db import connection
+
+from launcher.child import Child
+from monitor import events
+from monitor.models import Project
+from monitor.tenancy import tenant
+from tests.monitor.api.conftest import make_key
+
+
+@dataclass
+class Web:
+    url: str
+    child: Child
+
+    def client(self, project: Project, **options: object) -> httpx.Client:
+        """A client with a key of the project."""
+        headers = {"Authorization": f"Bearer {make_key(project, **options)[1]}"}  # type: ignore[arg-type]
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+
+
+@contextmanager
+def serving(redis_url: str) -> Iterator[Web]:
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+        command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "tests.monitor.api.sample_waiting:application"]
+        command += ["--fd", str(listener.fileno()), "--no-access-log", "--log-level", "warning"]
+        command += ["--timeout-graceful-shutdown", "2"]
+        env = os.environ | {"REDIS_URL": redis_url, "HANDRAIL_DB_POOL": "5", "HANDRAIL_WEB_THREADS": "5"}
+        child = Child(command, env=env, pass_fds=(listener.fileno(),), grace_s=5)
+        web = Web(f"http://127.0.0.1:{listener.getsockname()[1]}", child)
+    try:
+        # The socket listens already: the first answer comes when the process is up.
+        httpx.get(f"{web.url}/api/v1/sample/who/x", timeout=60)
+        yield web
+    finally:
+        child.stop()
+
+
+def announce(project: Project, kind: str) -> int:
+    with tenant(project.pk):
+        return events.announce(project.pk, kind, now=datetime.now(UTC))
+
+
+class Later:
+    """Something done in a thread while the test waits; `done_s` is when, on the monotonic clock."""
+
+    def __init__(self, after_s: float, act: Callable[[], object]) -> None:
+        self.done_s = 0.0
+        self._thread = threading.Thread(target=self._run, args=(after_s, act))
+        self._thread.start()
+
+    def _run(self, after_s: float, act: Callable[[], object]) -> None:
+        time.sleep(after_s)
+        act()
+        self.done_s = time.monotonic()
+        connection.close()
+
+    def join(self) -> float:
+        self._thread.join()
+        return self.done_s
