@@ -22,12 +22,12 @@ LOOKS = {ItemKind.PAUSED_EXECUTION: "hitl_paused"}
 # What the row's button says while nobody has the item.
 VERBS = {ItemKind.CHAT: "Claim", ItemKind.PAUSED_EXECUTION: "Decide"}
 ASKED = {
-    "phrase": "asked for a person",
-    "customer": "asked for a person",
-    "agent": "was handed over",
-    "confidence": "was handed over, low confidence",
-    "errors": "was handed over after errors",
+    "phrase": "asked for a person.",
+    "low_confidence": "was handed over, the agent is unsure.",
+    "errors": "was handed over after errors in a row.",
+    "person_decision": "was taken over by a person.",
 }
+HANDED_OVER = "was handed over by the agent."
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _row(
     execution = executions.get(item.subject_id)
     if item.kind == ItemKind.CHAT and item.conversation is not None:
         name = customer_name(item.conversation.customer)
-        what = ASKED.get(item.trigger, "was handed over")
+        what = ASKED.get(item.trigger, HANDED_OVER)
         detail = item.conversation.handover_summary or item.title
         cost = item.conversation.cost_usd
     elif execution is not None:

@@ -68,10 +68,10 @@ def test_who_waits_stands_first_with_name_and_clock() -> None:
     now = datetime.now(UTC)
     an_execution(visitor.project_id)
     with tenant(visitor.project_id):
-        talk, _ = conversations.open(
+        talk, _ = conversations.open_conversation(
             visitor.project_id, "chat-1", agent="airline-support", customer={"name": "Amelia Davis"}, now=now
         )
-        conversations.hand_over(visitor.project_id, talk.pk, reason="She asked", trigger="customer", now=now)
+        conversations.hand_over(visitor.project_id, talk.pk, reason="She asked", trigger="phrase", now=now)
     page = visitor.client.get("/").content.decode()
     assert "1 thing needs you." in page
     assert "Amelia Davis" in page
