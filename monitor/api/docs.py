@@ -33,8 +33,7 @@ def _rendered(urlconf: str | None) -> str:
                 ],
                 "body": next((words(content["schema"])["kind"] for content in body.values() if content), ""),
                 "answers": [
-                    {"status": status, "text": answer["description"]}
-                    | words(_content(answer))
+                    {"status": status, "text": answer["description"]} | words(_content(answer))
                     for status, answer in operation["responses"].items()
                 ],
             }
