@@ -1,10 +1,10 @@
 """Rollups: sums and latency histograms by minute, exact at commit, and by hour, recomputed from the minutes."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -30,6 +30,7 @@ SUMS = (
 HISTOGRAM = tuple(f"h{n:02d}" for n in range(BUCKETS))
 MEASURES = (*SUMS, *HISTOGRAM)
 HOURS_AT_ONCE = 200
+MINUTE = timedelta(minutes=1)
 ZERO = Decimal(0)
 
 _TYPES = {"cost_usd": "numeric", "reported_usd": "numeric", "computed_usd": "numeric"}
@@ -100,6 +101,7 @@ READS = {
     (step, group): f"""{FACTS}
 SELECT {expression} AS bin, {group or "''"} AS label, {_SUMMED}
   FROM facts WHERE kind = ANY(%(kinds)s) AND (%(only_agent)s::text IS NULL OR agent = %(only_agent)s)
+   AND (%(only_department)s::text IS NULL OR department = %(only_department)s)
  GROUP BY 1, 2 HAVING sum(count) <> 0 OR sum(cost_usd) <> 0 ORDER BY 1, 2
 """  # noqa: S608
     for step, expression in STEPS.items()
@@ -245,6 +247,7 @@ def series(
     kinds: Sequence[str] = ALL_KINDS,
     group_by: GroupBy = "",
     agent: str | None = None,
+    department: str | None = None,
 ) -> list[Totals]:
     """Totals of each step of `step_s` seconds (or day, week or month of the time zone), by time, then group.
 
@@ -255,7 +258,7 @@ def series(
         "calendar" if calendar else "seconds",
         group_by,
         _bounds(since, until, by_hours=by_hours)
-        | {"project_id": project_id, "kinds": list(kinds), "only_agent": agent}
+        | {"project_id": project_id, "kinds": list(kinds), "only_agent": agent, "only_department": department}
         | ({"calendar": calendar, "time_zone": time_zone} if calendar else {"step_s": step_s}),
     )
 
@@ -268,12 +271,14 @@ def totals(
     kinds: Sequence[str] = ALL_KINDS,
     group_by: GroupBy = "",
     agent: str | None = None,
+    department: str | None = None,
 ) -> list[Totals]:
     """One row of totals for each group of the whole period, by group; without `group_by` at most one row."""
     return _read(
         "none",
         group_by,
-        _bounds(since, until, by_hours=True) | {"project_id": project_id, "kinds": list(kinds), "only_agent": agent},
+        _bounds(since, until, by_hours=True)
+        | {"project_id": project_id, "kinds": list(kinds), "only_agent": agent, "only_department": department},
     )
 
 
@@ -296,8 +301,8 @@ def percentile(histogram: Sequence[int], q: float) -> float | None:
     return BOUNDS_MS[-1]
 
 
-def _read(step: str, group_by: GroupBy, parameters: dict[str, object]) -> list[Totals]:
-    (rows,) = pipeline.flush([Statement(READS[step, group_by], parameters)])
+def _read(step: str, group_by: GroupBy, parameters: Mapping[str, Any]) -> list[Totals]:
+    (rows,) = pipeline.flush([Statement(READS[step, group_by], dict(parameters))])
     first = 2 + len(SUMS)
     return [
         Totals(at=row[0], group=row[1], **dict(zip(SUMS, row[2:first], strict=True)), histogram=row[first:])

@@ -1,0 +1,176 @@
+"""Budgets over HTTP; the global ones belong to the instance's admins alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from django.db.models import Q, QuerySet
+
+from monitor import ledger, windows
+from monitor.api.bodies import within_usd
+from monitor.api.caller import Request
+from monitor.api.door import Answer, Door, endpoint
+from monitor.api.pages import PageQuery, paginate
+from monitor.api.problems import Forbidden, Problem, bad_field
+from monitor.models import Budget, BudgetWindow
+from monitor.tenancy import crossing
+
+Scope = Literal["run", "agent", "department", "project", "global"]
+Period = Literal["run", "hour", "day", "week", "month"]
+Action = Literal["stop", "alert"]
+WarnAt = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Target = Annotated[str, msgspec.Meta(max_length=200)]
+
+
+class NewBudget(msgspec.Struct, kw_only=True):
+    """A limit for each window of a scope; without `target` each run, agent or department has it by itself."""
+
+    scope: Scope
+    period: Period
+    limit_usd: Decimal
+    target: Target = ""
+    warn_at: WarnAt = 0.8
+    action: Action = "stop"
+
+    def __post_init__(self) -> None:
+        within_usd(self.limit_usd, "limit_usd")
+
+
+class ChangedBudget(msgspec.Struct, kw_only=True):
+    limit_usd: Decimal | None = None
+    warn_at: WarnAt | None = None
+    action: Action | None = None
+
+    def __post_init__(self) -> None:
+        within_usd(self.limit_usd, "limit_usd")
+
+
+class BudgetOut(msgspec.Struct, kw_only=True):
+    """A budget and, where it is one window's, what that has spent; amounts in US dollars."""
+
+    id: UUID
+    scope: str
+    target: str
+    period: str
+    limit_usd: Decimal
+    warn_at: float
+    action: str
+    is_global: bool
+    spent_usd: Decimal | None
+    top_up_usd: Decimal | None
+    tripped: bool
+    renews_at: datetime | None
+    created_at: datetime
+
+
+class BudgetPage(msgspec.Struct):
+    results: list[BudgetOut]
+    next: str | None
+
+
+class BudgetQuery(PageQuery, kw_only=True):
+    scope: list[Scope] = []
+
+
+class Budgets(Door):
+    @endpoint(scope="read", query=BudgetQuery, answer=BudgetPage)
+    def get(self, request: Request, query: BudgetQuery) -> BudgetPage:
+        found = _visible(request)
+        if query.scope:
+            found = found.filter(scope__in=query.scope)
+        rows, following = paginate(found, ("id",), query, request)
+        zone = ledger.time_zone(request.caller.project_id)
+        return BudgetPage([_out(budget, zone, request) for budget in rows], following)
+
+    @endpoint(scope="admin", body=NewBudget, answer=BudgetOut, status=201, also=(409,))
+    def post(self, request: Request, body: NewBudget) -> BudgetOut:
+        if (body.scope == "run") != (body.period == "run"):
+            raise bad_field("period", "is run for a run's budget, and only there")
+        if body.target and body.scope in ("project", "global"):
+            raise bad_field("target", f"has no meaning for the scope {body.scope}")
+        is_global = body.scope == "global"
+        with _allowed(request, is_global=is_global):
+            budget = Budget.objects.create(
+                project_id=None if is_global else request.caller.project_id, **msgspec.structs.asdict(body)
+            )
+        budget.refresh_from_db()
+        return _out(budget, ledger.time_zone(request.caller.project_id), request)
+
+
+class OneBudget(Door):
+    @endpoint(scope="read", answer=BudgetOut)
+    def get(self, request: Request, budget_id: UUID) -> BudgetOut:
+        return _out(_get(request, budget_id), ledger.time_zone(request.caller.project_id), request)
+
+    @endpoint(scope="admin", body=ChangedBudget, answer=BudgetOut)
+    def patch(self, request: Request, budget_id: UUID, body: ChangedBudget) -> BudgetOut:
+        budget = _get(request, budget_id)
+        changed = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not None}
+        with _allowed(request, is_global=budget.project_id is None):
+            if changed:
+                Budget.objects.filter(pk=budget_id).update(**changed)
+        return _out(_get(request, budget_id), ledger.time_zone(request.caller.project_id), request)
+
+    @endpoint(scope="admin", status=204)
+    def delete(self, request: Request, budget_id: UUID) -> Answer:
+        budget = _get(request, budget_id)
+        with _allowed(request, is_global=budget.project_id is None):
+            Budget.objects.filter(pk=budget_id).delete()
+        return Answer(status=204)
+
+
+def _visible(request: Request) -> "QuerySet[Budget]":
+    return Budget.objects.filter(Q(project_id=request.caller.project_id) | Q(project_id=None))
+
+
+def _get(request: Request, budget_id: UUID) -> Budget:
+    budget = _visible(request).filter(pk=budget_id).first()
+    if budget is None:
+        raise Problem(404, "Not found")
+    return budget
+
+
+@contextmanager
+def _allowed(request: Request, *, is_global: bool) -> Iterator[None]:
+    """Let the instance's admins write global budgets, which row-level security keeps from everybody else."""
+    if not is_global:
+        yield
+        return
+    if not request.caller.is_instance_admin:
+        raise Forbidden("Global budgets belong to the admins of the instance.")
+    with crossing():
+        yield
+
+
+def _out(budget: Budget, time_zone: str, request: Request) -> BudgetOut:
+    held = _window(budget, time_zone, request)
+    is_global = budget.project_id is None
+    plain: dict[str, Any] = {
+        name: getattr(budget, name)
+        for name in ("id", "scope", "target", "period", "limit_usd", "warn_at", "action", "created_at")
+    }
+    return BudgetOut(
+        **plain,
+        is_global=is_global,
+        spent_usd=held.spent_usd if held else None,
+        top_up_usd=held.top_up_usd if held else None,
+        tripped=held is not None and held.tripped_at is not None,
+        renews_at=windows.ends_at(budget.period, "UTC" if is_global else time_zone, now=request.now),
+    )
+
+
+def _window(budget: Budget, time_zone: str, request: Request) -> BudgetWindow | None:
+    """The window that the budget binds now, when it binds just one."""
+    if not budget.target and budget.scope not in ("project", "global"):
+        return None
+    return BudgetWindow.objects.filter(
+        project_id=budget.project_id or windows.INSTANCE,
+        scope=budget.scope,
+        target=budget.target,
+        period=budget.period,
+        starts_at=windows.starts_at(budget.period, time_zone if budget.project_id else "UTC", now=request.now),
+    ).first()

@@ -1,0 +1,283 @@
+"""Budgets: what each call is held against, and what they say to whoever spends.
+
+The windows that apply are locked in one fixed order within the transaction of the money, and made there when
+they are missing, so that no two calls can both be the last that fitted.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import msgspec
+
+from monitor import changes, pipeline, trips, windows
+from monitor.bookings import Charge
+from monitor.models import BudgetWindow, Subject
+from monitor.models.money import BudgetAction, BudgetScope, Period
+from monitor.pipeline import Statement, array, texts, times
+from monitor.windows import INSTANCE, Key
+
+ZERO = Decimal(0)
+# Kept even without a budget: every answer tells what they hold.
+ALWAYS = (Period.HOUR, Period.DAY, Period.MONTH)
+
+RULES = """
+SELECT scope, target, period, limit_usd, warn_at, action,
+       (SELECT time_zone FROM monitor_project WHERE id = %(project_id)s)
+  FROM monitor_budget WHERE project_id = %(project_id)s OR project_id IS NULL
+UNION ALL
+SELECT '', '', '', NULL, NULL, '', time_zone FROM monitor_project WHERE id = %(project_id)s
+"""
+_WINDOW = "spent_usd, reserved_usd, calls, top_up_usd, warned_at, tripped_at"
+_KEYS = """unnest(%(project_ids)s::int[], %(scopes)s::text[], %(targets)s::text[], %(periods)s::text[],
+    %(starts)s::timestamptz[]"""
+SPEND = f"""
+INSERT INTO monitor_budgetwindow AS held (project_id, scope, target, period, starts_at, spent_usd, calls)
+SELECT * FROM {_KEYS}, %(spent)s::numeric[], %(calls)s::int[])
+ON CONFLICT (project_id, scope, target, period, starts_at) DO UPDATE SET
+    spent_usd = held.spent_usd + excluded.spent_usd, calls = held.calls + excluded.calls
+RETURNING project_id, scope, target, period, starts_at, {_WINDOW}
+"""  # noqa: S608
+LOOK = f"""
+SELECT project_id, scope, target, period, starts_at, {_WINDOW} FROM monitor_budgetwindow
+  JOIN {_KEYS}) AS wanted (project_id, scope, target, period, starts_at)
+ USING (project_id, scope, target, period, starts_at)
+"""  # noqa: S608
+
+
+class Rule(NamedTuple):
+    """A budget as it applies to one window."""
+
+    limit_usd: Decimal
+    warn_at: float
+    action: str
+
+
+class Held(NamedTuple):
+    """What a window holds."""
+
+    spent_usd: Decimal = ZERO
+    reserved_usd: Decimal = ZERO
+    calls: int = 0
+    top_up_usd: Decimal = ZERO
+    warned_at: datetime | None = None
+    tripped_at: datetime | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the budgets say: may the caller go on, and if not which scope says no.
+
+    `current_cost` is what the run, hour, day and month have spent, `remaining` the least that any stopping
+    budget has left (None without one); both in US dollars.
+    """
+
+    allowed: bool = True
+    reason: str = ""
+    scope: str = ""
+    current_cost: dict[str, Decimal] = {}
+    remaining: Decimal | None = None
+    warned: list[tuple[Key, Rule, Held]] = []
+    tripped: list[tuple[Key, Rule, Held]] = []
+
+
+class Charging(msgspec.Struct, frozen=True):
+    """The windows that a batch of charges touches, with what each adds, and the budgets that apply."""
+
+    spends: dict[Key, tuple[Decimal, int]]
+    rules: dict[Key, Rule]
+
+    @property
+    def statements(self) -> list[Statement]:
+        """What books the charges: one statement, or none when nothing was spent."""
+        if not self.spends:
+            return []
+        keys = sorted(self.spends, key=lambda key: key.order)
+        spent = {
+            "spent": array(self.spends[key][0] for key in keys),
+            "calls": array(self.spends[key][1] for key in keys),
+        }
+        return [Statement(SPEND, _keys(keys) | spent)]
+
+
+def charge(project_id: int, charges: Sequence[Charge], *, now: datetime) -> Verdict:
+    """Hold the charges against every window that applies at `now`, warn and trip what passes its limit."""
+    plan = charging(project_id, charges, now=now)
+    verdict = judge(plan, pipeline.flush(plan.statements))
+    act(project_id, verdict, now=now)
+    return verdict
+
+
+def charging(project_id: int, charges: Iterable[Charge], *, now: datetime) -> Charging:
+    """Find the windows of the charges, folded: one spend a window however many calls there were."""
+    charges = list(charges)
+    if not charges:
+        return Charging({}, {})
+    budgets, time_zone = _budgets(project_id)
+    spends: dict[Key, tuple[Decimal, int]] = {}
+    rules: dict[Key, Rule] = {}
+    by_place: dict[tuple[str, str, str], tuple[Decimal, int]] = {}
+    for one in charges:
+        place = one.run_id, one.agent, one.department
+        spent, calls = by_place.get(place, (ZERO, 0))
+        by_place[place] = spent + one.cost_usd, calls + one.calls
+    for (run_id, agent, department), (cost, count) in by_place.items():
+        for key, rule in _windows(project_id, budgets, time_zone, run_id, agent, department, now=now):
+            spent, calls = spends.get(key, (ZERO, 0))
+            spends[key] = spent + cost, calls + count
+            if rule is not None:
+                rules[key] = rule
+    return Charging(spends, rules)
+
+
+def judge(plan: Charging, answers: Sequence[Sequence[tuple[Any, ...]]]) -> Verdict:
+    """Say what the windows, as they are after the charges, mean for whoever spent."""
+    return _verdict({Key(*row[:5]): Held(*row[5:]) for row in answers[0]} if answers else {}, plan.rules)
+
+
+def act(project_id: int, verdict: Verdict, *, now: datetime) -> None:
+    """Journal each warning, once a window, and trip what passed its limit."""
+    for key, rule, held in verdict.warned:
+        _mark(key, warned_at=now)
+        _tell(project_id, key, rule, held, to_state="warned", now=now)
+    for key, rule, held in verdict.tripped:
+        _mark(key, tripped_at=now)
+        if rule.action == BudgetAction.STOP:
+            trips.trip(
+                project_id, key, spent_usd=held.spent_usd, threshold_usd=rule.limit_usd + held.top_up_usd, now=now
+            )
+        else:
+            _tell(project_id, key, rule, held, to_state="exceeded", now=now)
+
+
+def standing(project_id: int, *, now: datetime, run_id: str = "", agent: str = "", department: str = "") -> Verdict:
+    """What the budgets would say now, without spending anything."""
+    budgets, time_zone = _budgets(project_id)
+    applied = dict(_windows(project_id, budgets, time_zone, run_id, agent, department, now=now))
+    (rows,) = pipeline.flush([Statement(LOOK, _keys(list(applied)))])
+    rules = {key: rule for key, rule in applied.items() if rule is not None}
+    held = {key: Held() for key in applied} | {Key(*row[:5]): Held(*row[5:]) for row in rows}
+    seen = _verdict(held, rules)
+    return msgspec.structs.replace(seen, warned=[], tripped=[])
+
+
+def _verdict(held: dict[Key, Held], rules: dict[Key, Rule]) -> Verdict:
+    warned, tripped = [], []
+    refusing: tuple[Key, Rule, Held] | None = None
+    remaining: Decimal | None = None
+    for key in sorted(held, key=lambda key: key.order):
+        window, rule = held[key], rules.get(key)
+        if rule is None:
+            continue
+        allowance = rule.limit_usd + window.top_up_usd
+        spent = window.spent_usd
+        over = spent >= allowance and spent > 0
+        if spent > 0 and spent >= rule.limit_usd * Decimal(str(rule.warn_at)) and window.warned_at is None:
+            warned.append((key, rule, window))
+        if over and window.tripped_at is None:
+            tripped.append((key, rule, window))
+        if rule.action == BudgetAction.STOP:
+            left = max(allowance - spent, ZERO)
+            remaining = left if remaining is None else min(remaining, left)
+            if refusing is None and (over or window.tripped_at is not None):
+                refusing = key, rule, window
+    return Verdict(
+        allowed=refusing is None,
+        reason=_reason(*refusing) if refusing else "",
+        scope=refusing[0].scope if refusing else "",
+        current_cost=_current(held),
+        remaining=remaining,
+        warned=warned,
+        tripped=tripped,
+    )
+
+
+def _current(held: dict[Key, Held]) -> dict[str, Decimal]:
+    current = {"run": ZERO, "hour": ZERO, "day": ZERO, "month": ZERO}
+    for key, window in held.items():
+        if key.scope == BudgetScope.RUN:
+            current["run"] = max(current["run"], window.spent_usd)
+        elif key.scope == BudgetScope.PROJECT and key.period in current:
+            current[key.period] = window.spent_usd
+    return current
+
+
+def _reason(key: Key, rule: Rule, held: Held) -> str:
+    whose = f"{key.scope} {key.target}".strip()
+    span = "" if key.period == Period.RUN else f" for this {key.period}"
+    return (
+        f"The budget of {whose}{span} is spent: {held.spent_usd:.2f} of {rule.limit_usd + held.top_up_usd:.2f} "
+        "US dollars."
+    )
+
+
+def _budgets(project_id: int) -> tuple[dict[tuple[str, str, str], Rule], str]:
+    """The budgets as they stand now, for a limit that was just lowered must bind the next call; and the time zone."""
+    (rows,) = pipeline.flush([Statement(RULES, {"project_id": project_id})])
+    budgets = {(row[0], row[1], row[2]): Rule(*row[3:6]) for row in rows if row[0]}
+    return budgets, rows[0][6] if rows else "UTC"
+
+
+def _windows(
+    project_id: int,
+    budgets: dict[tuple[str, str, str], Rule],
+    time_zone: str,
+    run_id: str,
+    agent: str,
+    department: str,
+    *,
+    now: datetime,
+) -> Iterable[tuple[Key, Rule | None]]:
+    """The windows that hold a call, each with the budget that binds it: the target's own before the general one."""
+    targets = {
+        BudgetScope.RUN: run_id,
+        BudgetScope.AGENT: agent,
+        BudgetScope.DEPARTMENT: department,
+        BudgetScope.PROJECT: "",
+        BudgetScope.GLOBAL: "",
+    }
+    named = {(BudgetScope.PROJECT, period) for period in ALWAYS} | {(BudgetScope.RUN, Period.RUN)}
+    for scope, period in named | {(BudgetScope(scope), Period(period)) for scope, _, period in budgets}:
+        target = targets[scope]
+        if not target and scope not in (BudgetScope.PROJECT, BudgetScope.GLOBAL):
+            continue
+        rule = budgets.get((scope, target, period)) or budgets.get((scope, "", period))
+        if rule is None and (scope, period) not in named:
+            continue
+        is_global = scope == BudgetScope.GLOBAL
+        began = windows.starts_at(period, "UTC" if is_global else time_zone, now=now)
+        yield Key(INSTANCE if is_global else project_id, scope.value, target, period.value, began), rule
+
+
+def _keys(keys: Sequence[Key]) -> dict[str, Any]:
+    return {
+        "project_ids": array(key.project_id for key in keys),
+        "scopes": array(key.scope for key in keys),
+        "targets": texts(key.target for key in keys),
+        "periods": array(key.period for key in keys),
+        "starts": times(key.starts_at for key in keys),
+    }
+
+
+def _mark(key: Key, **fields: datetime) -> None:
+    BudgetWindow.objects.filter(**key._asdict()).update(**fields)
+
+
+def _tell(project_id: int, key: Key, rule: Rule, held: Held, *, to_state: str, now: datetime) -> None:
+    changes.record(
+        project_id,
+        Subject.BUDGET,
+        f"{key.scope}:{key.target}:{key.period}"[:200],
+        to_state=to_state,
+        cause="budget",
+        now=now,
+        data={
+            "scope": key.scope,
+            "target": key.target,
+            "period": key.period,
+            "window_starts_at": key.starts_at.isoformat(),
+            "spent_usd": f"{held.spent_usd:f}",
+            "limit_usd": f"{rule.limit_usd + held.top_up_usd:f}",
+            "share": round(float(held.spent_usd / rule.limit_usd), 4) if rule.limit_usd else None,
+        },
+    )

@@ -1,0 +1,121 @@
+"""Taking reports: one id is told once, the same again is a repeat, other content under it is a conflict."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from monitor import budgets, ingest, ingestkeys
+from monitor.budgets import Verdict
+from monitor.ingestkeys import Place
+from monitor.models import Span as StoredSpan
+from monitor.prices import booked_usd
+from monitor.records import Span
+from monitor.reports import BadReport, Call, Report
+
+
+class IdTaken(BadReport):
+    """The id belongs to a report with other content."""
+
+    def __init__(self) -> None:
+        super().__init__("id", "was used before, with other content")
+
+
+class Taken(NamedTuple):
+    """How many reports were new, how many repeated, and the refused ones by their place among the given."""
+
+    accepted: int
+    duplicates: int
+    refused: dict[int, BadReport]
+    verdict: Verdict
+    places: dict[int, Place]
+
+
+def take(project_id: int, reports: Sequence[Report], *, now: datetime, department: str = "") -> Taken:
+    """Take the reports into the project; `department` is the key's own, for those that name none."""
+    refused: dict[int, BadReport] = {}
+    spans: dict[int, Span] = {}
+    wanted: dict[UUID, Place] = {}
+    first: dict[UUID, int] = {}
+    repeats = 0
+    for n, report in enumerate(reports):
+        try:
+            span = report.span(now=now)
+        except BadReport as error:
+            refused[n] = error
+            continue
+        if report.id is not None:
+            place = Place(span.started_at, UUID(bytes=span.trace_id), span.span_id, report.digest())
+            if report.id in wanted:
+                repeats += 1
+                if wanted[report.id].digest != place.digest:
+                    refused[n] = IdTaken()
+                    repeats -= 1
+                continue
+            wanted[report.id], first[report.id] = place, n
+        spans[n] = span
+    places = {n: Place(span.started_at, UUID(bytes=span.trace_id), span.span_id, b"") for n, span in spans.items()}
+    for key, place in ingestkeys.take(project_id, wanted).items():
+        n = first[key]
+        del spans[n]
+        if bytes(place.digest) == wanted[key].digest:
+            repeats += 1
+            places[n] = place
+        else:
+            refused[n] = IdTaken()
+    kept = list(spans)
+    done = ingest.accept(project_id, list(spans.values()), now=now, department=department)
+    for one in done.rejected:
+        refused[kept[one.index]] = BadReport("occurred_at", one.reason)
+    return Taken(done.accepted, done.duplicates + repeats, refused, done.verdict, places)
+
+
+class CallAnswer(msgspec.Struct):
+    """What recording a call answers; amounts in US dollars, null when unknown."""
+
+    id: UUID
+    allowed: bool
+    reason: str
+    cost_usd: Decimal
+    computed_cost_usd: Decimal | None
+    reported_cost_usd: Decimal | None
+    priced: bool
+    current_cost: dict[str, Decimal]
+    remaining: Decimal | None
+
+
+def record_call(project_id: int, call: Call, *, now: datetime, department: str = "") -> tuple[CallAnswer, bool]:
+    """Record a call and say whether the next may be made; False when it was recorded before.
+
+    Recorded also when the budgets say no. Raises BadReport, IdTaken.
+    """
+    done = take(project_id, [call], now=now, department=department)
+    if done.refused:
+        raise done.refused[0]
+    place = done.places[0]
+    stored = StoredSpan.objects.only("run_id", "agent", "department", "reported_usd", "computed_usd").get(
+        project_id=project_id, trace_id=place.trace_id, span_id=place.span_id, started_at=place.at
+    )
+    verdict = done.verdict
+    if not done.accepted or not verdict.current_cost:
+        verdict = budgets.standing(
+            project_id, run_id=stored.run_id, agent=stored.agent, department=stored.department, now=now
+        )
+    cost = booked_usd(stored.computed_usd, stored.reported_usd)
+    return (
+        CallAnswer(
+            id=call.id or place.trace_id,
+            allowed=verdict.allowed,
+            reason=verdict.reason,
+            cost_usd=cost or Decimal(0),
+            computed_cost_usd=stored.computed_usd,
+            reported_cost_usd=stored.reported_usd,
+            priced=cost is not None,
+            current_cost=verdict.current_cost,
+            remaining=verdict.remaining,
+        ),
+        bool(done.accepted),
+    )

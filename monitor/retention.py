@@ -1,0 +1,86 @@
+"""How long things are kept: coming days get their partitions, past ones are dropped, small tables are pruned."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.db import connection
+
+from monitor.tenancy import crossing
+
+DAYS_AHEAD = 3
+ROWS_AT_ONCE = 5_000
+BATCHES_AT_ONCE = 20
+
+# Old days leave as whole partitions.
+PARTITIONED_DAYS: Mapping[str, int] = {
+    "monitor_span": 90,
+    "monitor_ledgerentry": 400,
+    "monitor_statechange": 400,
+}
+
+
+class Pruned(NamedTuple):
+    """A table that is pruned row by row, by the age of a column; `also` narrows which rows."""
+
+    table: str
+    column: str
+    days: int
+    also: str = "true"
+
+
+PRUNED = (
+    # As long as a late span may still change its minute, and its hour is recomputed from the minutes.
+    Pruned("monitor_minuterollup", "minute", 92),
+    Pruned("monitor_hourrollup", "hour", 400),
+    Pruned("monitor_ingestkey", "at", 30),
+    Pruned("monitor_trace", "last_at", 92),
+    Pruned("monitor_run", "last_at", 400),
+    Pruned("monitor_message", "created_at", 90),
+    Pruned("monitor_execution", "ended_at", 180),
+    Pruned("monitor_budgetwindow", "starts_at", 400, "scope <> 'run'"),
+)
+MAKE = "SELECT handrail_make_partitions(%(table)s::regclass, %(first)s, %(last)s)"
+DROP = "SELECT handrail_drop_partitions(%(table)s::regclass, %(before)s)"
+
+
+def make_partitions(*, now: datetime) -> int:
+    """Make the partitions of today and the days ahead; return how many were missing."""
+    made = 0
+    for table in PARTITIONED_DAYS:
+        with crossing(), connection.cursor() as cursor:
+            cursor.execute(MAKE, {"table": table, "first": now.date(), "last": now.date() + timedelta(days=DAYS_AHEAD)})
+            made += cursor.fetchone()[0]
+    return made
+
+
+def drop_partitions(*, now: datetime) -> int:
+    """Drop the days that are older than their kind is kept; return how many."""
+    dropped = 0
+    for table, days in PARTITIONED_DAYS.items():
+        with crossing(), connection.cursor() as cursor:
+            cursor.execute(DROP, {"table": table, "before": now.date() - timedelta(days=days)})
+            dropped += cursor.fetchone()[0]
+    return dropped
+
+
+def prune(*, now: datetime) -> int:
+    """Delete old rows in bounded batches, each its own transaction; what is left over is the next run's."""
+    return sum(_prune(pruned, now=now) for pruned in PRUNED)
+
+
+def _prune(pruned: Pruned, *, now: datetime) -> int:
+    statement = f"""
+        DELETE FROM {pruned.table} WHERE ctid = ANY(ARRAY(
+            SELECT ctid FROM {pruned.table} WHERE {pruned.column} < %(before)s AND {pruned.also}
+             LIMIT %(most)s FOR UPDATE SKIP LOCKED))
+    """  # noqa: S608
+    deleted = 0
+    for _ in range(BATCHES_AT_ONCE):
+        with crossing(), connection.cursor() as cursor:
+            cursor.execute(statement, {"before": now - timedelta(days=pruned.days), "most": ROWS_AT_ONCE})
+            gone = cursor.rowcount
+        deleted += gone
+        if gone < ROWS_AT_ONCE:
+            break
+    return deleted

@@ -1,0 +1,191 @@
+"""Trips: the financial stop of a window that passed its limit, and the person's reset."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db.models import F, Sum
+
+from monitor import changes, executions, queue, rollups
+from monitor.models import Budget, BudgetWindow, Execution, LedgerEntry, Run, Subject, Trip
+from monitor.models.money import BudgetScope, Period
+from monitor.models.queue import ItemKind, ItemStatus
+from monitor.windows import INSTANCE, Key
+
+ZERO = Decimal(0)
+MOST_TOP_UP_USD = Decimal(1_000_000)
+
+
+class ResetRefused(Exception):
+    """The trip stays as it is: it has been reset already."""
+
+    def __init__(self, trip: Trip) -> None:
+        super().__init__(f"it was reset at {trip.reset_at:%Y-%m-%d %H:%M} UTC by {trip.reset_by}")
+        self.trip = trip
+
+
+def trip(project_id: int, key: Key, *, spent_usd: Decimal, threshold_usd: Decimal, now: datetime) -> Trip:
+    """Stop what a window holds: an event, a critical alert's cause, an item for people; a run's work is cancelled.
+
+    The caller holds the window's row, so that it trips once.
+    """
+    by_model, calls, began = _spending(project_id, key, now=now)
+    reason = (
+        f"{key.scope} {key.target}".strip()
+        + ("" if key.period == Period.RUN else f", this {key.period}")
+        + f": {spent_usd:.2f} of {threshold_usd:.2f} US dollars spent"
+    )
+    made = Trip.objects.create(
+        project_id=None if key.project_id == INSTANCE else project_id,
+        scope=key.scope,
+        target=key.target,
+        period=key.period,
+        window_starts_at=key.starts_at,
+        total_cost_usd=spent_usd,
+        threshold_usd=threshold_usd,
+        cost_by_model=by_model,
+        call_count=calls,
+        duration_ms=max(0, int((now - began).total_seconds() * 1000)),
+        reason=reason,
+        tripped_at=now,
+    )
+    evidence: dict[str, Any] = {
+        "trip_id": str(made.id),
+        "scope": key.scope,
+        "target": key.target,
+        "period": key.period,
+        "total_cost_usd": f"{spent_usd:f}",
+        "threshold_usd": f"{threshold_usd:f}",
+        "cost_by_model": by_model,
+        "call_count": calls,
+        "is_global": key.project_id == INSTANCE,
+        "run_id": key.target if key.scope == BudgetScope.RUN else "",
+        "agent": key.target if key.scope == BudgetScope.AGENT else "",
+    }
+    changes.record(
+        project_id, Subject.TRIP, made.id, to_state="open", cause="budget", now=now, note=reason, data=evidence
+    )
+    queue.open_item(
+        project_id,
+        ItemKind.TRIP,
+        made.id,
+        title=f"Budget tripped: {reason}",
+        trigger="budget",
+        evidence=evidence,
+        agent=evidence["agent"],
+        now=now,
+    )
+    if key.scope == BudgetScope.RUN:
+        Run.objects.filter(project_id=project_id, run_id=key.target, tripped_at=None).update(tripped_at=now)
+        stop_run(project_id, key.target, reason=reason, now=now)
+    return made
+
+
+def reset(trip: Trip, *, note: str, top_up_usd: Decimal | None, actor: str, project_id: int, now: datetime) -> Trip:
+    """Let the window's spenders go on: by `top_up_usd` more, else by the budget's limit once more.
+
+    Counted from what is spent by now, for what came in after the trip was spent as well. Raises ResetRefused.
+    """
+    window = BudgetWindow.objects.select_for_update().get(**_window(trip, project_id))
+    limit_usd = _limit_usd(trip)
+    granted_usd = limit_usd if top_up_usd is None else top_up_usd
+    allowance_usd = max(limit_usd + window.top_up_usd, window.spent_usd) + granted_usd
+    moved = Trip.objects.filter(pk=trip.pk, reset_at=None).update(
+        reset_at=now, reset_by=actor, note=note, top_up_usd=granted_usd
+    )
+    trip.refresh_from_db()
+    if moved == 0:
+        raise ResetRefused(trip)
+    BudgetWindow.objects.filter(**_window(trip, project_id)).update(
+        top_up_usd=allowance_usd - limit_usd, tripped_at=None
+    )
+    if trip.scope == BudgetScope.RUN:
+        Run.objects.filter(project_id=project_id, run_id=trip.target).update(tripped_at=None)
+    changes.record(
+        project_id,
+        Subject.TRIP,
+        trip.id,
+        from_state="open",
+        to_state="reset",
+        cause="reset",
+        actor=actor,
+        note=note,
+        now=now,
+        data={"top_up_usd": f"{granted_usd:f}", "scope": trip.scope, "target": trip.target},
+    )
+    queue.close_for(
+        project_id,
+        ItemKind.TRIP,
+        trip.id,
+        status=ItemStatus.RESOLVED,
+        outcome="reset",
+        note=note,
+        now=now,
+        actor=actor,
+    )
+    return trip
+
+
+def _window(trip: Trip, project_id: int) -> dict[str, object]:
+    return {
+        "project_id": INSTANCE if trip.scope == BudgetScope.GLOBAL else project_id,
+        "scope": trip.scope,
+        "target": trip.target,
+        "period": trip.period,
+        "starts_at": trip.window_starts_at,
+    }
+
+
+def _limit_usd(trip: Trip) -> Decimal:
+    """The budget's limit as it is now; what the trip remembers when the budget is gone."""
+    budget = (
+        Budget.objects.filter(
+            project=trip.project_id, scope=trip.scope, period=trip.period, target__in=[trip.target, ""]
+        )
+        if trip.project_id
+        else Budget.objects.filter(project=None, scope=trip.scope, period=trip.period)
+    )
+    binding = budget.order_by(F("target").desc()).first()
+    return trip.threshold_usd if binding is None else binding.limit_usd
+
+
+def _spending(project_id: int, key: Key, *, now: datetime) -> tuple[dict[str, str], int, datetime]:
+    """What the window holds by model, how many calls, and since when; of a global one this project's share."""
+    if key.scope == BudgetScope.RUN:
+        booked = (
+            LedgerEntry.objects.filter(project_id=project_id, run_id=key.target)
+            .values_list("model", "tool")
+            .annotate(cost=Sum("cost_usd"), count=Sum("calls"))
+        )
+        began = Run.objects.filter(project_id=project_id, run_id=key.target).values_list("first_at", flat=True).first()
+        by_model = {model or tool: cost for model, tool, cost, _ in booked}
+        calls = sum(count for *_, count in booked)
+    else:
+        groups = rollups.totals(
+            project_id,
+            since=key.starts_at,
+            until=now.replace(second=0, microsecond=0) + rollups.MINUTE * 6,
+            kinds=("llm", "tool"),
+            group_by="model",
+            agent=key.target if key.scope == BudgetScope.AGENT else None,
+            department=key.target if key.scope == BudgetScope.DEPARTMENT else None,
+        )
+        began = key.starts_at
+        by_model = {one.group: one.cost_usd for one in groups}
+        calls = sum(one.count for one in groups)
+    return {name: f"{cost:f}" for name, cost in sorted(by_model.items()) if cost}, calls, began or now
+
+
+def stop_run(project_id: int, run_id: str, *, reason: str, now: datetime) -> list[UUID]:
+    """Cancel the open executions of a run; return which."""
+    stopped = []
+    for execution_id in (
+        Execution.objects.of(project_id).open().filter(run_id=run_id).order_by("id").values_list("id", flat=True)
+    ):
+        try:
+            executions.cancel(project_id, execution_id, now=now, actor="budget", note=reason, cause="budget")
+        except executions.IllegalMove:
+            continue  # it ended meanwhile, by itself or with its parent
+        stopped.append(execution_id)
+    return stopped

@@ -1,0 +1,183 @@
+"""Builders for spans that cost, and the proof that the books agree with the spans."""
+
+import random
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.db import connections
+from django.db.models import Sum
+
+from monitor import ingest
+from monitor.bookings import Books, Known, known, line, roles
+from monitor.ingest import Accepted
+from monitor.models import BudgetWindow, LedgerEntry, MinuteRollup, Project, Run, Span, Trace
+from monitor.records import Span as Record
+from monitor.records import Tokens, sealed
+from monitor.rollups import KEY, MEASURES, _by_minute
+from monitor.spanrows import BOOKED_COLUMNS, Row
+from monitor.tenancy import crossing, tenant
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+# 1,000 tokens in and 100 out cost 0.0035 dollars.
+MODEL = "gpt-4o"
+CALL_USD = Decimal("0.0035")
+
+
+def a_project(name: str = "north", **fields: Any) -> Project:
+    with crossing():
+        return Project.objects.create(name=name, **fields)
+
+
+def a_span(trace: int, span: int, parent: int | None = None, **fields: Any) -> Record:
+    """A span of one second; a model call with usage unless told otherwise."""
+    started_at = fields.pop("started_at", NOW - timedelta(minutes=10) + timedelta(seconds=span % 400))
+    given: dict[str, Any] = {
+        "trace_id": trace.to_bytes(16, "big"),
+        "span_id": span,
+        "parent_span_id": parent,
+        "kind": "llm",
+        "name": "chat",
+        "started_at": started_at,
+        "ended_at": started_at + timedelta(seconds=1),
+        "run_id": f"run-{trace}",
+        "agent": "planner",
+        "agent_stated": True,
+    }
+    if fields.get("kind", "llm") == "llm":
+        given |= {"provider": "openai", "model": MODEL, "request_model": MODEL, "tokens": usage()}
+    return sealed(Record(**given | fields))
+
+
+def usage(taken: int = 1000, made: int = 100) -> Tokens:
+    return Tokens(input=taken, output=made, has_usage=True)
+
+
+def a_trace(trace: int, rng: random.Random) -> list[Record]:
+    """An agent that repeats its children's usage, chats, tools, a call below a call, a failure, a doubled response."""
+    spans = [
+        a_span(trace, 1, kind="agent", tokens=usage(9000, 900), model=MODEL, conversation_id="talk"),
+        a_span(trace, 2, 1, kind="step"),
+        a_span(trace, 3, 2, response_id="r-3"),
+        a_span(trace, 4, 3, response_id="r-4", tokens=usage(500, 50)),
+        a_span(trace, 5, 1, kind="tool", tool="search"),
+        a_span(trace, 6, 1, kind="tool", tool="buy", reported_usd=Decimal("0.25")),
+        a_span(trace, 7, 1, model="nobody-knows-me"),
+        a_span(trace, 8, 1, tokens=Tokens(), status="error", error="overloaded"),
+        a_span(trace, 9, 1, tokens=Tokens()),
+        a_span(trace, 10, 2, response_id="r-10"),
+        a_span(trace, 11, 2, response_id="r-10", tokens=usage(1000, 50)),
+        a_span(trace, 12, 1, reported_usd=Decimal("0.9"), agent="critic", department="Sales"),
+    ]
+    for n in range(13, 13 + rng.randrange(6)):
+        spans.append(a_span(trace, n, rng.randrange(1, n), tokens=usage(rng.randrange(1, 5000), rng.randrange(900))))
+    return spans
+
+
+def pending(span: Record) -> Record:
+    """The same span as it was told while it went on."""
+    fields = {name: getattr(span, name) for name in span.__struct_fields__}
+    return sealed(Record(**fields | {"ended_at": None, "tokens": Tokens(), "reported_usd": None, "status": "unset"}))
+
+
+def accept(project: Project, spans: list[Record], *, now: datetime = NOW, **options: Any) -> Accepted:
+    with tenant(project.pk):
+        return ingest.accept(project.pk, spans, now=now, **options)
+
+
+def books_of(project: Project) -> dict[str, Any]:
+    """Everything that is summed, without what tells in which order it came."""
+    with tenant(project.pk):
+        return {
+            "spans": sorted(
+                Span.objects.values_list(
+                    "trace_id", "span_id", "started_at", "ended_at", "cost_usd", "pricing", "run_id", "computed_usd"
+                ),
+                key=str,
+            ),
+            "ledger": sorted(
+                (
+                    row
+                    for row in LedgerEntry.objects.values_list("trace_id", "span_id", "model", "agent").annotate(
+                        Sum("cost_usd"), Sum("calls"), Sum("input_tokens"), Sum("unpriced"), Sum("latency_ms")
+                    )
+                    if any(row[4:])
+                ),
+                key=str,
+            ),
+            "minutes": minutes_of(),
+            "runs": sorted(
+                Run.objects.values_list(
+                    "run_id",
+                    "calls",
+                    "failed_calls",
+                    "unpriced_calls",
+                    "tool_calls",
+                    "latency_ms",
+                    "cost_usd",
+                    "input_tokens",
+                    "output_tokens",
+                    "reported_usd",
+                    "computed_usd",
+                    "first_at",
+                    "last_at",
+                )
+            ),
+            "traces": sorted(Trace.objects.values_list("trace_id", "run_id", "first_at", "last_at", "spans"), key=str),
+            "windows": sorted(
+                row
+                for row in BudgetWindow.objects.values_list(
+                    "scope", "target", "period", "starts_at", "spent_usd", "calls"
+                )
+                if any(row[4:])
+            ),
+        }
+
+
+def minutes_of() -> dict[tuple, tuple]:
+    """The minute rollups that hold anything."""
+    found = MinuteRollup.objects.values_list("minute", *KEY, *MEASURES)
+    return {row[: len(KEY) + 1]: row[len(KEY) + 1 :] for row in found if any(row[len(KEY) + 1 :])}
+
+
+def assert_books_balance(project: Project) -> None:
+    """Recompute every sum from the stored spans alone and compare exactly."""
+    with tenant(project.pk):
+        traces: dict[str, list[Row]] = defaultdict(list)
+        for values in Span.objects.values(*BOOKED_COLUMNS):
+            traces[values["trace_id"].hex].append(
+                Row(**values | {"trace_id": values["trace_id"].hex, "digest": bytes(values["digest"])})
+            )
+        books = Books()
+        for rows in traces.values():
+            seen: list[Known] = [known(row) for row in rows]
+            counted = roles(seen)
+            for row in rows:
+                role = counted.get(row.span_id)
+                contribution = line(row, role) if role else None
+                books.move(None, contribution, 0)
+                billed = contribution.cost_usd if contribution and contribution.has_entry else Decimal(0)
+                assert row.cost_usd == billed, row
+        expected = {key: (*sums, *histogram) for key, (sums, histogram) in _by_minute(books.rollups).items()}
+        assert minutes_of() == expected
+        for run in Run.objects.all():
+            sums = books.runs.get(run.run_id)
+            got = (run.calls, run.failed_calls, run.unpriced_calls, run.tool_calls, run.latency_ms, run.cost_usd)
+            assert got == (
+                (sums.calls, sums.failed_calls, sums.unpriced_calls, sums.tool_calls, sums.latency_ms, sums.cost_usd)
+                if sums
+                else (0, 0, 0, 0, 0, 0)
+            )
+        total = sum((one.cost_usd for one in books.charges), Decimal(0))
+        booked = LedgerEntry.objects.aggregate(cost=Sum("cost_usd"), calls=Sum("calls"))
+        assert (booked["cost"] or 0, booked["calls"] or 0) == (total, len(books.charges))
+        assert (
+            sum(BudgetWindow.objects.filter(scope="project", period="month").values_list("spent_usd", flat=True))
+            == total
+        )
+
+
+def close_connection() -> None:
+    """A thread's own connection ends with the thread."""
+    connections.close_all()

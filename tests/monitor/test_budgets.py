@@ -1,0 +1,191 @@
+"""Budgets warn once, trip once, and bind the very next call."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db.models import Sum
+
+from monitor import budgets, trips
+from monitor.models import (
+    Budget,
+    BudgetWindow,
+    Execution,
+    LedgerEntry,
+    Project,
+    QueueItem,
+    Run,
+    StateChange,
+    Trip,
+)
+from monitor.models.executions import Status
+from monitor.tenancy import crossing, tenant
+from tests.monitor.spending import CALL_USD, NOW, a_project, a_span, accept, assert_books_balance, close_connection
+
+
+def a_budget(project: Project | None, scope: str, limit: str, period: str = "day", **fields: Any) -> Budget:
+    with crossing():
+        return Budget.objects.create(
+            project=project, scope=scope, period="run" if scope == "run" else period, limit_usd=Decimal(limit), **fields
+        )
+
+
+def spend(project: Project, usd: str, n: int, **fields: Any) -> budgets.Verdict:
+    """One call that costs so much."""
+    now = fields.pop("now", NOW)
+    span = a_span(
+        n, n, reported_usd=Decimal(usd), **{"run_id": "night", "started_at": now - timedelta(seconds=9)} | fields
+    )
+    return accept(project, [span], now=now).verdict
+
+
+def changes_of(project: Project, subject: str) -> list[str]:
+    with tenant(project.pk):
+        return list(StateChange.objects.filter(subject=subject).order_by("id").values_list("to_state", flat=True))
+
+
+def test_without_a_budget_everything_is_allowed_and_yet_counted(db: None) -> None:
+    verdict = spend(a_project(), "100000", 1)
+    assert (verdict.allowed, verdict.remaining) == (True, None)
+    assert verdict.current_cost["month"] == Decimal(100_000)
+
+
+def test_a_window_warns_once_and_trips_once(db: None) -> None:
+    project = a_project()
+    a_budget(project, "project", "10")
+    allowed = [
+        spend(project, usd, n).allowed for n, usd in enumerate(["7.99", "0.01", "1.99", "0.01", "5", "5"], start=1)
+    ]
+    assert allowed == [True, True, True, False, False, False]
+    assert changes_of(project, "budget") == ["warned"]
+    assert changes_of(project, "trip") == ["open"]
+    with tenant(project.pk):
+        trip = Trip.objects.get()
+        assert (trip.total_cost_usd, trip.threshold_usd, trip.call_count) == (10, 10, 4)
+        assert {name: Decimal(usd) for name, usd in trip.cost_by_model.items()} == {"gpt-4o": 10}
+        assert QueueItem.objects.get().subject_id == str(trip.id)
+        window = BudgetWindow.objects.get(scope="project", period="day")
+        assert (window.spent_usd, window.calls) == (20, 6)
+
+
+def test_the_next_window_is_free_again(db: None) -> None:
+    project = a_project()
+    a_budget(project, "project", "1", "hour")
+    assert not spend(project, "2", 1).allowed
+    assert spend(project, "0.5", 2, now=NOW + timedelta(hours=1)).allowed
+
+
+def test_a_lowered_limit_binds_the_next_call(db: None) -> None:
+    project = a_project()
+    budget = a_budget(project, "agent", "100", target="planner")
+    assert spend(project, "5", 1).allowed
+    with tenant(project.pk):
+        Budget.objects.filter(pk=budget.pk).update(limit_usd=2)
+    verdict = spend(project, "0.01", 2)
+    assert (verdict.allowed, verdict.scope) == (False, "agent")
+    assert "planner" in verdict.reason
+
+
+def test_a_targets_own_budget_goes_before_the_general_one(db: None) -> None:
+    project = a_project()
+    a_budget(project, "department", "1")
+    a_budget(project, "department", "50", target="Sales")
+    assert spend(project, "5", 1, department="Sales").allowed
+    assert not spend(project, "5", 2, department="Support").allowed
+    assert spend(project, "5", 3, department=None).allowed
+
+
+def test_a_tripped_run_is_marked_and_its_open_executions_are_cancelled(db: None) -> None:
+    project = a_project()
+    a_budget(project, "run", "5")
+    with tenant(project.pk):
+        for n, run in enumerate(["night", "night", "other"], start=1):
+            Execution.objects.create(project=project, id=UUID(int=n), agent="a", run_id=run, digest=b"")
+    assert not spend(project, "5", 1).allowed
+    assert spend(project, "4.9", 2, run_id="other").allowed
+    with tenant(project.pk):
+        assert Run.objects.get(run_id="night").tripped_at == NOW
+        assert Run.objects.get(run_id="other").tripped_at is None
+        states = dict(Execution.objects.values_list("run_id", "status"))
+        assert states == {"night": Status.CANCELLED, "other": Status.PENDING}
+        assert Trip.objects.get().reason == "run night: 5.00 of 5.00 US dollars spent"
+
+
+def test_an_alert_budget_tells_and_never_stops(db: None) -> None:
+    project = a_project()
+    a_budget(project, "project", "1", action="alert")
+    verdicts = [spend(project, "1", n) for n in (1, 2, 3)]
+    assert all(verdict.allowed for verdict in verdicts)
+    assert changes_of(project, "budget") == ["warned", "exceeded"]
+    assert changes_of(project, "trip") == []
+
+
+@pytest.mark.parametrize(("top_up", "left"), [(None, Decimal(10)), (Decimal(3), Decimal(3)), (Decimal(0), Decimal(0))])
+def test_a_reset_grants_what_it_says_from_what_is_spent_by_now(db: None, top_up: Decimal | None, left: Decimal) -> None:
+    project = a_project()
+    a_budget(project, "run", "10")
+    spend(project, "12", 1)
+    spend(project, "5", 2)
+    with tenant(project.pk):
+        trip = Trip.objects.get()
+        trips.reset(trip, note="go on", top_up_usd=top_up, actor="ada", project_id=project.pk, now=NOW)
+        verdict = budgets.standing(project.pk, run_id="night", now=NOW)
+        assert (verdict.remaining, verdict.allowed) == (left, left > 0)
+        assert Run.objects.get().tripped_at is None
+        assert QueueItem.objects.get().status == "resolved"
+        with pytest.raises(trips.ResetRefused):
+            trips.reset(trip, note="again", top_up_usd=None, actor="bob", project_id=project.pk, now=NOW)
+    assert changes_of(project, "trip") == ["open", "reset"]
+    spend(project, "10", 3)
+    assert changes_of(project, "trip") == ["open", "reset", "open"]
+
+
+def test_a_global_budget_counts_every_project_and_is_told_where_it_tripped(db: None) -> None:
+    north, south = a_project("north"), a_project("south")
+    a_budget(None, "global", "10")
+    assert spend(north, "6", 1).allowed
+    assert not spend(south, "6", 2).allowed
+    assert not spend(north, "0.01", 3).allowed
+    with tenant(north.pk):
+        trip = Trip.objects.get()
+        assert (trip.project_id, trip.total_cost_usd) == (None, 12)
+    assert (changes_of(north, "trip"), changes_of(south, "trip")) == ([], ["open"])
+
+
+def test_windows_follow_the_projects_time_zone(db: None) -> None:
+    project = a_project(time_zone="Asia/Kolkata")
+    spend(project, "1", 1)
+    with tenant(project.pk):
+        day = BudgetWindow.objects.get(scope="project", period="day")
+    assert day.starts_at.isoformat() == "2026-11-19T18:30:00+00:00"
+
+
+def test_sixteen_threads_charge_one_run_exactly_and_trip_it_once(committed_db: None) -> None:
+    project = a_project()
+    a_budget(project, "run", "0.35")
+    verdicts = []
+
+    def work(worker: int) -> None:
+        try:
+            for n in range(10):
+                number = worker * 100 + n + 1
+                verdicts.append(accept(project, [a_span(number, number, run_id="night")]).verdict)
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, range(16)))
+    with tenant(project.pk):
+        window = BudgetWindow.objects.get(scope="run")
+        assert (window.spent_usd, window.calls) == (160 * CALL_USD, 160)
+        assert Run.objects.get().cost_usd == 160 * CALL_USD
+        assert LedgerEntry.objects.aggregate(total=Sum("cost_usd"))["total"] == 160 * CALL_USD
+        trip = Trip.objects.get()
+        assert trip.total_cost_usd == 100 * CALL_USD
+    assert sum(verdict.allowed for verdict in verdicts) == 99
+    assert changes_of(project, "trip") == ["open"]
+    assert changes_of(project, "budget") == ["warned"]
+    assert_books_balance(project)
