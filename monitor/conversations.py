@@ -14,6 +14,7 @@ from monitor.models.conversations import MessageRole, Owner, State, Visibility
 from monitor.models.people import Presence
 from monitor.models.queue import HELD, OPEN_ITEMS, ItemKind, ItemStatus
 
+AUTHOR_LENGTH = 200
 AI_ROLES = (MessageRole.ASSISTANT, MessageRole.TOOL, MessageRole.SYSTEM)
 
 
@@ -114,7 +115,7 @@ def say(
     item = None if role in AI_ROLES else _lock_item(project_id, conversation)
     held = turns.hold(project_id, conversation)
     if role == MessageRole.HUMAN and human is not None:
-        author = human.person.email
+        author = human.person.email[:AUTHOR_LENGTH]
     before = transcript.repeated(held, role, content, author=author, client_id=client_id)
     if before is not None:
         return Said(before, held, again=True)
@@ -313,7 +314,8 @@ def _judge(held: Conversation, message: Message, *, said_at: datetime, now: date
         held.errors_in_a_row += 1
     elif triggers.ends_errors(message.role, message.content, message.data):
         held.errors_in_a_row = 0
-    held.confidence = message.data.get("confidence", held.confidence)
+    sure = triggers.confidence(message.data)
+    held.confidence = held.confidence if sure is None else sure
     held.save(update_fields=["errors_in_a_row", "confidence"])
     pulled = triggers.pulled(Project.objects.get(pk=held.project_id), held, message)
     if pulled is None:

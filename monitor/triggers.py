@@ -31,6 +31,14 @@ def ends_errors(role: str, content: str, data: Mapping[str, Any]) -> bool:
     return role == MessageRole.TOOL or (role == MessageRole.ASSISTANT and bool(content) and not data.get("tool_calls"))
 
 
+def confidence(data: Mapping[str, Any]) -> float | None:
+    """How sure the agent says it is, 0 to 1; None where it says nothing or nonsense."""
+    said = data.get("confidence")
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said <= 1:
+        return None
+    return float(said)
+
+
 def plain(text: str) -> str:
     """Words in lower case without articles, so that "speak to a human" holds "speak to human"."""
     words = (word for word in WORDS.findall(text.casefold()) if word not in ARTICLES)
@@ -50,13 +58,13 @@ def phrase(project: Project, conversation: Conversation, message: Message) -> Pu
 
 def low_confidence(project: Project, conversation: Conversation, message: Message) -> Pulled | None:
     """The agent is less sure of this answer than the project wants."""
-    confidence, least = message.data.get("confidence"), project.handover_confidence_below
-    if message.role != MessageRole.ASSISTANT or confidence is None or least is None or confidence >= least:
+    sure, least = confidence(message.data), project.handover_confidence_below
+    if message.role != MessageRole.ASSISTANT or sure is None or least is None or sure >= least:
         return None
     return Pulled(
         "low_confidence",
-        f"The agent's confidence is {confidence:.2f}, below {least:.2f}.",
-        {"confidence": confidence, "below": least},
+        f"The agent's confidence is {sure:.2f}, below {least:.2f}.",
+        {"confidence": sure, "below": least},
     )
 
 

@@ -12,6 +12,9 @@ from monitor.api.problems import Forbidden, Problem, bad_field
 from monitor.models import HumanAgent
 from monitor.models.keys import Scope
 
+# As many characters as the journal keeps of an actor.
+ACTOR_LENGTH = 200
+
 
 def acting(request: Request, named: str) -> tuple[HumanAgent | None, str]:
     """The person who acts and how the journal names them.
@@ -32,7 +35,7 @@ def acting(request: Request, named: str) -> tuple[HumanAgent | None, str]:
     human = people.human_for(caller.project_id, email=named)
     if human is None:
         raise bad_field("as", "is not the email of a human agent of this project")
-    return human, f"{caller.actor} as {human.person.email}"
+    return human, f"{caller.actor} as {human.person.email}"[:ACTOR_LENGTH]
 
 
 def acting_person(request: Request, named: str) -> tuple[HumanAgent, str]:

@@ -341,6 +341,25 @@ def test_bad_bodies_name_the_field(fleet: Fleet, where: str, body: dict[str, Any
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, field)
 
 
+@pytest.mark.parametrize("nonsense", ["high", True, [0.1], {"is": 0}, -1, 10**18, None])
+def test_a_confidence_that_is_none_is_kept_and_triggers_nothing(fleet: Fleet, nonsense: Any) -> None:
+    post(fleet.agent, "/conversations", conversation_id="chat-1")
+    data = {"confidence": nonsense}
+    said = post(fleet.agent, "/conversations/chat-1/messages", role="assistant", content="Hm", data=data)
+    assert (said.status_code, said.json()["data"], said.json()["state"]) == (201, data, "ai_processing")
+    assert fleet.agent.get(f"{API}/conversations/chat-1").json()["confidence"] is None
+
+
+def test_long_names_of_keys_and_people_fit_the_journal(fleet: Fleet) -> None:
+    email = f"{'a' * 60}@{'b' * 60}.{'c' * 60}.{'d' * 60}.org"
+    assert post(fleet.admin, "/human-agents", email=email).status_code == 201
+    desk = client_with(make_key(fleet.project, ("operate", "act-as"), name="k" * 100)[1])
+    where = fleet.handed_over()
+    assert claim(desk, where, email).json()["owner"] == email
+    assert say_as(desk, where, email, "Hello").status_code == 201
+    assert post(desk, f"{where}/return", instruction="none", **{"as": email}).status_code == 200
+
+
 def test_a_message_of_a_batch_opens_its_conversation(fleet: Fleet) -> None:
     caller = Caller(project_id=fleet.project.pk, actor="key:agent", kind="key", scopes=frozenset({"ingest"}))
     hello = MessageEvent(conversation_id="chat-9", role="user", content="escalate", client_id="u1", agent="helper")
