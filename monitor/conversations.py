@@ -131,6 +131,7 @@ def say(
         client_id=client_id,
         visibility=visibility,
         data=data,
+        said_at=said_at,
         now=now,
     )
     if visibility != Visibility.PUBLIC:

@@ -26,12 +26,13 @@ def append(
     content: str,
     *,
     now: datetime,
+    said_at: datetime | None = None,
     author: str = "",
     client_id: str | None = None,
     visibility: str = Visibility.PUBLIC,
     data: Mapping[str, Any] | None = None,
 ) -> Message:
-    """Write the next message of a locked conversation."""
+    """Write the next message of a locked conversation; `said_at` is when it was said, where the report comes late."""
     held.last_seq += 1
     held.updated_at = now
     held.save(update_fields=["last_seq", "updated_at"])
@@ -46,7 +47,7 @@ def append(
         visibility=visibility,
         client_id=client_id,
         data=dict(data or {}),
-        created_at=now,
+        created_at=said_at or now,
     )
 
 

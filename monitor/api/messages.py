@@ -1,7 +1,7 @@
 """Messages over HTTP, one by one and as events of a batch."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -14,12 +14,13 @@ from monitor.api.caller import Caller, Request, require
 from monitor.api.conversations import Aware, Channel, ConversationId, Epoch, Name, Share, find
 from monitor.api.door import Answer, Door, endpoint
 from monitor.api.pages import PageQuery, paginate
-from monitor.api.problems import CONTENT_TYPE, Forbidden, Problem
+from monitor.api.problems import CONTENT_TYPE, Forbidden, Problem, bad_field
 from monitor.api.queue import Email
 from monitor.models import Conversation, HumanAgent, Message
 from monitor.models.conversations import MessageRole
 from monitor.models.keys import Scope
 
+OLDEST, AHEAD = timedelta(days=7), timedelta(minutes=5)
 Content = Annotated[str, msgspec.Meta(max_length=200_000)]
 Seq = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
@@ -132,6 +133,8 @@ def _say(
     caller: Caller, row: Conversation, body: SayBody, *, human: HumanAgent | None, now: datetime
 ) -> conversations.Said:
     data: dict[str, Any] = dict(body.data)
+    if body.occurred_at is not None and not now - OLDEST <= body.occurred_at <= now + AHEAD:
+        raise bad_field("occurred_at", f"lies more than {OLDEST.days} days back or {AHEAD.seconds // 60} minutes ahead")
     if body.confidence is not None:
         data["confidence"] = body.confidence
     if body.error is not None:

@@ -46,7 +46,7 @@ class Player:
             starts_at = datetime.fromisoformat(known.json()["started_at"])
         story = Story(recording, execution_id, starts_at)
         self._send("POST", "/api/v1/conversations", json=story.conversation(), accept=(200, 201))
-        added, repeated = self._tell([story.started()])
+        added, repeated = self._tell([story.started() if self.speed else story.tracked()])
         handed_over = False
         pending: list[dict[str, Any]] = []
         last_ms = 0
@@ -64,7 +64,8 @@ class Player:
                 path = f"/api/v1/conversations/{story.conversation_id}/handover"
                 self._send("POST", path, json=story.handover(transfer), accept=(200, 201))
                 handed_over = True
-        pending.append(story.ended())
+        if self.speed:
+            pending.append(story.ended())
         added, repeated = _plus((added, repeated), self._tell(pending))
         return Outcome(added, repeated, handed_over)
 
@@ -131,8 +132,16 @@ class Story:
             "metadata": {"recording": self.recording.name, **self.recording.metadata},
         }
 
+    def tracked(self) -> dict[str, Any]:
+        """The execution as work already done, told first: its start is what a second telling keeps to."""
+        ended = {"type": "execution.tracked", "ended_at": self.at(self.recording.duration_ms)}
+        if self.recording.failed:
+            return self.started() | ended | {"status": "failed", "error": self.recording.ending}
+        return self.started() | ended | {"status": "completed", "output": {"ending": self.recording.ending}}
+
     def ended(self) -> dict[str, Any]:
-        body = {"id": str(self.execution_id), "attempt": 1, "ended_at": self.at(self.recording.duration_ms)}
+        """The end of an execution that was told as it went on."""
+        body = {"execution_id": str(self.execution_id)}
         if self.recording.failed:
             return body | {"type": "execution.failed", "error": self.recording.ending, "retryable": False}
         return body | {"type": "execution.completed", "output": {"ending": self.recording.ending}}
@@ -206,7 +215,7 @@ class Story:
         common = self._common(number, "message", turn)
         return {
             "type": "message",
-            "id": common["id"],
+            "client_id": common["id"],
             "conversation_id": self.conversation_id,
             "occurred_at": common["occurred_at"],
             "role": turn.role,
