@@ -20,7 +20,7 @@ def _task(job: Job) -> Task:
     def run() -> str | None:
         return crank.run(job, now=jobs.database_now())
 
-    return app.task(run, name=task_name(job), ignore_result=True)
+    return app.task(name=task_name(job), ignore_result=True)(run)
 
 
 TASKS = {job.name: _task(job) for job in JOBS}

@@ -22,7 +22,7 @@ SILENT_PERIODS = 3
 MIN_SILENCE = timedelta(seconds=15)
 # The crank's own row: `last_ok_at` is the last turn, `last_started_at` the first of the unbroken stretch it belongs to.
 CRANK = "crank"
-CRANK_GAP = timedelta(seconds=60)
+CRANK_GAP_S = 60
 PROCESS = "process:"
 FORGET_PROCESSES_AFTER = timedelta(hours=1)
 # Beats come a little early or late; a job is due when this share of its period has passed.
@@ -32,7 +32,7 @@ TURNING = """
 INSERT INTO monitor_jobheartbeat AS row (name, every_s, last_started_at, last_ok_at, error, runs, node)
 VALUES (%(name)s, %(every_s)s, %(now)s, %(now)s, '', 1, %(node)s)
 ON CONFLICT (name) DO UPDATE SET
-    last_started_at = CASE WHEN row.last_ok_at > %(now)s - %(gap)s
+    last_started_at = CASE WHEN row.last_ok_at > %(now)s - make_interval(secs => %(gap_s)s)
                            THEN row.last_started_at ELSE excluded.last_ok_at END,
     last_ok_at = greatest(row.last_ok_at, excluded.last_ok_at), runs = row.runs + 1, node = excluded.node
 """
@@ -75,9 +75,8 @@ def take(name: str, every_s: float, *, now: datetime) -> bool:
 
 def turning(*, now: datetime) -> None:
     """Somebody turns the crank, here and now."""
-    values = {"name": CRANK, "every_s": 5, "now": now, "gap": CRANK_GAP, "node": node()}
     with crossing(), connection.cursor() as cursor:
-        cursor.execute(TURNING, values)
+        cursor.execute(TURNING, {"name": CRANK, "every_s": 5, "now": now, "gap_s": CRANK_GAP_S, "node": node()})
 
 
 def last_turn() -> tuple[datetime | None, str]:
