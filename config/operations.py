@@ -63,4 +63,4 @@ def _is_migrated() -> bool:
 
 @cache
 def _last_migrations() -> frozenset[tuple[str, str]]:
-    return frozenset(MigrationLoader(None, ignore_no_initial=True).graph.leaf_nodes())
+    return frozenset(MigrationLoader(None).graph.leaf_nodes())

@@ -21,8 +21,9 @@ INT64 = range(-(2**63), 2**63)
 MAX_USD = Decimal(1_000_000)
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
-_NOT_BRACKETS = bytes(set(range(256)) - set(b'[]{}"\\'))
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
+_ESCAPES = re.compile(rb"\\.", re.DOTALL)
+_STRINGS = re.compile(rb'"[^"]*"')
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _WHERE = re.compile(r"^(?P<message>.*?)(?: - at `(?:key` in `)?\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`$")
@@ -114,7 +115,8 @@ def nests_deeper_than(raw: bytes, levels: int) -> bool:
     """Whether a valid JSON document nests deeper; at the speed of bytes, for most bodies by counting alone."""
     if raw.count(b"[") + raw.count(b"{") <= levels:
         return False
-    brackets = _STRINGS.sub(b"", raw.translate(None, _NOT_BRACKETS))
+    # Escapes go first: without the letter behind it, a backslash would seem to escape the quote after that.
+    brackets = _STRINGS.sub(b"", _ESCAPES.sub(b"", raw).translate(None, _NOT_BRACKETS))
     for _ in range(levels):
         if not brackets:
             return False

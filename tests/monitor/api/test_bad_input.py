@@ -78,6 +78,7 @@ def test_a_bad_body_is_refused_with_its_field(
         (b'{"calls":[],"data":"\\\\u0000 is not a NUL"}', 0),
         (b'{"calls":[],"data":["1234567890123456789012345", 9223372036854775807]}', 0),
         (b'{"calls":[],"data":"' + b"[{" * 500 + b'"}', 0),
+        (b'{"calls":[],"data":["ends in a line\\n","' + b"[{" * 500 + b'","\\\\"]}', 0),
         (b'{"calls":[],"data":[' + b",".join([b"[]"] * 500) + b"]}", 0),
         (deep(99), 0),
     ],
