@@ -20,6 +20,7 @@ from django.urls import Resolver404, resolve
 
 from config.bridge import Bridge, Receive, Scope, Send
 from config.crank import start_standby
+from config.hearing import start_signing
 from monitor.api.waiting import LongPoll, Looking
 from monitor.checks import role_problems
 from monitor.listen import ears
@@ -86,6 +87,7 @@ class Application:
             return
         _end_streams_on_signal()
         start_standby()
+        start_signing()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         ears.close()

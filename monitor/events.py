@@ -6,15 +6,23 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
 from django.db import connection
 
 from monitor import news
-from monitor.models import QueueEvent
 
-NEXT_SEQ = """
-INSERT INTO monitor_eventcounter (project_id, last_seq) VALUES (%(project_id)s, %(count)s)
-ON CONFLICT (project_id) DO UPDATE SET last_seq = monitor_eventcounter.last_seq + %(count)s
-RETURNING last_seq
+# The counter's row lock, held until commit, puts commits in order of number.
+APPEND = """
+WITH counter AS (
+    INSERT INTO monitor_eventcounter (project_id, last_seq) VALUES (%(project_id)s, %(count)s)
+    ON CONFLICT (project_id) DO UPDATE SET last_seq = monitor_eventcounter.last_seq + %(count)s
+    RETURNING last_seq
+), appended AS (
+    INSERT INTO monitor_queueevent (project_id, seq, kind, conversation_id, execution_id, data, at)
+    SELECT %(project_id)s, last_seq - %(count)s + place, event->>0, event->>1, (event->>2)::uuid, event->3, %(now)s
+      FROM counter, jsonb_array_elements(%(events)s::jsonb) WITH ORDINALITY AS listed (event, place)
+)
+SELECT last_seq FROM counter
 """
 
 
@@ -43,22 +51,13 @@ def announce(
 
 def announce_all(project_id: int, announcements: Sequence[Announcement], *, now: datetime) -> int:
     """Append events in this order and return the last one's number. Holds the counter until commit: call it last."""
+    events = [[one.kind, one.conversation_id, one.execution_id, one.data] for one in announcements]
     with connection.cursor() as cursor:
-        cursor.execute(NEXT_SEQ, {"project_id": project_id, "count": len(announcements)})
-        (last_seq,) = cursor.fetchone()
-    first_seq = int(last_seq) - len(announcements) + 1
-    QueueEvent.objects.bulk_create(
-        QueueEvent(
-            project_id=project_id,
-            seq=seq,
-            kind=one.kind,
-            conversation_id=one.conversation_id,
-            execution_id=one.execution_id,
-            data=dict(one.data),
-            at=now,
+        cursor.execute(
+            APPEND,
+            {"project_id": project_id, "count": len(events), "events": orjson.dumps(events).decode(), "now": now},
         )
-        for seq, one in enumerate(announcements, first_seq)
-    )
+        (last_seq,) = cursor.fetchone()
     subjects = {one.conversation_id or str(one.execution_id or "") for one in announcements}
     # Many at once are one hint: whoever waits looks for what is theirs.
     news.tell(project_id, "events", subjects.pop() if len(subjects) == 1 else "")

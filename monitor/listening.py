@@ -52,8 +52,15 @@ def sign(*, now: datetime) -> timedelta:
             return timedelta()
         JobHeartbeat.objects.filter(name=EARS).update(**signed, last_started_at=now)
         with connection.cursor() as cursor:
-            parameters = {"deaf_s": deaf.total_seconds(), "since": ears.last_ok_at, "intervals": ALIVE_INTERVALS}
-            cursor.execute(FORGIVE, parameters | {"now": now})
+            cursor.execute(
+                FORGIVE,
+                {
+                    "now": now,
+                    "since": ears.last_ok_at,
+                    "deaf_s": deaf.total_seconds(),
+                    "intervals": ALIVE_INTERVALS,
+                },
+            )
         return deaf
 
 

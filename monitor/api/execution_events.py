@@ -52,7 +52,7 @@ def from_event(
                 event.department = event.department or department
                 return register(project_id, event, **said)[1]
             case Heartbeat():
-                sign = {"attempt": event.attempt, "progress": event.progress, "message": event.message}
+                sign: dict[str, Any] = {"attempt": event.attempt, "progress": event.progress, "message": event.message}
                 heartbeats.beat(project_id, event.execution_id, **said, **sign)
                 return True
             case Completed():
