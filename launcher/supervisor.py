@@ -13,7 +13,7 @@ from launcher.child import Child
 from launcher.fault import Fault
 from launcher.logs import Console, Log
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0  # Hardly ever more than five; an overloaded machine is not a fault.
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 STOPPED_WITHIN_S = 9.5
@@ -99,7 +99,7 @@ class Supervisor:
             raise Stopped
 
     def start(self, *parts: Part) -> None:
-        """Start the parts, then await each in order; Fault E015 when one ends or is not ready in a minute."""
+        """Start the parts, then await each in order; Fault E015 when one ends or is not ready in time."""
         started = [Kept(part, self.console) for part in parts]
         for kept in started:
             self.kept.append(kept)
