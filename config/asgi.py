@@ -20,6 +20,7 @@ from django.urls import Resolver404, resolve
 
 from config.bridge import Bridge, Receive, Scope, Send
 from config.crank import start_standby
+from config.hearing import start_signing
 from monitor.api.waiting import LongPoll, Looking
 from monitor.checks import role_problems
 from monitor.listen import ears
@@ -85,7 +86,9 @@ class Application:
             await send({"type": "lifespan.startup.failed", "message": message})
             return
         _end_streams_on_signal()
-        start_standby()
+        start_signing()
+        if settings.STANDBY:
+            start_standby()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         ears.close()
