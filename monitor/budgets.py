@@ -23,11 +23,10 @@ ZERO = Decimal(0)
 ALWAYS = (Period.HOUR, Period.DAY, Period.MONTH)
 
 RULES = """
-SELECT scope, target, period, limit_usd, warn_at, action,
-       (SELECT time_zone FROM monitor_project WHERE id = %(project_id)s)
-  FROM monitor_budget WHERE project_id = %(project_id)s OR project_id IS NULL
-UNION ALL
 SELECT '', '', '', NULL, NULL, '', time_zone FROM monitor_project WHERE id = %(project_id)s
+UNION ALL
+SELECT scope, target, period, limit_usd, warn_at, action, '' FROM monitor_budget
+ WHERE project_id = %(project_id)s OR project_id IS NULL
 """
 _WINDOW = "spent_usd, reserved_usd, calls, top_up_usd, warned_at, tripped_at"
 _KEYS = """unnest(%(project_ids)s::int[], %(scopes)s::text[], %(targets)s::text[], %(periods)s::text[],
@@ -215,7 +214,7 @@ def _budgets(project_id: int) -> tuple[dict[tuple[str, str, str], Rule], str]:
     """The budgets as they stand now, for a limit that was just lowered must bind the next call; and the time zone."""
     (rows,) = pipeline.flush([Statement(RULES, {"project_id": project_id})])
     budgets = {(row[0], row[1], row[2]): Rule(*row[3:6]) for row in rows if row[0]}
-    return budgets, rows[0][6] if rows else "UTC"
+    return budgets, next((row[6] for row in rows if row[6]), "UTC")
 
 
 def _windows(

@@ -14,10 +14,11 @@ import msgspec
 from monitor import budgets, changes, news, pipeline, rollups, store
 from monitor.bookings import Books, Known, Role, known, line, price_into, roles
 from monitor.budgets import Verdict
+from monitor.ground import Ground, booked_rows, read
 from monitor.models import Subject
 from monitor.records import Span
 from monitor.spanrows import Row, refusal, row
-from monitor.store import Ground, TraceSpan
+from monitor.store import TraceSpan
 
 UNPRICED_TODAY = UUID("0f0dbd8e-6b3c-4f5c-9d5e-2f8b1c6f7a10")
 
@@ -91,7 +92,7 @@ def _rank(span: Span) -> tuple[bool, datetime, bytes]:
 
 
 def _ground(project_id: int, newest: dict[tuple[bytes, int], Span]) -> Ground:
-    return store.read(
+    return read(
         project_id,
         {trace_id.hex() for trace_id, _ in newest},
         works={span.execution_id for span in newest.values() if span.execution_id},
@@ -140,7 +141,7 @@ def _settle(project_id: int, rows: Iterable[Row], ground: Ground) -> tuple[Books
             if span_id not in new and turn[0] is not turn[1]:
                 moves[trace, span_id] = turn
                 turned.append((trace, span))
-    held = {(one.trace_id, one.span_id): one for one in store.booked_rows(project_id, replaced + turned)}
+    held = {(one.trace_id, one.span_id): one for one in booked_rows(project_id, replaced + turned)}
     books = Books()
     corrected = []
     for (trace, span_id), (was, becomes) in moves.items():

@@ -1,0 +1,125 @@
+"""What stands before a batch: locked until commit, and read by whoever writes on top of it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from monitor import pipeline
+from monitor.bookings import Known
+from monitor.pipeline import Statement, array
+from monitor.prices import PriceOverride, Rates
+from monitor.spanrows import BOOKED_COLUMNS, Row, Work
+
+# Locks of traces fall into so many drawers per project: PostgreSQL's lock table is small.
+DRAWERS = 512
+DAY_TABLES = ("monitor_span", "monitor_ledgerentry")
+
+MISSING_DAYS = """
+SELECT DISTINCT day FROM unnest(%(days)s::date[]) AS day, unnest(%(tables)s::text[]) AS parent
+ WHERE to_regclass(parent || '_p' || to_char(day, 'YYYYMMDD')) IS NULL
+"""
+MAKE_DAYS = """
+SELECT handrail_make_partitions(parent::regclass, day, day)
+  FROM unnest(%(tables)s::text[]) AS parent, unnest(%(days)s::date[]) AS day ORDER BY parent, day
+"""
+LOCK = "SELECT pg_advisory_xact_lock(drawer) FROM unnest(%(drawers)s::bigint[]) AS drawer"
+TRACES = """
+SELECT encode(uuid_send(trace_id), 'hex'), first_at, last_at FROM monitor_trace
+ WHERE project_id = %(project_id)s AND trace_id = ANY(%(traces)s::uuid[])
+"""
+WORKS = """
+SELECT id::text, encode(uuid_send(trace_id), 'hex'), run_id, agent, department, conversation_id
+  FROM monitor_execution WHERE project_id = %(project_id)s AND id = ANY(%(works)s::uuid[])
+UNION
+SELECT id::text, encode(uuid_send(trace_id), 'hex'), run_id, agent, department, conversation_id
+  FROM monitor_execution WHERE project_id = %(project_id)s AND trace_id = ANY(%(traces)s::uuid[])
+ORDER BY 1 DESC
+"""
+PRICES = """
+SELECT id::text, provider, model, starts_at, rates FROM monitor_price
+ WHERE project_id = %(project_id)s OR project_id IS NULL ORDER BY project_id NULLS FIRST, id
+"""
+# A join into a day's fresh partition reads all of it while there are no statistics: hence LATERAL, by trace.
+KNOWN = """
+SELECT encode(uuid_send(wanted.trace_id), 'hex'), span.* FROM unnest(%(traces)s::uuid[]) AS wanted (trace_id),
+LATERAL (
+    SELECT span_id, parent_span_id, started_at, ended_at, digest, kind, bears_usage, response_id,
+           input_tokens::bigint + cache_read_tokens + cache_write_tokens + audio_input_tokens + image_input_tokens
+           + output_tokens + reasoning_tokens + audio_output_tokens, bookings
+      FROM monitor_span
+     WHERE project_id = %(project_id)s AND trace_id = wanted.trace_id
+       AND started_at BETWEEN %(first_at)s AND %(last_at)s
+     OFFSET 0
+) AS span
+"""
+_BOOKED = ", ".join(
+    {"trace_id": "encode(uuid_send(trace_id), 'hex')", "execution_id": "execution_id::text"}.get(name, name)
+    for name in BOOKED_COLUMNS
+)
+ONE_SPAN = "project_id = %(project_id)s AND trace_id = %(trace_id)s AND span_id = %(span_id)s AND started_at = %(at)s"
+BOOKED = f"SELECT {_BOOKED} FROM monitor_span WHERE {ONE_SPAN}"  # noqa: S608
+
+
+class Ground(NamedTuple):
+    """What stands before the batch: executions by id and by trace, own prices, the spans of known traces."""
+
+    works: dict[str, Work]
+    by_trace: dict[str, Work]
+    overrides: tuple[PriceOverride, ...]
+    known: dict[str, dict[int, Known]]
+
+
+def read(project_id: int, traces: Iterable[str], *, works: Iterable[UUID], days: Iterable[date]) -> Ground:
+    """Lock the traces until commit and read what the batch builds on; make the days that are missing."""
+    ids = sorted(traces)
+    wanted = {"project_id": project_id, "traces": array(ids), "works": array(sorted(map(str, works)))}
+    named_days = {"days": array(sorted(days)), "tables": array(DAY_TABLES)}
+    missing, _, places, found, prices = pipeline.flush(
+        [
+            Statement(MISSING_DAYS, named_days),
+            Statement(LOCK, {"drawers": array(sorted({_drawer(project_id, trace) for trace in ids}))}),
+            Statement(TRACES, wanted),
+            Statement(WORKS, wanted),
+            Statement(PRICES, {"project_id": project_id}),
+        ]
+    )
+    if missing:
+        pipeline.flush([Statement(MAKE_DAYS, named_days | {"days": array(day for (day,) in missing)})])
+    known: dict[str, dict[int, Known]] = {trace: {} for trace, _, _ in places}
+    if places:
+        bounds = {"first_at": min(first for _, first, _ in places), "last_at": max(last for _, _, last in places)}
+        (spans,) = pipeline.flush([Statement(KNOWN, {**wanted, **bounds, "traces": array(known)})])
+        for trace, *fields in spans:
+            known[trace][fields[0]] = Known(*fields)
+    listed = [Work(*fields) for fields in found]
+    return Ground(
+        {work.id: work for work in listed},
+        {work.trace_id: work for work in listed if work.trace_id},
+        tuple(_override(*fields) for fields in prices),
+        known,
+    )
+
+
+def _drawer(project_id: int, trace: str) -> int:
+    return project_id * DRAWERS + int.from_bytes(blake2b(bytes.fromhex(trace), digest_size=2).digest()) % DRAWERS
+
+
+def _override(identity: str, provider: str, model: str, starts_at: datetime, rates: Mapping[str, str]) -> PriceOverride:
+    known = {name: Decimal(rate) for name, rate in rates.items() if name in Rates.__struct_fields__}
+    return PriceOverride(
+        model=model, provider=provider or None, starts_at=starts_at, rates=Rates(**known), version=f"own {identity}"
+    )
+
+
+def at_place(project_id: int, trace: str, span: Known) -> dict[str, Any]:
+    """The parameters that name one stored span."""
+    return {"project_id": project_id, "trace_id": trace, "span_id": span.span_id, "at": span.started_at}
+
+
+def booked_rows(project_id: int, wanted: Sequence[tuple[str, Known]]) -> list[Row]:
+    """Read the stored rows whose booking changes, without their texts."""
+    answers = pipeline.flush([Statement(BOOKED, at_place(project_id, trace, span)) for trace, span in wanted])
+    return [Row(**dict(zip(BOOKED_COLUMNS, row, strict=True))) for (row,) in answers]
