@@ -2,13 +2,17 @@
 
 from django.urls import path
 
-from dashboard.views import kit, session
+from dashboard.views import execution, executions, kit, search, session
 
 urlpatterns = [
     path("sign-in", session.SignIn.as_view(), name="sign-in"),
     path("sign-out", session.SignOut.as_view(), name="sign-out"),
     path("project/<int:project_id>", session.switch_project, name="switch-project"),
     path("presence", session.presence, name="presence"),
+    path("executions", executions.executions, name="executions"),
+    path("executions/act", executions.act, name="executions-act"),
+    path("executions/<uuid:execution_id>", execution.execution, name="execution"),
+    path("search", search.search, name="search"),
     path("kit", kit.sheet, name="kit"),
     path("kit/frame", kit.framed, name="kit-frame"),
     path("kit/parts", kit.parts, name="kit-parts"),
