@@ -1,6 +1,7 @@
 """The only way a page gets at rows: who looks, at which project, with which rights."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
@@ -47,8 +48,10 @@ class PageRequest(HttpRequest):
 Page = Callable[..., HttpResponse]
 
 
-def page(view: Page | None = None, *, role: str = Role.VIEWER) -> Any:
+def page(view: Page | None = None, *, role: str = Role.VIEWER, binds: bool = True) -> Any:
     """Make a function a page: signed in, a member with `role`, inside the project's transaction.
+
+    With `binds` false it opens its own transactions, because each thing that it moves stands for itself.
 
     Without a session the answer leads to the sign-in page; below the role it is the 404 of no permission.
     """
@@ -62,7 +65,7 @@ def page(view: Page | None = None, *, role: str = Role.VIEWER) -> Any:
             request.visitor = visitor_of(request)
             if not request.visitor.may(role):
                 raise Http404
-            with tenant(request.visitor.project.pk):
+            with tenant(request.visitor.project.pk) if binds else nullcontext():
                 response = handler(request, *args, **kwargs)
                 if isinstance(response, TemplateResponse):
                     # While the project is bound: the frame and lazy querysets read rows too.

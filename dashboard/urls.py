@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from dashboard.views import first_run, kit, overview, session
+from dashboard.views import execution, executions, first_run, kit, overview, search, session
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
@@ -12,6 +12,12 @@ urlpatterns = [
     path("sign-out", session.SignOut.as_view(), name="sign-out"),
     path("project/<int:project_id>", session.switch_project, name="switch-project"),
     path("presence", session.presence, name="presence"),
+    path("executions", executions.executions, name="executions"),
+    path("executions/act", executions.act, name="executions-act"),
+    path("executions/<uuid:execution_id>", execution.execution, name="execution"),
+    path("executions/<uuid:execution_id>/spans/<str:key>", execution.span, name="execution-span"),
+    path("executions/<uuid:execution_id>/<slug:name>", execution.command, name="execution-command"),
+    path("search", search.search, name="search"),
     path("kit", kit.sheet, name="kit"),
     path("kit/frame", kit.framed, name="kit-frame"),
     path("kit/parts", kit.parts, name="kit-parts"),

@@ -1,5 +1,6 @@
 // The entry of every page. Charts and the waterfall are fetched only where a page has one.
 import { each } from "./page.js";
+import * as bulk from "./bulk.js";
 import * as copy from "./copy.js";
 import * as keys from "./keys.js";
 import * as live from "./live.js";
@@ -8,7 +9,7 @@ import * as tabs from "./tabs.js";
 import * as times from "./times.js";
 import * as toast from "./toast.js";
 
-for (const part of [menus, keys, tabs, times, toast, copy, live]) part.start();
+for (const part of [menus, keys, tabs, times, toast, copy, bulk, live]) part.start();
 
 each("[data-chart]", async (figure) => (await import("./charts.js")).draw(figure));
 each("[data-waterfall]", async (element) => (await import("./waterfall.js")).draw(element));

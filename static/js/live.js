@@ -2,6 +2,7 @@
 //   <section id="needs" data-live="queue alerts" data-live-url="/fragments/needs"> … </section>
 // The fragment is the element itself, with the same id. With data-live-hold a list does not gain or move rows
 // while somebody points at it, selects in it or has scrolled it; known rows are updated in place meanwhile.
+// Ticked boxes of rows stay ticked.
 import { each, settings } from "./page.js";
 import { clock, now } from "./times.js";
 
@@ -51,16 +52,29 @@ function markChanges(before, after) {
     const old = before.get(id);
     if (!old) continue;
     [...row.children].forEach((cell, index) => {
-      if (old[index] !== undefined && old[index] !== cell.textContent.trim()) cell.classList.add("changed");
+      if (old[index] !== undefined && old[index] !== sayingOf(cell)) cell.classList.add("changed");
     });
   }
 }
 
+/** What a cell says; a time that keeps itself fresh says its moment, so that ticking is no change. */
+function sayingOf(cell) {
+  const ticking = [...cell.querySelectorAll("time[data-time]")];
+  return ticking.length ? ticking.map((time) => time.dateTime).join() : cell.textContent.trim();
+}
+
 const textsOf = (root) =>
-  new Map([...cellsOf(root)].map(([id, row]) => [id, [...row.children].map((cell) => cell.textContent.trim())]));
+  new Map([...cellsOf(root)].map(([id, row]) => [id, [...row.children].map(sayingOf)]));
+
+const markedIn = (root) => [...root.querySelectorAll("[data-row] input[type=checkbox]:checked")].map((box) => box.value);
+
+function markAgain(root, marked) {
+  for (const box of root.querySelectorAll("[data-row] input[type=checkbox]")) if (marked.includes(box.value)) box.checked = true;
+}
 
 function replace(element, fresh) {
   const before = textsOf(element);
+  const marked = markedIn(element);
   const chosen = element.querySelector("[data-row].is-selected")?.dataset.row;
   const focused = element.contains(document.activeElement) ? document.activeElement.id : "";
   const { scrollTop, scrollLeft } = element;
@@ -68,6 +82,8 @@ function replace(element, fresh) {
   htmx.process(fresh);
   document.dispatchEvent(new CustomEvent("htmx:load", { detail: { elt: fresh } }));
   markChanges(before, fresh);
+  markAgain(fresh, marked);
+  document.dispatchEvent(new CustomEvent("live:shown", { detail: { id: fresh.id } }));
   if (chosen) cellsOf(fresh).get(chosen)?.classList.add("is-selected");
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   fresh.scrollTo(scrollLeft, scrollTop);
@@ -77,6 +93,7 @@ function replace(element, fresh) {
 function holdStill(element, fresh) {
   const old = cellsOf(element);
   const before = textsOf(element);
+  const marked = markedIn(element);
   let added = 0;
   for (const [id, row] of cellsOf(fresh)) {
     if (!old.has(id)) added += 1;
@@ -87,6 +104,7 @@ function holdStill(element, fresh) {
       htmx.process(row);
     }
   }
+  markAgain(element, marked);
   markChanges(before, element);
   const note = document.querySelector(`[data-live-held="${element.id}"]`);
   if (note) {
@@ -200,6 +218,15 @@ export function start() {
   document.addEventListener("click", (event) => {
     const note = event.target.closest("[data-live-held]");
     if (note && event.target.closest("button")) release(document.getElementById(note.dataset.liveHeld));
+  });
+  // A command has moved something: the server's answer says which topic to look at again.
+  document.addEventListener("live:look", ({ detail }) => changed(detail.topic));
+  // Heartbeats are no news; what shows them looks by itself: data-live-every="10" (seconds).
+  each("[data-live-every]", (element) => {
+    const timer = setInterval(() => {
+      if (!element.isConnected) clearInterval(timer);
+      else if (!document.hidden && connection !== "signed-out") soon(element);
+    }, Number(element.dataset.liveEvery) * 1000);
   });
   each("[data-live-hold]", (element) =>
     // Not at once: whoever goes to press "show" must find it where it was.

@@ -2,7 +2,7 @@
 //   <div data-waterfall="script-id" data-span-url="/executions/x/spans/" data-span-target="#span">
 // The script holds {spans: [[id, parent, kind, name, start_ms, took_ms, cost, tokens, status, note], …],
 // gaps: [[start_ms, end_ms, reason], …], ends_ms, axis_from_ms?}; parent is an index or -1, took_ms null while it runs, cost a
-// string such as "0.0148" or null, kind agent | model | tool | other, status ok | error | running.
+// string such as "0.0148", "unknown" or null, kind agent | model | tool | other, status ok | error | running.
 // Time in which nothing ran is folded away: the axis counts only time at work. With axis_from_ms the axis begins
 // there, and what ended before is one closed row with its note in place of a bar.
 import { icon, make, svg } from "./page.js";
@@ -12,6 +12,7 @@ const ROW = 28;
 const GAP = 24;
 const SPARE = 8;
 const FOLD_MS = 3000;
+const LETTER = 6.2;
 const GLYPH = { agent: "robot", model: "brain", tool: "tool", other: "circle-half-2" };
 
 function read(data) {
@@ -31,14 +32,17 @@ function read(data) {
 }
 
 /** Stretches in which no span without children ran, at least 3 s and a twentieth of the whole. */
-function idle(spans, reasons) {
+function idle(spans, reasons, begin) {
   const leaves = spans.filter((span) => !span.children.length).sort((a, b) => a.start - b.start);
   const found = [];
   let busyUntil = leaves[0]?.start ?? 0;
-  const whole = Math.max(0, ...spans.map((span) => span.end)) - Math.min(...spans.map((span) => span.start));
+  const first = spans.reduce((least, span) => Math.min(least, span.start), Infinity);
+  const whole = spans.reduce((most, span) => Math.max(most, span.end), 0) - first;
   for (const leaf of leaves) {
-    const length = leaf.start - busyUntil;
-    if (length >= FOLD_MS && length >= whole / 20) found.push({ gap: true, from: busyUntil, to: leaf.start });
+    // What waited across the beginning of the axis counts from there.
+    const from = leaf.start > begin ? Math.max(busyUntil, begin) : busyUntil;
+    const length = leaf.start - from;
+    if (length >= FOLD_MS && length >= whole / 20) found.push({ gap: true, from, to: leaf.start });
     busyUntil = Math.max(busyUntil, leaf.end);
   }
   for (const gap of found) {
@@ -56,10 +60,10 @@ class Waterfall {
   constructor(element, data) {
     this.element = element;
     Object.assign(this, read(data));
-    this.gaps = idle(this.spans, data.gaps ?? []);
-    this.begin = data.axis_from_ms ?? Math.min(...this.spans.map((span) => span.start));
+    this.begin = data.axis_from_ms ?? this.spans.reduce((least, span) => Math.min(least, span.start), Infinity);
+    this.gaps = idle(this.spans, data.gaps ?? [], this.begin);
     for (const span of this.roots) if (span.end <= this.begin) this.open.delete(span.at);
-    const end = Math.max(...this.spans.map((span) => span.end));
+    const end = this.spans.reduce((most, span) => Math.max(most, span.end), -Infinity);
     this.length = Math.max(1, this.worked(end));
     this.chosen = null;
     this.build();
@@ -93,8 +97,9 @@ class Waterfall {
       const at = { x: `${(s * 100_000) / this.length}%`, y: 18 };
       axis.append(svg("text", at, step >= 60 ? `${s / 60} min` : `${s} s`));
     }
+    this.axis = make("span", { class: "wf-axis", role: "columnheader", "aria-label": "When" }, axis);
     this.head.append(
-      make("span", { class: "wf-axis", role: "columnheader", "aria-label": "When" }, axis),
+      this.axis,
       make("span", { class: "wf-took", role: "columnheader" }, "Took"),
     );
     this.body = make("div", { role: "rowgroup", class: "wf-body" });
@@ -201,7 +206,7 @@ class Waterfall {
       cross.classList.add("wf-note");
       name.append(cross, make("span", { class: "unseen" }, "failed"));
     }
-    const cost = span.cost == null ? "" : `$${span.cost}`;
+    const cost = span.cost == null ? "" : /^\d/.test(span.cost) ? `$${span.cost}` : span.cost;
     line.append(
       name,
       make("span", { class: "wf-cost", role: "gridcell" }, cost),
@@ -235,8 +240,12 @@ class Waterfall {
     const picture = svg("svg", { "aria-hidden": "true" }, rect);
     if (span.note && !this.open.has(span.at)) {
       const after = to < 55 || span.children.length;
+      // Text in SVG is cut at its edges without a sign, so it is shortened here.
+      const room = ((after ? 100 - to : from) / 100) * this.axis.clientWidth - 12;
+      const most = Math.max(0, Math.floor(room / LETTER));
+      const told = span.note.length <= most ? span.note : most > 3 ? `${span.note.slice(0, most - 1)}…` : "";
       const at = after ? { x: `${to}%`, dx: 8 } : { x: `${from}%`, dx: -8, "text-anchor": "end" };
-      picture.append(svg("text", { ...at, y: 18 }, span.note));
+      if (told) picture.append(svg("text", { ...at, y: 18 }, told));
     }
     return make("span", { class: "wf-bars", role: "gridcell", title: span.note ?? "" }, picture);
   }
@@ -265,7 +274,12 @@ class Waterfall {
   show(span) {
     const { spanUrl, spanTarget } = this.element.dataset;
     this.element.dispatchEvent(new CustomEvent("span:open", { bubbles: true, detail: { id: span.id } }));
-    if (spanUrl) htmx.ajax("GET", spanUrl + encodeURIComponent(span.id), { target: spanTarget, swap: "innerHTML" });
+    if (!spanUrl) return;
+    const panel = document.querySelector(spanTarget);
+    htmx.ajax("GET", spanUrl + encodeURIComponent(span.id), { target: spanTarget, swap: "innerHTML" }).then(() => {
+      // On narrow pages the panel stands below the trace.
+      if (panel && panel.getBoundingClientRect().top > innerHeight - 80) panel.scrollIntoView({ block: "start" });
+    });
   }
 
   toggle(span, open = !this.open.has(span.at)) {

@@ -1,0 +1,144 @@
+"""What a person may command an execution to do, and what is said about it afterwards."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from dashboard import words
+from dashboard.states import look_of
+from monitor import executions
+from monitor.models import Execution, Person, StateChange, Subject
+from monitor.models.executions import ENDED, MOVES, OPEN, Status
+from monitor.tenancy import tenant
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb of people: its button (label, icon, key), what it did, and from which states it goes."""
+
+    name: str
+    label: str
+    icon: str
+    key: str
+    done: str
+    means: str
+    states: frozenset[str]
+    act: Callable[..., Execution]
+
+
+COMMANDS = {
+    one.name: one
+    for one in (
+        Command(
+            "pause",
+            "Pause",
+            "player-pause",
+            "p",
+            "paused",
+            "Its clocks stop; the agent is told at its next beat.",
+            frozenset(MOVES[Status.PAUSED]),
+            executions.pause,
+        ),
+        Command(
+            "resume",
+            "Resume",
+            "player-play",
+            "u",
+            "resumed",
+            "It goes on with the same try.",
+            frozenset({Status.PAUSED, Status.HITL_PAUSED}),
+            executions.resume,
+        ),
+        Command(
+            "retry",
+            "Retry",
+            "refresh",
+            "t",
+            "retried",
+            "The next try may start at once.",
+            frozenset(MOVES[Status.RETRYING]),
+            executions.retry,
+        ),
+        Command(
+            "cancel",
+            "Cancel",
+            "ban",
+            "z",
+            "cancelled",
+            "It ends, with all open work below it.",
+            frozenset(OPEN),
+            executions.cancel,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one command: `done`, or refused for the reason in `words`."""
+
+    id: UUID
+    name: str
+    done: bool
+    words: str
+
+
+def offered(status: str) -> list[Command]:
+    """The commands that an execution in this state can be given, in the order of their buttons."""
+    return [one for one in COMMANDS.values() if status in one.states]
+
+
+def carry_out(
+    project_id: int, execution_id: UUID, command: Command, *, now: datetime, actor: str, note: str = ""
+) -> Outcome:
+    """Give one command in a transaction of its own; a refusal says in words what the execution has become.
+
+    Each stands for itself, because the counter of events is locked last in a transaction: two commands in one
+    could wait for each other.
+    """
+    try:
+        with tenant(project_id):
+            moved = command.act(project_id, execution_id, now=now, actor=actor, note=note)
+    except Execution.DoesNotExist:
+        return Outcome(execution_id, f"Execution {words.short_id(execution_id)}", False, "is not there any more")
+    except executions.Refused as refused:
+        with tenant(project_id):
+            return Outcome(execution_id, name_of(refused.execution), False, _refusal(refused.execution, now=now))
+    return Outcome(execution_id, name_of(moved), True, look_of(moved.status).word.lower())
+
+
+def name_of(execution: Execution) -> str:
+    """What people call it: its task, else its agent."""
+    return execution.task or execution.agent
+
+
+def _refusal(execution: Execution, *, now: datetime) -> str:
+    """`has already ended: Mara Lind cancelled it 3 s ago`."""
+    last = (
+        StateChange.objects.filter(
+            project_id=execution.project_id, subject=Subject.EXECUTION, subject_id=str(execution.id)
+        )
+        .order_by("-id")
+        .first()
+    )
+    word = look_of(execution.status).word.lower()
+    is_so = f"has ended, {word}" if execution.status in ENDED else f"is {word}"
+    if last is None:
+        return is_so
+    who = actor_names([last.actor]).get(last.actor, "")
+    by = f" by {who}" if who else ""
+    return f"{is_so} since {words.ago(last.at, now=now)}{by}"
+
+
+def actor_names(actors: list[str]) -> dict[str, str]:
+    """How the journal's actors are called on pages: a person's name, `the key agents`, `the watchdog`."""
+    emails = {one for one in actors if "@" in one}
+    people = {one.email: str(one) for one in Person.objects.filter(email__in=emails)} if emails else {}
+    return {one: people.get(one) or _machine(one) for one in actors}
+
+
+def _machine(actor: str) -> str:
+    if actor.startswith("key:"):
+        return f"the agent’s key “{actor.removeprefix('key:')}”"
+    return {"watchdog": "the watchdog", "watch": "the watchdog", "": ""}.get(actor, actor)

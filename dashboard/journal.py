@@ -1,0 +1,140 @@
+"""The journal of an execution, in words, and the tries that it tells of."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dashboard.commands import actor_names
+from dashboard.states import Look, look_of
+from monitor.models import Execution, StateChange, Subject
+from monitor.models.executions import Status, Verdict
+
+MOST_MOVES = 500
+# A pending execution counts as started when it first beats, so its journal may begin earlier.
+BEFORE_START = timedelta(days=7)
+CAUSES = {
+    "registered": "The agent registered it",
+    "tracked": "The agent reported it when it was done",
+    "started": "The agent started it",
+    "picked_up": "The agent picked up the next try",
+    "completed": "The agent finished it",
+    "error": "The try failed",
+    "zombie": "The try went silent",
+    "timed_out": "The try outlived its timeout",
+    "not_picked_up": "Nobody picked the try up",
+    "came_back": "The agent came back with a try that was given up",
+    "stale_report": "The agent reported on a try that was given up",
+    "paused": "Paused",
+    "resumed": "Resumed",
+    "retried": "Told to try again",
+    "cancelled": "Cancelled",
+    "parent_cancelled": "Cancelled with the work above it",
+    "budget_tripped": "Stopped by a budget",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One move, as the tab shows it."""
+
+    at: datetime
+    before: Look | None
+    after: str
+    what: str
+    who: str
+    attempt: int | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Try:
+    """One attempt: when it ran and why it ended; `ended_at` is None while it runs."""
+
+    number: int
+    started_at: datetime
+    ended_at: datetime | None
+    status: str
+    word: str
+    reason: str
+
+
+def moves(execution: Execution) -> list[StateChange]:
+    """The execution's newest MOST_MOVES moves, oldest first."""
+    found = StateChange.objects.filter(
+        project_id=execution.project_id,
+        subject=Subject.EXECUTION,
+        subject_id=str(execution.id),
+        at__gte=execution.started_at - BEFORE_START,
+    )
+    return list(found.order_by("-id")[:MOST_MOVES])[::-1]
+
+
+def lines(changes: Sequence[StateChange]) -> list[Line]:
+    """The moves in words, newest first; one query for the names."""
+    names = actor_names([one.actor for one in changes])
+    return [
+        Line(
+            at=one.at,
+            before=look_of(one.from_state) if one.from_state and one.from_state != one.to_state else None,
+            after=one.to_state,
+            what=CAUSES.get(one.cause, one.cause.replace("_", " ").capitalize()),
+            who=names.get(one.actor, ""),
+            attempt=one.attempt,
+            note=one.note,
+        )
+        for one in reversed(changes)
+    ]
+
+
+def tries(execution: Execution, changes: Iterable[StateChange]) -> list[Try]:
+    """The attempts in order, from the moves that begin and give them up."""
+    begun: dict[int, datetime] = {1: execution.started_at}
+    ended: dict[int, tuple[datetime, str, str]] = {}
+    for one in changes:
+        number = one.attempt or 1
+        if one.cause in ("picked_up", "started"):
+            begun[number] = one.at
+        elif one.cause in Verdict.values:
+            ended[number] = (one.at, one.cause, one.note)
+        elif one.cause == "resumed" and number in ended:
+            del ended[number]
+    last = max(begun)
+    if execution.ended_at is not None and last not in ended:
+        ended[last] = (execution.ended_at, execution.status, execution.error.partition("\n")[0])
+    return [_try(number, at, ended.get(number)) for number, at in sorted(begun.items())]
+
+
+WORDS: dict[str, str] = {
+    Verdict.ZOMBIE: "went silent",
+    Verdict.TIMED_OUT: "ran out of time",
+    Verdict.NOT_PICKED_UP: "not picked up",
+    Verdict.ERROR: "failed",
+    Status.COMPLETED: "completed",
+    Status.FAILED: "failed",
+    Status.TIMEOUT: "timed out",
+    Status.CANCELLED: "cancelled",
+}
+
+
+def _try(number: int, started_at: datetime, end: tuple[datetime, str, str] | None) -> Try:
+    if end is None:
+        return Try(number, started_at, None, "running", "running", "")
+    ended_at, cause, note = end
+    good = cause in (Status.COMPLETED, Status.CANCELLED)
+    return Try(number, started_at, max(ended_at, started_at), "ok" if good else "error", WORDS.get(cause, cause), note)
+
+
+def pauses(changes: Iterable[StateChange], *, now: datetime) -> list[tuple[datetime, datetime]]:
+    """When its clocks stood still."""
+    found, since = [], None
+    for one in changes:
+        if one.from_state == one.to_state:
+            continue
+        if one.to_state in (Status.PAUSED, Status.HITL_PAUSED):
+            since = since or one.at
+        elif since is not None:
+            found.append((since, one.at))
+            since = None
+    if since is not None:
+        found.append((since, now))
+    return found

@@ -1,0 +1,250 @@
+"""Which executions a list shows: what the address asks for, and the bounded queries that answer it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from django.db import OperationalError, connection, transaction
+from django.db.models import CharField, IntegerField, Q, QuerySet, Value
+from django.db.models.functions import Cast
+from django.http import QueryDict
+from psycopg.errors import QueryCanceled
+
+from dashboard.frame import Range
+from monitor.models import Execution
+from monitor.models.executions import ENDED, OPEN, Status
+
+PAGE_ROWS = 100
+COUNTED_TO = 10_000
+# Executions are kept this long; a list that names no range looks no further back.
+KEPT = timedelta(days=180)
+RECENT = timedelta(minutes=30)
+SEARCH_TIMEOUT_MS = 3000
+SEARCHED = ("task__icontains", "agent__icontains", "run_id__icontains", "error__icontains", "id_text__icontains")
+# The list's order: what needs a person first, then what is open, then what has ended, newest first in each.
+SEGMENTS: tuple[tuple[Status, ...], ...] = (
+    (Status.HITL_PAUSED,),
+    (Status.RETRYING,),
+    (Status.RUNNING,),
+    (Status.PAUSED,),
+    (Status.PENDING,),
+    ENDED,
+)
+NOT_SHOWN_IN_ROWS = ("inputs", "output", "metadata", "message", "digest")
+
+
+Found = TypeVar("Found")
+
+
+class TookTooLong(Exception):
+    """The search was stopped after SEARCH_TIMEOUT_MS: the range is too long for it."""
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The last row of a page; the next one begins after it."""
+
+    segment: int
+    started_at: datetime
+    id: UUID
+
+    def __str__(self) -> str:
+        return f"{self.segment}_{self.started_at.isoformat()}_{self.id.hex}"
+
+    @classmethod
+    def read(cls, text: str) -> "Cursor | None":
+        """The cursor of an address; None when somebody has written it by hand, wrongly."""
+        try:
+            segment, started_at, id_hex = text.split("_")
+            read = cls(int(segment), datetime.fromisoformat(started_at.replace(" ", "+")), UUID(id_hex))
+        except ValueError:
+            return None
+        return read if 0 <= read.segment < len(SEGMENTS) and read.started_at.tzinfo else None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the address asks for. `view` names the tab; `since` and `until` always bound the rows."""
+
+    since: datetime
+    until: datetime
+    range: str
+    view: str = "all"
+    statuses: tuple[Status, ...] = ()
+    agent: str = ""
+    run_id: str = ""
+    q: str = ""
+    order: str = "state"
+    after: Cursor | None = None
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self.statuses or self.agent or self.run_id or self.q)
+
+    def address(self, **changes: Any) -> str:
+        """The query string of this list, with `changes` to its fields; a new list starts at its first page."""
+        asked = replace(self, **({"after": None} | changes))
+        pairs: list[tuple[str, str]] = [("view", asked.view)] if asked.view != "all" else []
+        pairs += [("status", status) for status in asked.statuses]
+        pairs += [(name, value) for name in ("agent", "run_id", "q") if (value := getattr(asked, name))]
+        pairs += [("order", asked.order)] if asked.order != "state" else []
+        if asked.range == "custom":
+            pairs += [("range", "custom"), ("from", asked.since.isoformat()), ("to", asked.until.isoformat())]
+        else:
+            pairs += [("range", asked.range)]
+        if asked.after:
+            pairs.append(("after", str(asked.after)))
+        return urlencode(pairs)
+
+
+VIEWS = {"all": "All", "recent": "Last 30 min", "needs": "Needs a person", "failed": "Failed today"}
+
+
+def read(query: QueryDict, span: Range) -> Asked:
+    """The list that an address asks for; what it says wrongly is left out."""
+    view = query.get("view", "all")
+    return Asked(
+        since=span.since,
+        until=span.until,
+        range=span.key,
+        view=view if view in VIEWS else "all",
+        statuses=tuple(Status(one) for one in dict.fromkeys(query.getlist("status")) if one in Status.values),
+        agent=query.get("agent", "").replace("\0", "")[:200],
+        run_id=query.get("run_id", "").replace("\0", "")[:200],
+        q=query.get("q", "").replace("\0", "").strip()[:200],
+        order="started" if query.get("order") == "started" else "state",
+        after=Cursor.read(query.get("after", "")),
+    )
+
+
+def bounds(asked: Asked, *, now: datetime, time_zone: str) -> tuple[datetime, datetime]:
+    """From when to when the view's executions have started."""
+    if asked.view == "recent":
+        return now - RECENT, now
+    if asked.view == "needs":
+        return now - KEPT, now
+    if asked.view == "failed":
+        return now.astimezone(ZoneInfo(time_zone)).replace(hour=0, minute=0, second=0, microsecond=0), now
+    if asked.statuses and set(asked.statuses) <= set(OPEN):
+        # What is still open concerns people however long ago it began.
+        return now - KEPT, now
+    return asked.since, asked.until
+
+
+def statuses_of(asked: Asked) -> tuple[Status, ...]:
+    """The states that view and filter leave; all of them as ()."""
+    of_view = {"needs": (Status.HITL_PAUSED,), "failed": (Status.FAILED, Status.TIMEOUT)}.get(asked.view, ())
+    if of_view and asked.statuses:
+        return tuple(one for one in of_view if one in asked.statuses) or of_view
+    return of_view or asked.statuses
+
+
+def matching(project_id: int, asked: Asked, *, now: datetime, time_zone: str) -> QuerySet[Execution]:
+    """The executions that the address asks for, bounded in time, in no order. An id finds its row at any time."""
+    since, until = bounds(asked, now=now, time_zone=time_zone)
+    if (whole := _uuid(asked.q)) is not None:
+        return Execution.objects.of(project_id).filter(id=whole)
+    found = Execution.objects.of(project_id).filter(started_at__gte=since)
+    if asked.range == "custom" and asked.view == "all":
+        found = found.filter(started_at__lte=until)
+    if statuses := statuses_of(asked):
+        found = found.filter(status__in=statuses)
+    if asked.agent:
+        found = found.filter(agent=asked.agent)
+    if asked.run_id:
+        found = found.filter(run_id=asked.run_id)
+    if asked.q:
+        found = found.alias(id_text=Cast("id", CharField()))
+        found = found.filter(reduce(or_, (Q(**{each: asked.q}) for each in SEARCHED)))
+    return found
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def page(found: QuerySet[Execution], asked: Asked) -> tuple[list[Execution], Cursor | None]:
+    """At most PAGE_ROWS rows after the cursor, and the cursor of the next page when there is one.
+
+    By state each segment is read by itself along its index, so that no order is made of more than a page.
+    """
+    if asked.order == "started":
+        segments: list[tuple[int, QuerySet[Execution]]] = [(0, found)]
+    else:
+        wanted = set(statuses_of(asked)) or set(Status)
+        segments = [(at, found.filter(status__in=states)) for at, states in enumerate(SEGMENTS) if wanted & set(states)]
+    after = asked.after
+    if after is not None:
+        segments = [(at, rows) for at, rows in segments if at >= after.segment]
+    parts = []
+    for at, rows in segments:
+        if after is not None and at == after.segment:
+            older = Q(started_at__lt=after.started_at) | Q(started_at=after.started_at, id__lt=after.id)
+            rows = rows.filter(older, started_at__lte=after.started_at)
+        ranked = rows.annotate(segment=Value(at, output_field=IntegerField())).defer(*NOT_SHOWN_IN_ROWS)
+        parts.append(ranked.order_by("-started_at", "-id")[: PAGE_ROWS + 1])
+    if not parts:
+        return [], None
+    union = parts[0] if len(parts) == 1 else parts[0].union(*parts[1:], all=True)
+    if len(parts) > 1:
+        union = union.order_by("segment", "-started_at", "-id")[: PAGE_ROWS + 1]
+    read: list[Execution] = list(union)
+    if len(read) <= PAGE_ROWS:
+        return read, None
+    last = read[PAGE_ROWS - 1]
+    return read[:PAGE_ROWS], Cursor(last.segment, last.started_at, last.id)  # type: ignore[attr-defined]
+
+
+def count_by_status(found: QuerySet[Execution]) -> dict[str, int]:
+    """How many are in each state, of at most COUNTED_TO + 1 of them."""
+    counted, params = found.values("status")[: COUNTED_TO + 1].query.sql_with_params()
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT status, count(*) FROM ({counted}) AS counted GROUP BY status", params)  # noqa: S608
+        return dict(cursor.fetchall())
+
+
+def counts_of_views(project_id: int, asked: Asked, *, now: datetime, time_zone: str) -> dict[str, int]:
+    """How many each view holds in its own time, without the filters, counted to COUNTED_TO + 1; in one query."""
+    parts = []
+    values: tuple[Any, ...] = ()
+    for view in VIEWS:
+        plain = Asked(since=asked.since, until=asked.until, range=asked.range, view=view)
+        found = matching(project_id, plain, now=now, time_zone=time_zone).values("id")[: COUNTED_TO + 1]
+        counted, params = found.query.sql_with_params()
+        parts.append(f"(SELECT count(*) FROM ({counted}) AS {view}_view)")  # noqa: S608
+        values += tuple(params)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {', '.join(parts)}", values)
+        return dict(zip(VIEWS, cursor.fetchone(), strict=True))
+
+
+def within_time(asked: Asked, look: Callable[[], Found]) -> Found:
+    """`look()`; a search is stopped after SEARCH_TIMEOUT_MS. Raises TookTooLong."""
+    if not asked.q:
+        return look()
+    try:
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL statement_timeout = {SEARCH_TIMEOUT_MS}")
+            found = look()
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL statement_timeout = 0")
+            return found
+    except OperationalError as error:
+        if isinstance(error.__cause__, QueryCanceled):
+            raise TookTooLong from error
+        raise
+
+
+def counted(number: int) -> str:
+    """A count that stopped at COUNTED_TO: `1,412` or `10,000+`."""
+    return f"{COUNTED_TO:,}+" if number > COUNTED_TO else f"{number:,}"

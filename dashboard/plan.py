@@ -1,0 +1,224 @@
+"""What happens next to an execution, and what led here: steps computed from its row and its journal. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
+
+from dashboard import words
+from dashboard.states import Tone, look_of
+from monitor import attempts
+from monitor.models import Execution
+from monitor.models.executions import ENDED, Status, Verdict
+
+When = Literal["past", "now", "planned"]
+PAST_STEPS = 3
+VERDICT_STEPS = {
+    Verdict.ZOMBIE: "went silent",
+    Verdict.TIMED_OUT: "ran out of time",
+    Verdict.NOT_PICKED_UP: "was not picked up",
+    Verdict.ERROR: "failed",
+}
+
+
+class Change(Protocol):
+    """What is read of a StateChange."""
+
+    at: datetime
+    from_state: str
+    to_state: str
+    cause: str
+    note: str
+    attempt: int | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One point of the strip; `at` is None where no moment is fixed, then `when_words` says when."""
+
+    when: When
+    at: datetime | None
+    word: str
+    detail: str = ""
+    tone: Tone | Literal[""] = ""
+    when_words: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The strip, and its headline: a countdown to `due_at` (begun at `from_at`), or the words alone."""
+
+    steps: tuple[Step, ...]
+    headline: str
+    unless: str = ""
+    due_at: datetime | None = None
+    from_at: datetime | None = None
+
+
+def plan(execution: Execution, changes: Iterable[Change], *, now: datetime) -> Plan:
+    """What was, is and will be; `changes` are the execution's own, oldest first."""
+    past = _past(execution, [one for one in changes if one.from_state != one.to_state])
+    headline, coming = _coming(execution, now=now)
+    if execution.status in ENDED:
+        return Plan(tuple(past), headline.words)
+    here = Step("now", now, "Now", _present(execution, now=now), _tone_now(execution, now=now))
+    return Plan((*past, here, *coming), headline.words, headline.unless, headline.due_at, headline.from_at)
+
+
+@dataclass(frozen=True)
+class Headline:
+    words: str
+    unless: str = ""
+    due_at: datetime | None = None
+    from_at: datetime | None = None
+
+
+def _past(execution: Execution, moves: Sequence[Change]) -> list[Step]:
+    steps = [step for move in moves if (step := _step_of(execution, move))]
+    beat_at = execution.last_heartbeat_at
+    if beat_at is not None and execution.status not in ENDED:
+        progress = "" if execution.progress is None else f"progress {words.percent(execution.progress / 100)}"
+        steps.append(Step("past", beat_at, "Last beat", progress or execution.message[:60]))
+    # Sorting is stable: what the journal wrote first stays first.
+    steps.sort(key=lambda step: step.at or datetime.min.replace(tzinfo=step.at.tzinfo if step.at else None))
+    kept = PAST_STEPS + (3 if execution.status in ENDED else 0)
+    return steps[-kept:]
+
+
+def _step_of(execution: Execution, move: Change) -> Step | None:
+    attempt = move.attempt or 1
+    if move.cause in Verdict.values:
+        what = VERDICT_STEPS[Verdict(move.cause)]
+        return Step("past", move.at, f"Try {attempt} {what}", move.note[:80], "amber")
+    if move.cause in ("picked_up", "started"):
+        return Step("past", move.at, f"Try {attempt} started")
+    if move.cause == "registered":
+        return Step("past", move.at, "Registered" if move.to_state == Status.PENDING else "Try 1 started")
+    if move.to_state in ENDED:
+        look = look_of(move.to_state)
+        took = "" if execution.duration_ms is None else f"after {words.took(execution.duration_ms / 1000)}"
+        return Step("past", move.at, look.word, move.note[:80] or took, look.tone)
+    said = {"paused": "Paused", "resumed": "Resumed", "retried": f"Try {attempt} asked for"}.get(move.cause)
+    return Step("past", move.at, said, move.note[:80]) if said else None
+
+
+def _present(execution: Execution, *, now: datetime) -> str:
+    sign = _last_sign(execution)
+    if execution.status == Status.RUNNING:
+        if sign is None or now - sign < timedelta(seconds=1):
+            return "beats"
+        return f"silent for {words.took(now - sign)}"
+    return {
+        Status.PENDING: "not started yet",
+        Status.RETRYING: f"waits for try {execution.attempt} to start",
+        Status.PAUSED: "paused, its clocks stand still",
+        Status.HITL_PAUSED: "waits for a person",
+    }[Status(execution.status)]
+
+
+def _tone_now(execution: Execution, *, now: datetime) -> Tone:
+    late = execution.deadline_at is not None and execution.deadline_at <= now
+    if execution.status == Status.RUNNING:
+        return "amber" if late else "blue"
+    return look_of(execution.status).tone
+
+
+def _last_sign(execution: Execution) -> datetime | None:
+    """The last beat of this try, or its start."""
+    signs = [one for one in (execution.last_heartbeat_at, execution.attempt_started_at) if one is not None]
+    return max(signs) if signs else None
+
+
+def _coming(execution: Execution, *, now: datetime) -> tuple[Headline, list[Step]]:
+    status = Status(execution.status)
+    if status == Status.RUNNING:
+        return _while_running(execution, now=now)
+    if status == Status.RETRYING:
+        return _while_retrying(execution, now=now)
+    if status == Status.PENDING:
+        starts = Step("planned", None, "Starts", "with its first beat", when_words="any time")
+        return Headline("Starts with its first beat. No clock runs until then."), [starts]
+    if status == Status.PAUSED:
+        goes_on = Step("planned", None, "Goes on", _left(execution), when_words="when resumed")
+        return Headline("Nothing until a person resumes, retries or cancels it."), [goes_on]
+    if status == Status.HITL_PAUSED:
+        ends = {Verdict.ERROR: "ends it as failed"}.get(Verdict(execution.verdict or "error"), "ends it as timed out")
+        decides = [
+            Step("planned", None, "Resume", f"try {execution.attempt} goes on", when_words="if you"),
+            Step("planned", None, "Retry", f"try {execution.attempt + 1} may start at once", when_words="if you"),
+            Step("planned", None, "Cancel", ends, when_words="if you"),
+        ]
+        return Headline("Nothing until a person decides: its tries are spent and its clocks stand still."), decides
+    look = look_of(execution.status)
+    return Headline(f"{look.word}. Nothing more happens to it."), []
+
+
+def _left(execution: Execution) -> str:
+    if execution.timeout_left_ms is None:
+        return "waits for its try to start"
+    return f"with {words.took(execution.timeout_left_ms / 1000)} of its timeout left"
+
+
+def _while_running(execution: Execution, *, now: datetime) -> tuple[Headline, list[Step]]:
+    started, sign = execution.attempt_started_at, _last_sign(execution)
+    if started is None or sign is None:
+        return Headline("It runs, and no clock of it is known."), []
+    times_out_at = started + timedelta(seconds=execution.timeout_s)
+    silent_at = sign + attempts.alive_for(execution)
+    due_at = execution.deadline_at or min(silent_at, times_out_at)
+    is_timeout = times_out_at <= due_at
+    word = "Times out" if is_timeout else "Zombie"
+    unless = "unless it has ended" if is_timeout else "unless it beats"
+    if due_at <= now:
+        verdict = Step("planned", due_at, word, "due, at the watchdog's next turn", "amber")
+        headline = Headline(f"{word} at the watchdog’s next turn", unless)
+    else:
+        verdict = Step("planned", due_at, word, f"{unless} in {words.took(due_at - now)}", "amber")
+        headline = Headline(f"{word} in", unless, due_at, started if is_timeout else sign)
+    steps = [verdict, *_after_verdict(execution, execution.attempt, max(due_at, now))]
+    if not is_timeout and times_out_at > now:
+        steps.append(Step("planned", times_out_at, "Times out", "however often it beats"))
+    return headline, steps
+
+
+def _while_retrying(execution: Execution, *, now: datetime) -> tuple[Headline, list[Step]]:
+    attempt, retry_at, due_at = execution.attempt, execution.retry_at, execution.deadline_at
+    steps = []
+    if retry_at is not None:
+        already = "since then" if retry_at <= now else "after its back-off"
+        steps.append(Step("past" if retry_at <= now else "planned", retry_at, f"Try {attempt} may start", already))
+    if due_at is None:
+        return Headline(f"Try {attempt} may start."), steps
+    unless = "unless the agent starts it"
+    late = due_at <= now
+    detail = "due, at the watchdog's next turn" if late else f"{unless} in {words.took(due_at - now)}"
+    steps.append(Step("planned", due_at, f"Try {attempt} is spent", detail, "amber"))
+    steps += _after_verdict(execution, attempt, max(due_at, now))
+    if late:
+        return Headline(f"Try {attempt} is spent at the watchdog’s next turn", unless), _now_first(steps)
+    return Headline(f"Try {attempt} is spent in", unless, due_at, retry_at or now), _now_first(steps)
+
+
+def _now_first(steps: list[Step]) -> list[Step]:
+    """What may have begun already is told by `Now`; only what is to come follows it."""
+    return [one for one in steps if one.when == "planned"]
+
+
+def _after_verdict(execution: Execution, attempt: int, at: datetime) -> list[Step]:
+    """What a verdict on `attempt` at that moment leads to: the next try, or a person and an alert."""
+    tries = execution.max_retries + 1
+    if attempt <= execution.max_retries:
+        back_off_s = min(attempts.FIRST_BACKOFF_S * 2 ** (attempt - 1), attempts.MOST_BACKOFF_S)
+        return [
+            Step(
+                "planned",
+                at + timedelta(seconds=back_off_s),
+                f"Try {attempt + 1} may start",
+                f"after up to {words.took(back_off_s)} of back-off",
+            ),
+        ]
+    spent = f"{tries} of {tries} tries are spent" if attempt == tries else f"all {tries} tries are spent"
+    return [
+        Step("planned", at, "Pauses for a person", spent, "red"),
+        Step("planned", at, "Alert goes out", "critical, to whoever is on call"),
+    ]
