@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -159,7 +160,7 @@ def folding(project_id: int, deltas: Iterable[RollupDelta], *, now: datetime) ->
     parameters: dict[str, object] = {
         "project_id": project_id,
         "minute": pipeline.times(key[0] for key in keys),
-        "histogram": pipeline.texts(pipeline.array(minutes[key][1]) for key in keys),
+        "histogram": pipeline.texts(_literal(tuple(minutes[key][1])) for key in keys),
     }
     for n, name in enumerate(KEY, start=1):
         parameters[name] = pipeline.texts(key[n] for key in keys)
@@ -168,6 +169,12 @@ def folding(project_id: int, deltas: Iterable[RollupDelta], *, now: datetime) ->
     hours = sorted({key[0].replace(minute=0) for key in keys})
     mark = {"project_id": project_id, "now": now, "hours": pipeline.times(hours)}
     return [Statement(UPSERT, parameters), Statement(MARK, mark)]
+
+
+@lru_cache(maxsize=4096)
+def _literal(histogram: tuple[int, ...]) -> str:
+    """Most rows of a batch count one or two calls, so that few different histograms occur."""
+    return pipeline.array(histogram)
 
 
 def _by_minute(deltas: Iterable[RollupDelta]) -> dict[tuple, tuple[list, list[int]]]:

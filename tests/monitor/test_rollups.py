@@ -144,6 +144,25 @@ def test_folding_and_closing_at_once_loses_nothing(committed_db: None) -> None:
         }
 
 
+def test_an_hour_that_is_being_written_is_passed_over(committed_db: None) -> None:
+    project = a_project()
+    fold(project, a_delta(61))
+
+    def close() -> int:
+        try:
+            return rollups.close_hours(now=NOW)
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            rollups.fold(project.pk, [a_delta(61)], now=NOW)
+            assert pool.submit(close).result() == 0
+        assert pool.submit(close).result() == 1
+    with tenant(project.pk):
+        assert HourRollup.objects.get().count == 2
+
+
 def test_another_project_is_never_summed(db: None) -> None:
     north, south = a_project("north"), a_project("south")
     fold(north, a_delta(61))
