@@ -141,7 +141,9 @@ class LongPoll(View):
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    async def http_method_not_allowed(  # type: ignore[override]
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
         return problems.render(Problem(405, "Method not allowed", headers={"Allow": "GET"}))
 
     def _streams(self, request: HttpRequest) -> bool:

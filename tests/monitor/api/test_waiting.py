@@ -116,9 +116,7 @@ def test_a_poll_survives_the_death_of_redis(committed_db: None, tmp_path: Path) 
 
 def test_many_that_wait_hold_neither_threads_nor_connections(web: Web, north: Project) -> None:
     with web.client(north) as client, ThreadPoolExecutor(60) as crowd:
-        waiting = [
-            crowd.submit(httpx.get, f"{web.url}{EVENTS}?wait=20", headers=client.headers, timeout=40) for _ in range(60)
-        ]
+        waiting = [crowd.submit(client.get, f"{EVENTS}?wait=20") for _ in range(60)]
         time.sleep(2)
         answer = client.get("/api/v1/sample/who/x")
         assert answer.elapsed.total_seconds() < 2
@@ -246,7 +244,7 @@ def test_a_process_that_is_told_to_stop_ends_its_streams_and_polls_within_two_se
 ) -> None:
     north = make_project("north")
     with serving(settings.REDIS_URL) as web, web.client(north) as client, ThreadPoolExecutor(1) as other:
-        poll = other.submit(httpx.get, f"{web.url}{EVENTS}?wait=20&after=9", headers=client.headers, timeout=40)
+        poll = other.submit(client.get, f"{EVENTS}?wait=20&after=9")
         with client.stream("GET", EVENTS, headers=STREAM) as stream:
             lines = stream.iter_lines()
             assert next(lines) == "retry: 2000"
