@@ -86,8 +86,9 @@ class Application:
             await send({"type": "lifespan.startup.failed", "message": message})
             return
         _end_streams_on_signal()
-        start_standby()
         start_signing()
+        if settings.STANDBY:
+            start_standby()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         ears.close()

@@ -3,7 +3,7 @@
 Days that nothing can change any more are summed once a day and kept in the cache; the rest is read from the rollups.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -80,11 +80,22 @@ Tallies = dict[Key, Tally]
 
 def tallies(*, now: datetime) -> Tallies:
     """Everything that was ever counted, by kind, agent and model."""
-    day = (now - SETTLED_AFTER).replace(hour=0, minute=0, second=0, microsecond=0)
+    settled_until = now - SETTLED_AFTER
+    oldest = _oldest_mark()
+    if oldest is not None:
+        # Hours that nobody has closed yet, because the job that does was dead.
+        settled_until = min(settled_until, oldest)
+    day = settled_until.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     total = _settled(day)
     for key, tally in _read(RECENT, since=day).items():
         total[key] = total[key].plus(tally) if key in total else tally
     return total
+
+
+def _oldest_mark() -> datetime | None:
+    with crossing():
+        ((oldest,),) = pipeline.flush([Statement("SELECT min(hour) FROM monitor_dirtyhour", {})])[0]
+    return oldest
 
 
 def _settled(day: datetime) -> Tallies:
@@ -94,7 +105,7 @@ def _settled(day: datetime) -> Tallies:
         return known
     before = day - timedelta(days=1)
     total = _recall(before)
-    newer = _read(SETTLED, since=before if total is not None else datetime.min.replace(tzinfo=day.tzinfo), until=day)
+    newer = _read(SETTLED, since=before if total is not None else datetime.min.replace(tzinfo=UTC), until=day)
     total = total or {}
     for key, tally in newer.items():
         total[key] = total[key].plus(tally) if key in total else tally

@@ -176,7 +176,12 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 def server_error(request: HttpRequest) -> HttpResponse:
     if is_api(request):
         return render(Problem(500, "Internal error", "This is a fault of the server; it has been logged."))
-    return defaults.server_error(request)
+    try:
+        return defaults.server_error(request)
+    except Exception:
+        # The page that says so must not fail as well.
+        log.exception("the page for faults has a fault")
+        return HttpResponse("Internal error.", status=500, content_type="text/plain")
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

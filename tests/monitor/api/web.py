@@ -38,6 +38,8 @@ def serving(redis_url: str) -> Iterator[Web]:
         command += ["--fd", str(listener.fileno()), "--no-access-log", "--log-level", "warning"]
         command += ["--timeout-graceful-shutdown", "2"]
         env = os.environ | {"REDIS_URL": redis_url, "HANDRAIL_DB_POOL": "5", "HANDRAIL_WEB_THREADS": "5"}
+        # Nobody turns the crank behind a test's back.
+        env |= {"HANDRAIL_STANDBY": "0"}
         child = Child(command, env=env, pass_fds=(listener.fileno(),), grace_s=5)
         web = Web(f"http://127.0.0.1:{listener.getsockname()[1]}", child)
     try:

@@ -1,0 +1,114 @@
+"""The first start makes what is needed and shows it once; commands print what can be used."""
+
+from decimal import Decimal
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.contrib.auth import authenticate
+from django.core.management import CommandError, call_command
+
+from alerts.models import Channel
+from monitor import keys
+from monitor.models import ApiKey, Budget, HumanAgent, Membership, Person, Project
+from monitor.tenancy import crossing
+from tests.monitor.api.conftest import now
+
+
+def run(*words: str) -> str:
+    out = StringIO()
+    call_command(*words, stdout=out)
+    return out.getvalue()
+
+
+def value_of(text: str, label: str) -> str:
+    return next(line.removeprefix(label).strip() for line in text.splitlines() if line.startswith(label))
+
+
+def limits(project_name: str) -> dict[tuple[str, str, str], Decimal]:
+    with crossing():
+        found = Budget.objects.filter(project__name=project_name)
+        return {(b.scope, b.target, b.period): b.limit_usd for b in found}
+
+
+def test_the_first_start_shows_a_password_and_a_key_that_work(db: None) -> None:
+    text = run("bootstrap")
+    assert value_of(text, "Open") == "http://localhost:8000"
+    person = authenticate(username=value_of(text, "Sign in as"), password=value_of(text, "Password"))
+    assert isinstance(person, Person)
+    assert (person.email, person.is_instance_admin) == ("operator@localhost", True)
+    key = keys.find(value_of(text, "API key"), now=now())
+    assert key is not None
+    assert (key.name, key.scopes) == ("first key", ["ingest", "read", "operate"])
+    with crossing():
+        assert Membership.objects.get().role == "admin"
+        assert HumanAgent.objects.get().person == person
+        assert list(Channel.objects.values_list("kind", "levels")) == [("console", ["info", "warning", "critical"])]
+
+
+def test_the_project_begins_with_the_promised_budgets(db: None) -> None:
+    run("bootstrap")
+    assert limits("default") == {
+        ("run", "", "run"): Decimal(5),
+        ("project", "", "hour"): Decimal(50),
+        ("project", "", "day"): Decimal(500),
+        ("project", "", "month"): Decimal(5000),
+        ("department", "Sales", "month"): Decimal(500),
+        ("department", "Marketing", "month"): Decimal(300),
+        ("department", "Operations", "month"): Decimal(200),
+        ("department", "Support", "month"): Decimal(150),
+        ("department", "", "month"): Decimal(100),
+    }
+    with crossing():
+        assert Budget.objects.get(scope="global").limit_usd == Decimal(1000)
+
+
+def test_a_later_start_says_nothing_and_changes_nothing(committed_db: None) -> None:
+    run("bootstrap")
+    with crossing():
+        Budget.objects.filter(scope="run").update(limit_usd=7)
+        before = [list(model.objects.values_list("pk")) for model in (Person, ApiKey, Budget, Channel, Project)]
+    assert run("bootstrap") == ""
+    with crossing():
+        assert [list(model.objects.values_list("pk")) for model in (Person, ApiKey, Budget, Channel, Project)] == before
+        assert Budget.objects.get(scope="run").limit_usd == 7
+
+
+def test_the_environment_names_budgets_and_the_address_for_what_is_critical(db: None, settings: Any) -> None:
+    settings.DAILY_BUDGET_USD = Decimal(25)
+    settings.DEPARTMENT_BUDGETS_USD = {"Sales": Decimal(1)}
+    settings.ALERT_EMAIL_TO = "ceo@example.org"
+    run("bootstrap")
+    assert limits("default")["project", "", "day"] == Decimal(25)
+    assert limits("default")["department", "Sales", "month"] == Decimal(1)
+    with crossing():
+        email = Channel.objects.get(kind="email")
+    assert (email.target, email.levels) == ("ceo@example.org", ["critical"])
+
+
+def test_create_key_prints_the_key_and_nothing_else(db: None) -> None:
+    text = run("create_key", "fleet", "--scopes", "read,act-as", "--project", "new", "--days", "0")
+    assert text.count("\n") == 1
+    key = keys.find(text.strip(), now=now())
+    assert key is not None
+    assert (key.name, key.scopes, key.expires_at) == ("fleet", ["read", "act-as"], None)
+    assert len(limits("new")) == 9
+
+
+def test_a_scope_that_does_not_exist_makes_no_key_and_no_project(db: None) -> None:
+    with pytest.raises(CommandError, match="no such scope: reed"):
+        run("create_key", "fleet", "--scopes", "reed", "--project", "new")
+    with crossing():
+        assert not ApiKey.objects.exists()
+        assert not Project.objects.filter(name="new").exists()
+
+
+def test_create_operator_prints_a_password_that_signs_in(db: None) -> None:
+    password = run("create_operator", "Ann@Example.org", "--role", "viewer").strip()
+    assert isinstance(authenticate(username="ann@example.org", password=password), Person)
+    with crossing():
+        assert Membership.objects.get(person__email="ann@example.org").role == "viewer"
+    with pytest.raises(CommandError, match="has an account already"):
+        run("create_operator", "ann@example.org")
+    with pytest.raises(CommandError, match="is not an email address"):
+        run("create_operator", "ann")
