@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import F, QuerySet
 from django.db.models.functions import Greatest
 
-from alerts import planning
+from alerts import planning, snapshot
 from alerts.models import MOVES, OPEN_ALERTS, Alert, AlertEvent, AlertStatus, EventKind, Level
 from monitor import news
 
@@ -98,6 +98,7 @@ def raise_alert(
 
 def acknowledge(project_id: int, alert_id: UUID, *, actor: str, now: datetime, note: str = "") -> Alert | None:
     """Somebody has it: nothing more is sent and it doesn't escalate. None unless it was firing."""
+    snapshot.forget(project_id)
     return _move(
         project_id,
         alert_id,

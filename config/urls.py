@@ -7,6 +7,7 @@ from dashboard.live import Events
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("alerts.api")),
+    path("", include("alerts.metrics_api")),
     path("", include("monitor.api.urls")),
     path("events/", Events.as_view()),
     path("health", operations.health),

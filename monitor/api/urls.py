@@ -12,4 +12,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("monitor.api.batch")),
     path("api/v1/", include("monitor.api.costs")),
     path("api/v1/", include("monitor.api.people")),
+    path("api/v1/", include("monitor.api.agents")),
+    path("api/v1/", include("monitor.api.monitoring")),
 ]

@@ -145,6 +145,12 @@ class Execution(models.Model):
             models.Index(fields=["project", "-started_at", "-id"], name="execution_newest"),
             models.Index(fields=["project", "status", "-started_at", "-id"], name="execution_by_status"),
             models.Index(fields=["project", "agent", "-started_at"], name="execution_by_agent"),
+            # Read by figures.of_agents.
+            models.Index(
+                fields=["project", "started_at"],
+                name="execution_measured",
+                condition=models.Q(cpu_ms__isnull=False),
+            ),
             models.Index(fields=["project", "run_id"], name="execution_by_run", condition=~models.Q(run_id="")),
             models.Index(
                 fields=["project", "conversation_id"],
