@@ -51,7 +51,6 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "csp",
     "rest_framework",
-    "drf_spectacular",
     "monitor",
     "alerts",
     "dashboard",
@@ -246,7 +245,6 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_PERMISSION_CLASSES": [],
     "UNAUTHENTICATED_USER": None,
 }
-SPECTACULAR_SETTINGS: dict[str, Any] = {"TITLE": "Handrail", "VERSION": "v1"}
 
 LOGGING = {
     "version": 1,
