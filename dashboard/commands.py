@@ -140,5 +140,5 @@ def actor_names(actors: list[str]) -> dict[str, str]:
 
 def _machine(actor: str) -> str:
     if actor.startswith("key:"):
-        return f"the agent’s key “{actor.removeprefix('key:')}”"
+        return f"key “{actor.removeprefix('key:')}”"
     return {"watchdog": "the watchdog", "watch": "the watchdog", "": ""}.get(actor, actor)

@@ -101,7 +101,7 @@ def tries(execution: Execution, changes: Iterable[StateChange]) -> list[Try]:
     last = max(begun)
     if execution.ended_at is not None and last not in ended:
         ended[last] = (execution.ended_at, execution.status, execution.error.partition("\n")[0])
-    return [_try(number, at, ended.get(number)) for number, at in sorted(begun.items())]
+    return [_try(number, at, ended.get(number), execution.status) for number, at in sorted(begun.items())]
 
 
 WORDS: dict[str, str] = {
@@ -116,9 +116,9 @@ WORDS: dict[str, str] = {
 }
 
 
-def _try(number: int, started_at: datetime, end: tuple[datetime, str, str] | None) -> Try:
+def _try(number: int, started_at: datetime, end: tuple[datetime, str, str] | None, status: str) -> Try:
     if end is None:
-        return Try(number, started_at, None, "running", "running", "")
+        return Try(number, started_at, None, status, look_of(status).word.lower(), "")
     ended_at, cause, note = end
     good = cause in (Status.COMPLETED, Status.CANCELLED)
     return Try(number, started_at, max(ended_at, started_at), "ok" if good else "error", WORDS.get(cause, cause), note)

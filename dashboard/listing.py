@@ -26,7 +26,14 @@ COUNTED_TO = 10_000
 KEPT = timedelta(days=180)
 RECENT = timedelta(minutes=30)
 SEARCH_TIMEOUT_MS = 3000
-SEARCHED = ("task__icontains", "agent__icontains", "run_id__icontains", "error__icontains", "id_text__icontains")
+SEARCHED = (
+    "task__icontains",
+    "agent__icontains",
+    "run_id__icontains",
+    "conversation_id__icontains",
+    "error__icontains",
+    "id_text__icontains",
+)
 # The list's order: what needs a person first, then what is open, then what has ended, newest first in each.
 SEGMENTS: tuple[tuple[Status, ...], ...] = (
     (Status.HITL_PAUSED,),
@@ -36,7 +43,7 @@ SEGMENTS: tuple[tuple[Status, ...], ...] = (
     (Status.PENDING,),
     ENDED,
 )
-NOT_SHOWN_IN_ROWS = ("inputs", "output", "metadata", "message", "digest")
+NOT_SHOWN_IN_ROWS = ("inputs", "output", "metadata", "message", "error", "command_reason", "digest")
 
 
 Found = TypeVar("Found")

@@ -170,7 +170,7 @@ def _while_running(execution: Execution, *, now: datetime) -> tuple[Headline, li
     word = "Times out" if is_timeout else "Zombie"
     unless = "unless it has ended" if is_timeout else "unless it beats"
     if due_at <= now:
-        verdict = Step("planned", due_at, word, "due, at the watchdog's next turn", "amber")
+        verdict = Step("planned", None, word, "at the watchdog's next turn", "amber", when_words="due")
         headline = Headline(f"{word} at the watchdog’s next turn", unless)
     else:
         verdict = Step("planned", due_at, word, f"{unless} in {words.took(due_at - now)}", "amber")
@@ -191,8 +191,11 @@ def _while_retrying(execution: Execution, *, now: datetime) -> tuple[Headline, l
         return Headline(f"Try {attempt} may start."), steps
     unless = "unless the agent starts it"
     late = due_at <= now
-    detail = "due, at the watchdog's next turn" if late else f"{unless} in {words.took(due_at - now)}"
-    steps.append(Step("planned", due_at, f"Try {attempt} is spent", detail, "amber"))
+    spent = f"Try {attempt} is spent"
+    if late:
+        steps.append(Step("planned", None, spent, "at the watchdog's next turn", "amber", when_words="due"))
+    else:
+        steps.append(Step("planned", due_at, spent, f"{unless} in {words.took(due_at - now)}", "amber"))
     steps += _after_verdict(execution, attempt, max(due_at, now))
     if late:
         return Headline(f"Try {attempt} is spent at the watchdog’s next turn", unless), _now_first(steps)

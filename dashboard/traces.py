@@ -151,12 +151,14 @@ def waterfall(
     for one, under in zip(shown, under_try, strict=True):
         if under >= 0:
             held[under].append(one)
-    rows: list[list[Any]] = [_row_of_try(one, mine, ms, is_open=is_open) for one, mine in zip(heads, held, strict=True)]
+    rows: list[list[Any]] = [
+        _row_of_try(one, mine, ms, is_open=is_open, end=end) for one, mine in zip(heads, held, strict=True)
+    ]
     places = {(one.trace_id, one.span_id): len(heads) + at for at, one in enumerate(shown)}
     parents = [places.get((one.trace_id, one.parent_span_id or 0), -1) for one in shown]
     _cut_circles(parents, len(heads))
-    for one, parent, under in zip(shown, parents, under_try, strict=True):
-        rows.append(_row_of_span(one, parent if parent >= 0 else under, ms, is_open=is_open, end=end))
+    for one, parent, place in zip(shown, parents, under_try, strict=True):
+        rows.append(_row_of_span(one, parent if parent >= 0 else place, ms, is_open=is_open, end=end))
     figure: dict[str, Any] = {
         "spans": rows,
         "gaps": [[ms(since), ms(until), "for a person"] for since, until in pauses],
@@ -167,20 +169,21 @@ def waterfall(
     return figure
 
 
-def _row_of_try(one: Try, mine: Sequence[Drawn], ms: Milliseconds, *, is_open: bool) -> list[Any]:
+def _row_of_try(one: Try, mine: Sequence[Drawn], ms: Milliseconds, *, is_open: bool, end: datetime) -> list[Any]:
     cost = sum((span.cost_usd for span in mine), Decimal(0))
     tokens = sum(span.tokens for span in mine)
-    runs = one.ended_at is None
+    runs = one.ended_at is None and is_open and one.status == "running"
+    until = one.ended_at or end
     return [
         f"try-{one.number}",
         -1,
         "agent",
         f"Try {one.number}, {one.word}",
         ms(one.started_at),
-        None if one.ended_at is None else ms(one.ended_at) - ms(one.started_at),
+        None if runs else max(0, ms(until) - ms(one.started_at)),
         f"{cost:.4f}" if mine else None,
         tokens if mine else None,
-        ("running" if is_open else "ok") if runs else one.status,
+        "running" if runs else "error" if one.status == "error" else "ok",
         _short(one.reason) or None,
     ]
 
@@ -189,6 +192,7 @@ def _row_of_span(one: Drawn, parent: int, ms: Milliseconds, *, is_open: bool, en
     start = ms(one.started_at)
     runs = one.ended_at is None and is_open
     note = _short(one.error)
+    took: int | None
     if one.ended_at is not None:
         took = max(0, ms(one.ended_at) - start)
     else:
@@ -234,4 +238,4 @@ def _cut_circles(parents: list[int], first: int) -> None:
 def spoken_count(counts: dict[str, int], kinds: Iterable[str]) -> str:
     """A tab's number: `18`, or `10,000+` where counting stopped."""
     number = sum(counts.get(kind, 0) for kind in kinds)
-    return f"{MOST_SPANS:,}+" if number > MOST_SPANS else f"{number:,}"
+    return f"{min(number, MOST_SPANS):,}{'+' if sum(counts.values()) > MOST_SPANS else ''}"

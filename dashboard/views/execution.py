@@ -22,7 +22,7 @@ from dashboard.traces import MODEL_KINDS, TOOL_KINDS
 from dashboard.views.executions import row_of
 from monitor.api.executions import show
 from monitor.models import Conversation, Execution, Message, QueueItem, Span, StateChange
-from monitor.models.executions import OPEN, Status
+from monitor.models.executions import OPEN, WAITING, Status
 from monitor.models.people import Role
 from monitor.models.queue import ItemKind, ItemStatus
 from monitor.models.spans import Kind
@@ -57,7 +57,7 @@ def execution(request: PageRequest, execution_id: UUID) -> HttpResponse:
         "name": commands.name_of(subject),
         "is_open": subject.status in OPEN,
         "tab": tab,
-        "url": reverse("execution", args=[subject.id]),
+        "here": reverse("execution", args=[subject.id]),
     }
     changes = journal.moves(subject) if part != "commands" else []
     if part in (None, "state"):
@@ -74,10 +74,15 @@ def execution(request: PageRequest, execution_id: UUID) -> HttpResponse:
 
 
 def _state(subject: Execution, changes: Sequence[StateChange], *, now: datetime) -> dict[str, Any]:
-    times_out_at = None
+    times_out_at, words = None, ""
     if subject.status == Status.RUNNING and subject.attempt_started_at is not None:
         times_out_at = subject.attempt_started_at + timedelta(seconds=subject.timeout_s)
+        if times_out_at <= now:
+            times_out_at, words = None, "is over"
+    elif subject.status in WAITING:
+        words = "stands still"
     return {
+        "timeout_words": words,
         "plan": plan(subject, changes, now=now),
         "times_out_at": times_out_at,
         "tokens": subject.input_tokens + subject.output_tokens,

@@ -1,14 +1,82 @@
-"""The search box of the frame."""
+"""The search box of the frame: executions, the people in conversations, and alerts that match."""
 
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Any
 from urllib.parse import urlencode
 
+from django.db.models import Q, QuerySet, TextField
+from django.db.models.functions import Cast
 from django.http import HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.template.response import TemplateResponse
+from django.urls import NoReverseMatch, reverse
 
+from alerts.models import Alert
+from dashboard import listing
 from dashboard.access import PageRequest, page
+from dashboard.frame import range_of
+from dashboard.views.executions import row_of
+from dashboard.waiting import customer_name
+from monitor.models import Conversation, Execution
+
+SHOWN = 10
+# Without a range in the address a search looks this far back.
+LOOKS_BACK = timedelta(days=30)
 
 
 @page
 def search(request: PageRequest) -> HttpResponse:
-    """To the executions that match."""
-    return HttpResponseRedirect(f"{reverse('executions')}?{urlencode({'q': request.GET.get('q', '')})}")
+    """What matches `?q=`, newest first, SHOWN of each kind; the id of an execution leads straight to it."""
+    project = request.visitor.project
+    asked = listing.read(request.GET, range_of(request.GET, now=request.now))
+    if "range" not in request.GET:
+        asked = replace(asked, since=request.now - LOOKS_BACK, range="30d")
+    asked = replace(asked, view="all", statuses=(), agent="", run_id="", order="started", after=None)
+    if not asked.q:
+        return HttpResponseRedirect(reverse("executions"))
+    found = listing.matching(project.pk, asked, now=request.now, time_zone=project.time_zone)
+    context: dict[str, Any] = {"asked": asked, "all_executions": asked.address(order="state"), "took_too_long": False}
+    try:
+        context |= listing.within_time(asked, partial(_look, request, asked, found))
+    except listing.TookTooLong:
+        context["took_too_long"] = True
+    rows = context.get("rows", [])
+    if len(rows) == 1 and str(rows[0].id) == asked.q.lower():
+        return HttpResponseRedirect(reverse("execution", args=[rows[0].id]))
+    return TemplateResponse(request, "search/page.html", context)
+
+
+def _look(request: PageRequest, asked: listing.Asked, found: QuerySet[Execution]) -> dict[str, Any]:
+    shown, after = listing.page(found, asked)
+    conversations = (
+        Conversation.objects.filter(project=request.visitor.project, updated_at__gte=asked.since)
+        .alias(customer_text=Cast("customer", TextField()))
+        .filter(Q(conversation_id__icontains=asked.q) | Q(customer_text__icontains=asked.q))
+        .order_by("-updated_at")[:SHOWN]
+    )
+    alerts = (
+        Alert.objects.filter(project=request.visitor.project, last_seen_at__gte=asked.since)
+        .filter(Q(title__icontains=asked.q) | Q(message__icontains=asked.q) | Q(agent__icontains=asked.q))
+        .order_by("-last_seen_at")[:SHOWN]
+    )
+    return {
+        "rows": [row_of(one, now=request.now) for one in shown[:SHOWN]],
+        "more_executions": len(shown) > SHOWN or after is not None,
+        "conversations": [
+            (
+                customer_name(one.customer),
+                one,
+                f"{reverse('executions')}?{urlencode({'q': one.conversation_id, 'range': '30d'})}",
+            )
+            for one in conversations
+        ],
+        "alerts": [(one, _alert_url(one)) for one in alerts],
+    }
+
+
+def _alert_url(alert: Alert) -> str:
+    try:
+        return reverse("alert", args=[alert.pk])
+    except NoReverseMatch:
+        return ""
