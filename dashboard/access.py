@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 from urllib.parse import urlencode
 
@@ -32,7 +32,7 @@ class Visitor:
         """Whether the person has this role, or one above it."""
         return RANKS[Role(self.role)] >= RANKS[Role(role)]
 
-    @property
+    @cached_property
     def human(self) -> HumanAgent | None:
         """The person as one who takes conversations; viewers are none."""
         return human_for(self.project.pk, person_id=self.person.pk) if self.may(Role.OPERATOR) else None

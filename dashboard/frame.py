@@ -188,8 +188,8 @@ def nav_for(path: str, counts: Counts) -> tuple[NavItem, ...]:
     return tuple(items)
 
 
-def frame_for(request: HttpRequest, *, now: datetime) -> Frame:
-    """The frame of one request. The one place that gathers counts, watcher, project and person."""
+def frame_for(request: HttpRequest, *, now: datetime, here: str = "") -> Frame:
+    """The frame of one request, as seen from `here`. The one place that gathers counts, watcher, project and person."""
     span = range_of(request.GET, now=now)
     visitor: Visitor | None = getattr(request, "visitor", None)
     if visitor is None:
@@ -198,7 +198,7 @@ def frame_for(request: HttpRequest, *, now: datetime) -> Frame:
     watcher, banner = _watch(now=now)
     human = visitor.human
     return Frame(
-        nav=nav_for(request.path, counts),
+        nav=nav_for(here or request.path, counts),
         range=span,
         project=ProjectLink(str(visitor.project.pk), visitor.project.name),
         projects=tuple(

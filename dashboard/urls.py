@@ -2,7 +2,18 @@
 
 from django.urls import path
 
-from dashboard.views import execution, executions, first_run, kit, overview, search, session
+from dashboard.views import (
+    execution,
+    executions,
+    first_run,
+    frame,
+    kit,
+    overview,
+    queue,
+    queue_verbs,
+    search,
+    session,
+)
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
@@ -18,6 +29,10 @@ urlpatterns = [
     path("executions/<uuid:execution_id>/spans/<str:key>", execution.span, name="execution-span"),
     path("executions/<uuid:execution_id>/<slug:name>", execution.command, name="execution-command"),
     path("search", search.search, name="search"),
+    path("queue", queue.queue, name="queue"),
+    path("queue/<uuid:item_id>", queue.item, name="queue-item"),
+    *queue_verbs.urlpatterns,
+    path("frame/counts", frame.counts, name="frame-counts"),
     path("kit", kit.sheet, name="kit"),
     path("kit/frame", kit.framed, name="kit-frame"),
     path("kit/parts", kit.parts, name="kit-parts"),

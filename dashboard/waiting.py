@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from dashboard import words
 from monitor.models import Execution, HumanAgent, QueueItem, Run
-from monitor.models.queue import ItemKind, ItemStatus
+from monitor.models.queue import CLOSED_ITEMS, ItemKind, ItemStatus
 
 KIND_WORDS = {
     ItemKind.CHAT: "Chat",
@@ -26,6 +26,12 @@ ASKED = {
     "low_confidence": "was handed over, the agent is unsure.",
     "errors": "was handed over after errors in a row.",
     "person_decision": "was taken over by a person.",
+}
+ENDED = {
+    ItemStatus.RESOLVED: "resolved",
+    ItemStatus.BACK_TO_AI: "back with the AI",
+    ItemStatus.EXPIRED: "expired",
+    ItemStatus.CANCELLED: "cancelled",
 }
 HANDED_OVER = "was handed over by the agent."
 
@@ -45,6 +51,8 @@ class Waiting:
     cost_usd: Decimal | None
     requested_at: datetime
     due_at: datetime | None
+    claimed_at: datetime | None
+    closed_at: datetime | None
     status: str
     holder: str
     is_mine: bool
@@ -55,6 +63,26 @@ class Waiting:
     def is_open(self) -> bool:
         """Whether nobody has it yet."""
         return self.status == ItemStatus.PENDING
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is over."""
+        return self.status in CLOSED_ITEMS
+
+    @property
+    def waits_for_customer(self) -> bool:
+        """Whether a person has answered and the customer has not."""
+        return self.status == ItemStatus.WAITING_USER
+
+    @property
+    def ended(self) -> str:
+        """How a closed item ended, in words."""
+        return ENDED.get(ItemStatus(self.status), "")
+
+    @property
+    def tone(self) -> str:
+        """Red while nobody has it, the reader's own accent, grey for what others have and for what is over."""
+        return "red" if self.is_open else "accent" if self.is_mine and not self.is_closed else "grey"
 
     def sentence(self, *, now: datetime) -> str:
         """Who waits and for how long; with a full stop."""
@@ -107,6 +135,8 @@ def _row(
         cost_usd=cost,
         requested_at=item.requested_at,
         due_at=item.claim_due_at if item.status == ItemStatus.PENDING else None,
+        claimed_at=item.claimed_at,
+        closed_at=item.closed_at,
         status=item.status,
         holder=str(item.assignee.person) if item.assignee else "",
         is_mine=me is not None and item.assignee_id == me.pk,

@@ -73,6 +73,20 @@ def present(project_id: int, human_id: int, status: str, *, now: datetime, actor
     return human
 
 
+def seen(project_id: int, human_id: int, *, now: datetime) -> bool:
+    """The person is at a page, so nobody takes them for gone; who said that they are offline stays so.
+
+    Returns whether it counted.
+    """
+    there = HumanAgent.objects.filter(project_id=project_id, pk=human_id, last_seen_at__lt=now)
+    if there.filter(status=Presence.AWAY, last_seen_at__lt=now - AWAY_AFTER).update(
+        status=Presence.ONLINE, last_seen_at=now
+    ):
+        news.tell(project_id, "queue", str(human_id))
+        return True
+    return bool(there.exclude(status=Presence.OFFLINE).update(last_seen_at=now))
+
+
 def presence(*, now: datetime) -> int:
     """Show as away who was not seen for 90 s; who is gone for 5 min is offline and what they left unanswered returns.
 

@@ -1,6 +1,7 @@
 """Conversations and their messages; who owns the turn is a fence, counted by `owner_epoch`."""
 
 from django.db import models
+from django.db.models.fields.json import KT
 from django.db.models.functions import Now
 
 from monitor.ids import uuid7
@@ -75,7 +76,11 @@ class Conversation(models.Model):
                 name="conversation_owner_is_a_human_or_none",
             ),
         ]
-        indexes = [models.Index(fields=["project", "-updated_at"], name="conversation_newest")]
+        indexes = [
+            models.Index(fields=["project", "-updated_at"], name="conversation_newest"),
+            # Read by the takeover screen: what the same customer came with before.
+            models.Index("project", KT("customer__id"), name="conversation_by_customer"),
+        ]
 
 
 class MessageRole(models.TextChoices):

@@ -94,6 +94,12 @@ class Span(models.Model):
                 name="span_by_execution",
                 condition=models.Q(execution_id__isnull=False),
             ),
+            # Read by the takeover screen: what the agent did in a conversation.
+            models.Index(
+                fields=["project", "conversation_id", "started_at"],
+                name="span_by_conversation",
+                condition=~models.Q(conversation_id=""),
+            ),
         ]
 
 

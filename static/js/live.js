@@ -3,6 +3,8 @@
 // The fragment is the element itself, with the same id. With data-live-hold a list does not gain or move rows
 // while somebody points at it, selects in it or has scrolled it; known rows are updated in place meanwhile.
 // Ticked boxes of rows stay ticked.
+// With data-live-merge only the children (each with data-row) that differ are exchanged, and who stands at the end
+// stays there. With data-live-ids="a b" news of other ids are not for it. Elements with one address share one request.
 import { each, settings } from "./page.js";
 import { clock, now } from "./times.js";
 
@@ -11,7 +13,10 @@ const POLL_MS = 15_000;
 const LEFT_MS = 1500;
 const STALE_MS = 25_000;
 
+const TOGETHER_MS = 50;
+
 const waiting = new Map();
+const asked = new Map();
 let connection = "waiting";
 let lastAt = now();
 
@@ -106,6 +111,8 @@ function holdStill(element, fresh) {
   }
   markAgain(element, marked);
   markChanges(before, element);
+  const there = cellsOf(fresh);
+  for (const [id, row] of old) if (row.isConnected && !there.has(id)) row.classList.add("is-gone");
   const note = document.querySelector(`[data-live-held="${element.id}"]`);
   if (note) {
     note.hidden = added === 0;
@@ -114,18 +121,50 @@ function holdStill(element, fresh) {
   element.heldFragment = fresh.cloneNode(true);
 }
 
+/** Exchanges the children that differ, adds and removes; what is equal is not touched, nor what is selected in it. */
+function merge(element, fresh) {
+  const atEnd = element.scrollHeight - element.scrollTop - element.clientHeight < 48;
+  const old = cellsOf(element);
+  let at = element.firstElementChild;
+  for (const next of [...fresh.children]) {
+    const present = old.get(next.dataset.row);
+    old.delete(next.dataset.row);
+    if (present?.isEqualNode(next)) {
+      if (present === at) at = at.nextElementSibling;
+      else element.insertBefore(present, at);
+      continue;
+    }
+    if (present && present === at) at = at.nextElementSibling;
+    if (present) present.replaceWith(next);
+    else element.insertBefore(next, at);
+    htmx.process(next);
+  }
+  for (const gone of old.values()) gone.remove();
+  if (atEnd) element.scrollTop = element.scrollHeight;
+}
+
 function release(element) {
   const note = document.querySelector(`[data-live-held="${element.id}"]`);
   if (note) note.hidden = true;
   if (element.isConnected) refresh(element, true);
 }
 
+/** One request for all who ask for the same address in the same moment. */
+function ask(url) {
+  if (!asked.has(url)) {
+    const request = fetch(url, { headers: { "HX-Request": "true", "X-Live": "1" }, credentials: "same-origin" });
+    asked.set(url, request.then(async (answer) => ({ answer, text: answer.ok ? await answer.text() : "" })));
+    setTimeout(() => asked.delete(url), TOGETHER_MS);
+  }
+  return asked.get(url);
+}
+
 async function refresh(element, force = false) {
   const url = element.dataset.liveUrl;
   if (!element.isConnected || !url) return;
-  let answer;
+  let answer, text;
   try {
-    answer = await fetch(url, { headers: { "HX-Request": "true", "X-Live": "1" }, credentials: "same-origin" });
+    ({ answer, text } = await ask(url));
   } catch {
     connection = "stale";
     show(connection);
@@ -137,13 +176,14 @@ async function refresh(element, force = false) {
     return;
   }
   if (!answer.ok) return;
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const page = new DOMParser().parseFromString(text, "text/html");
   const fresh = element.id ? page.getElementById(element.id) : page.body.firstElementChild;
   if (!fresh || !element.isConnected) return;
   if (connection === "stale") connection = "polling";
   heardNow();
   const adopted = document.importNode(fresh, true);
-  if (!force && isHeld(element)) holdStill(element, adopted);
+  if (element.hasAttribute("data-live-merge")) merge(element, adopted);
+  else if (!force && isHeld(element)) holdStill(element, adopted);
   else replace(element, adopted);
 }
 
@@ -158,17 +198,19 @@ function soon(element) {
   );
 }
 
-function changed(topic) {
+function changed(topic, id = "") {
   heardNow();
   for (const element of document.querySelectorAll("[data-live]")) {
     const topics = element.dataset.live.split(/\s+/);
+    const ids = element.dataset.liveIds?.split(/\s+/);
+    if (id && ids && !ids.includes(id)) continue;
     if (topic === "*" || topics.includes(topic)) soon(element);
   }
   document.dispatchEvent(new CustomEvent("live:change", { detail: { topic } }));
 }
 
 function hear(message) {
-  if (message.kind === "change") changed(message.topic);
+  if (message.kind === "change") changed(message.topic, message.id);
   else if (message.kind === "beat") heardNow();
   else if (message.kind === "state") {
     const was = connection;

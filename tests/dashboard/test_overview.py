@@ -49,9 +49,9 @@ def test_a_viewer_is_offered_no_key() -> None:
 
 def test_the_waiting_page_leads_on_when_something_has_arrived() -> None:
     visitor = signed_in()
-    assert "data-go" not in visitor.client.get("/first-run/arrival").content.decode()
+    assert "data-leads-to" not in visitor.client.get("/first-run/arrival").content.decode()
     an_execution(visitor.project_id)
-    assert 'data-go="/"' in visitor.client.get("/first-run/arrival").content.decode()
+    assert 'data-leads-to="/"' in visitor.client.get("/first-run/arrival").content.decode()
 
 
 def test_a_quiet_fleet_says_so(django_assert_max_num_queries: DjangoAssertNumQueries) -> None:
