@@ -3,7 +3,7 @@
 // The fragment is the element itself, with the same id. With data-live-hold a list does not gain or move rows
 // while somebody points at it, selects in it or has scrolled it; known rows are updated in place meanwhile.
 // Ticked boxes of rows stay ticked.
-import { each, settings } from "./page.js";
+import { each, isTyping, settings } from "./page.js";
 import { clock, now } from "./times.js";
 
 const SETTLE_MS = 200;
@@ -89,6 +89,8 @@ function replace(element, fresh) {
   fresh.scrollTo(scrollLeft, scrollTop);
 }
 
+const within = (row) => (row.contains(document.activeElement) ? document.activeElement : null);
+
 /** Updates the rows that are there; says how many wait above. */
 function holdStill(element, fresh) {
   const old = cellsOf(element);
@@ -97,10 +99,12 @@ function holdStill(element, fresh) {
   let added = 0;
   for (const [id, row] of cellsOf(fresh)) {
     if (!old.has(id)) added += 1;
-    else if (!old.get(id).isEqualNode(row) && !old.get(id).contains(document.activeElement)) {
+    else if (!old.get(id).isEqualNode(row) && !isTyping(within(old.get(id)))) {
       const chosen = old.get(id).classList.contains("is-selected");
+      const focused = within(old.get(id))?.id;
       old.get(id).replaceWith(row);
       row.classList.toggle("is-selected", chosen);
+      if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
       htmx.process(row);
     }
   }
