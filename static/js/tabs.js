@@ -28,5 +28,5 @@ export function start() {
     choose(tabs.find((tab) => tab.getAttribute("aria-selected") === "true") ?? tabs[0]);
   });
   // A fragment that has nothing more to say than where to go on.
-  each("[data-go]", (element) => location.assign(element.dataset.go));
+  each("[data-go^='/']", (element) => location.assign(element.dataset.go));
 }
