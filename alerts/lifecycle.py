@@ -1,4 +1,4 @@
-"""The life of an alert: raise, acknowledge, snooze, wake, escalate, resolve, reopen.
+"""The life of an alert: raise, acknowledge, snooze, wake, escalate, resolve, reopen, note.
 
 Each verb runs in the caller's transaction, moves the alert by a guarded update, leaves an event and plans or cancels
 deliveries with it. Losing a race is an ordinary None. Locks are taken in one order: the fingerprint, the alert, its
@@ -172,6 +172,16 @@ def escalate(project_id: int, alert_id: UUID, *, now: datetime) -> Alert | None:
     return alert
 
 
+def make_critical(project_id: int, alert_id: UUID, *, actor: str, now: datetime, note: str = "") -> Alert | None:
+    """A person does not wait for the clock: critical and told at once. None unless it was firing below that."""
+    row = _one(project_id, alert_id).filter(status=AlertStatus.FIRING).exclude(level=Level.CRITICAL)
+    alert = _update(row, alert_id, level=Level.CRITICAL, escalate_at=None, snoozed_until=None)
+    if alert is not None:
+        event = _record(alert, EventKind.RAISED, now=now, actor=actor, note=note, data={"level": Level.CRITICAL})
+        planning.plan(alert, event, now=now)
+    return alert
+
+
 def reopen(project_id: int, alert_id: UUID, *, actor: str, now: datetime, note: str = "") -> Alert | None:
     """Firing again, told and escalating afresh. None unless it was closed or acknowledged; raises AlreadyOpen."""
     fingerprint = _one(project_id, alert_id).values_list("fingerprint", flat=True).first()
@@ -211,6 +221,14 @@ def remark(
     """A line in the timeline of a cause's latest episode, if there is one."""
     alert = Alert.objects.filter(project_id=project_id, fingerprint=fingerprint).order_by("-last_seen_at").first()
     return _record(alert, EventKind.NOTED, now=now, note=note, change_id=change_id) if alert else None
+
+
+def note(project_id: int, alert_id: UUID, *, actor: str, now: datetime, note: str) -> Alert | None:
+    """A person's line in the timeline, whatever state the alert is in. None when there is no such alert."""
+    alert = _one(project_id, alert_id).first()
+    if alert is not None:
+        _record(alert, EventKind.NOTED, now=now, actor=actor, note=note)
+    return alert
 
 
 def _fold(alert: Alert, level: str, said: Mapping[str, Any], *, now: datetime) -> tuple[EventKind, bool]:

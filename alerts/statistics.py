@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Avg, Count, F
+from django.db.models import Avg, Count, F, Q
 
 from alerts.models import OPEN_ALERTS, Alert, AlertStatus, Level
 
@@ -26,6 +26,14 @@ class Figures:
 def window(text: str) -> timedelta:
     """The length that `90m`, `24h` or `7d` names."""
     return timedelta(**{UNITS[text[-1]]: int(text[:-1])})
+
+
+def unanswered(project_id: int, *, now: datetime) -> dict[str, int]:
+    """How many alerts wait for somebody now (`open`), and how many of those are `critical`; snoozed ones don't."""
+    loud = Q(snoozed_until=None) | Q(snoozed_until__lte=now)
+    return Alert.objects.filter(loud, project_id=project_id, status=AlertStatus.FIRING).aggregate(
+        open=Count("pk"), critical=Count("pk", filter=Q(level=Level.CRITICAL))
+    )
 
 
 def figures(project_id: int, *, since: datetime) -> Figures:

@@ -6,13 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from urllib.parse import urlencode
 
-from django.db.models import Count, Q
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
-from alerts.models import Alert, AlertStatus, Level
+from alerts import statistics
 from dashboard import words
 from dashboard.access import Visitor
 from monitor import jobs
@@ -194,7 +193,7 @@ def frame_for(request: HttpRequest, *, now: datetime, here: str = "") -> Frame:
     visitor: Visitor | None = getattr(request, "visitor", None)
     if visitor is None:
         return Frame(nav=(), range=span)
-    counts = _counts(visitor)
+    counts = _counts(visitor, now=now)
     watcher, banner = _watch(now=now)
     human = visitor.human
     return Frame(
@@ -221,12 +220,10 @@ def frame_for(request: HttpRequest, *, now: datetime, here: str = "") -> Frame:
     )
 
 
-def _counts(visitor: Visitor) -> Counts:
+def _counts(visitor: Visitor, *, now: datetime) -> Counts:
     """What the sidebar counts, in two queries."""
     waiting = QueueItem.objects.filter(project=visitor.project, status=ItemStatus.PENDING).count()
-    alerts = Alert.objects.filter(project=visitor.project, status=AlertStatus.FIRING).aggregate(
-        open=Count("pk"), critical=Count("pk", filter=Q(level=Level.CRITICAL))
-    )
+    alerts = statistics.unanswered(visitor.project.pk, now=now)
     return Counts(queue=waiting, alerts=alerts["open"], critical=alerts["critical"])
 
 

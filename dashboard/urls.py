@@ -3,6 +3,7 @@
 from django.urls import path
 
 from dashboard.views import (
+    alerts,
     execution,
     executions,
     first_run,
@@ -17,6 +18,14 @@ from dashboard.views import (
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
+    path("alerts", alerts.alerts, name="alerts"),
+    path("alerts/<uuid:alert_id>", alerts.alert, name="alert"),
+    path("alerts/<uuid:alert_id>/acknowledge", alerts.acknowledge, name="alert-acknowledge"),
+    path("alerts/<uuid:alert_id>/resolve", alerts.resolve, name="alert-resolve"),
+    path("alerts/<uuid:alert_id>/escalate", alerts.escalate, name="alert-escalate"),
+    path("alerts/<uuid:alert_id>/snooze", alerts.snooze, name="alert-snooze"),
+    path("alerts/<uuid:alert_id>/reopen", alerts.reopen, name="alert-reopen"),
+    path("alerts/<uuid:alert_id>/note", alerts.note, name="alert-note"),
     path("first-run/key", first_run.make_key, name="first-key"),
     path("first-run/arrival", first_run.arrival, name="first-arrival"),
     path("sign-in", session.SignIn.as_view(), name="sign-in"),

@@ -71,6 +71,12 @@ def since(context: Context, moment: datetime, finished_at: datetime | None = Non
     return _time(moment, words.took(_now(context) - moment), "since")
 
 
+@register.simple_tag(takes_context=True)
+def age(context: Context, moment: datetime) -> SafeString:
+    """How old it is, roughly, for lists: `13 min`, `1 h 40 min`."""
+    return _time(moment, words.rough(_now(context) - moment), "age")
+
+
 def _time(moment: datetime, text: str, kind: str) -> SafeString:
     return format_html(
         '<time datetime="{}" title="{}" data-time="{}">{}</time>',

@@ -125,6 +125,8 @@ function press(event) {
   if (key === "g") return (waitsForPlace = Date.now()), true;
   if (key === "/") return first("[data-search]")?.focus(), true;
   const own = first(`[data-key="${CSS.escape(key)}"]:not(:disabled, [aria-disabled="true"])`);
+  // What a menu opens is reached from its button by Tab.
+  if (own?.matches("summary")) own.focus();
   if (own) return own.click(), true;
   if (key === "j" || key === "k") return move(key === "j" ? 1 : -1);
   if (key === "x") return markRow();

@@ -5,7 +5,7 @@
 // Ticked boxes of rows stay ticked.
 // With data-live-merge only the children (each with data-row) that differ are exchanged, and who stands at the end
 // stays there. With data-live-ids="a b" news of other ids are not for it. Elements with one address share one request.
-import { each, settings } from "./page.js";
+import { each, isTyping, settings } from "./page.js";
 import { clock, now } from "./times.js";
 
 const SETTLE_MS = 200;
@@ -94,6 +94,8 @@ function replace(element, fresh) {
   fresh.scrollTo(scrollLeft, scrollTop);
 }
 
+const within = (row) => (row.contains(document.activeElement) ? document.activeElement : null);
+
 /** Updates the rows that are there; says how many wait above. */
 function holdStill(element, fresh) {
   const old = cellsOf(element);
@@ -102,10 +104,12 @@ function holdStill(element, fresh) {
   let added = 0;
   for (const [id, row] of cellsOf(fresh)) {
     if (!old.has(id)) added += 1;
-    else if (!old.get(id).isEqualNode(row) && !old.get(id).contains(document.activeElement)) {
+    else if (!old.get(id).isEqualNode(row) && !isTyping(within(old.get(id)))) {
       const chosen = old.get(id).classList.contains("is-selected");
+      const focused = within(old.get(id))?.id;
       old.get(id).replaceWith(row);
       row.classList.toggle("is-selected", chosen);
+      if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
       htmx.process(row);
     }
   }

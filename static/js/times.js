@@ -43,7 +43,8 @@ export function remaining(left) {
 function sayTime(element, now) {
   const moment = new Date(element.dateTime);
   const kind = element.dataset.time;
-  const text = kind === "ago" ? ago(moment, now) : kind === "since" ? took((now - moment) / 1000) : null;
+  const passed = (now - moment) / 1000;
+  const text = { ago: () => ago(moment, now), since: () => took(passed), age: () => rough(passed) }[kind]?.() ?? null;
   if (text !== null && element.textContent !== text) element.textContent = text;
 }
 
