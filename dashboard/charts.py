@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from dashboard import words
 from monitor.rollups import Totals
 
 # The widths a bar may have, in seconds; a chart shows at most MOST_BARS of them.
@@ -45,6 +46,14 @@ class Grid:
 def step_for(span: timedelta) -> int:
     """The narrowest bar, in seconds, with which the span needs no more than MOST_BARS."""
     return next((step for step in STEPS_S if span.total_seconds() / step <= MOST_BARS), STEPS_S[-1])
+
+
+def step_words(step_s: int) -> str:
+    """A bar's width in words: `15 min`, `3 h`, `1 d`."""
+    for length_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if step_s >= length_s:
+            return f"{step_s // length_s}{words.GAP}{unit}"
+    return f"{step_s}{words.GAP}s"
 
 
 def grid(since: datetime, until: datetime, step_s: int) -> Grid:

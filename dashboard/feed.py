@@ -61,13 +61,14 @@ def _of_execution(change: StateChange, execution: Execution | None) -> Line | No
     tries = execution.max_retries + 1
     about = f", {execution.task}" if execution.task else ""
     took = words.took((execution.duration_ms or 0) / 1000)
+    cost = f", {words.usd(execution.cost_usd)}" if execution.cost_usd else ""
     begun = "started" if change.from_state in ("", Status.PENDING) else "goes on"
     texts = {
         Status.RUNNING: f"{execution.agent} {begun}{about}",
         Status.RETRYING: f"{execution.agent}, try {change.attempt or 2} of {tries}{about}",
         Status.PAUSED: f"{execution.agent} was paused{about}",
         Status.HITL_PAUSED: f"{execution.agent} needs a person{about}",
-        Status.COMPLETED: f"{execution.agent} finished in {took}, {words.usd(execution.cost_usd)}",
+        Status.COMPLETED: f"{execution.agent} finished in {took}{cost}",
         Status.FAILED: f"{execution.agent} failed{about}",
         Status.TIMEOUT: f"{execution.agent} timed out{about}",
         Status.CANCELLED: f"{execution.agent} was cancelled{about}",

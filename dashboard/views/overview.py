@@ -12,7 +12,7 @@ from django.http import Http404, HttpResponse
 from django.template.response import TemplateResponse
 
 from alerts.models import Alert, AlertStatus, Level
-from dashboard import charts, feed, waiting, words
+from dashboard import charts, feed, waiting
 from dashboard.access import PageRequest, page
 from dashboard.arrival import is_empty
 from dashboard.frame import Range, range_of
@@ -193,7 +193,7 @@ def chart(request: PageRequest, span: Range) -> dict[str, Any]:
     )
     return {
         "throughput": charts.throughput(grid, now, past, shift=A_WEEK),
-        "throughput_step": words.took(step),
+        "throughput_step": charts.step_words(step),
         "throughput_summary": f"{sum(one.count for one in now)} executions, {sum(one.failed for one in now)} failed",
     }
 

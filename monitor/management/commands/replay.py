@@ -1,6 +1,7 @@
 """Feed recorded runs of real agents through the public API."""
 
 from argparse import ArgumentParser
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +33,7 @@ class Command(BaseCommand):
 
     def handle(self, *, paths: list[Path], project: str, speed: float, url: str, **_: Any) -> None:
         try:
-            found = list(recordings(paths))
+            found = _mixed(list(recordings(paths)))
         except (UnknownFormat, OSError) as error:
             raise CommandError(str(error)) from error
         key, secret = _prepare(project)
@@ -73,6 +74,17 @@ def _prepare(name: str) -> tuple[ApiKey, str]:
             ingest_per_minute=1_000_000,
             now=datetime.now(UTC),
         )
+
+
+def _mixed(found: list[Recording]) -> list[Recording]:
+    """Each in its own run's order, the runs mixed evenly, as a fleet would have worked."""
+    sizes = Counter(one.run for one in found)
+    seen: Counter[str] = Counter()
+    places = []
+    for one in found:
+        places.append(seen[one.run] / sizes[one.run])
+        seen[one.run] += 1
+    return [one for _, _, one in sorted(zip(places, range(len(found)), found, strict=True), key=lambda row: row[:2])]
 
 
 def _play(player: Player, found: list[Recording], *, now: datetime) -> list[Outcome]:
