@@ -185,19 +185,18 @@ class Story:
     def _call(self, number: int, turn: Turn, *, latency_ms: int) -> dict[str, Any]:
         usage = turn.usage
         assert usage is not None
-        cost = {} if usage.cost_usd is None else {"cost_usd": format(usage.cost_usd, "f")}
-        return (
-            self._common(number, "call", turn)
-            | cost
-            | {
-                "type": "call",
-                "model": usage.model,
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "cache_read_tokens": usage.cache_read_tokens,
-                "latency_ms": max(latency_ms, 0),
-            }
-        )
+        lasted_ms = max(latency_ms, 0)
+        call = self._common(number, "call", turn) | {
+            "type": "call",
+            # The recorded time is that of the answer.
+            "occurred_at": self.at(turn.at_ms - lasted_ms),
+            "model": usage.model,
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cache_read_tokens": usage.cache_read_tokens,
+            "latency_ms": lasted_ms,
+        }
+        return call if usage.cost_usd is None else call | {"cost_usd": format(usage.cost_usd, "f")}
 
     def _tool_call(self, number: int, place: int, turn: Turn, call: ToolCall, result: Turn | None) -> dict[str, Any]:
         return self._common(number, f"tool/{place}", turn) | {
