@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from tests.monitor.api.conftest import ALL, make_key, make_project
 
-EXAMPLES = 12
+EXAMPLES = 6
 
 
 @pytest.fixture
