@@ -68,6 +68,8 @@ class ConversationOut(msgspec.Struct, kw_only=True):
     @classmethod
     def of(cls, row: Conversation) -> "ConversationOut":
         plain = {name: getattr(row, name) for name in PLAIN}
+        # A row that was just made still holds its default, an int.
+        plain["cost_usd"] = Decimal(row.cost_usd)
         owner = row.owner.person.email if row.owner else ("ai" if row.owner_kind == "ai" else None)
         return cls(**plain, owner=owner, is_hil=row.state in WITH_PEOPLE)
 

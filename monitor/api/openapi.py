@@ -193,7 +193,9 @@ def _responses(call: Call, of: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     headers = {name: {"description": text, "schema": {"type": "integer"}} for name, text in RATE_HEADERS.items()}
     good: dict[str, Any] = {"description": "Done", "headers": headers}
     if contract.status != 204:
-        good["content"] = {"application/json": {"schema": of.get(contract.answer, {})}}
+        # Raw bytes are answered in the encoding that they came in.
+        kinds = contract.content_types if contract.body is bytes else ("application/json",)
+        good["content"] = {kind: {"schema": of.get(contract.answer, {})} for kind in kinds}
         if issubclass(call.view, LongPoll) and call.view.following is not LongPoll.following:
             good["content"][EVENT_STREAM] = {"schema": {"type": "string"}}
     statuses = {400, 401, 403, 429, 503, *(status for status in contract.also if status >= 400)}
