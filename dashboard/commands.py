@@ -114,7 +114,7 @@ def name_of(execution: Execution) -> str:
 
 
 def _refusal(execution: Execution, *, now: datetime) -> str:
-    """`has already ended: Mara Lind cancelled it 3 s ago`."""
+    """`has ended, cancelled at 14:05:31 by Mara Lind`; `has been paused since …` while it is open."""
     last = (
         StateChange.objects.filter(
             project_id=execution.project_id, subject=Subject.EXECUTION, subject_id=str(execution.id)
@@ -123,12 +123,12 @@ def _refusal(execution: Execution, *, now: datetime) -> str:
         .first()
     )
     word = look_of(execution.status).word.lower()
-    is_so = f"has ended, {word}" if execution.status in ENDED else f"is {word}"
+    is_so = f"has ended, {word} at" if execution.status in ENDED else f"has been {word} since"
     if last is None:
-        return is_so
+        return f"is {word}"
     who = actor_names([last.actor]).get(last.actor, "")
     by = f" by {who}" if who else ""
-    return f"{is_so} since {words.ago(last.at, now=now)}{by}"
+    return f"{is_so} {words.clock(last.at, now=now)}{by}"
 
 
 def actor_names(actors: list[str]) -> dict[str, str]:
