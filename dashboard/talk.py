@@ -24,7 +24,7 @@ SAME_CALL = timedelta(seconds=10)
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: `kind` is customer, ai, you, person, system, note, held, tool or line."""
+    """One row: `kind` is customer, ai, you, person, system, note, held, tool, fence or line."""
 
     key: str
     kind: str
@@ -59,7 +59,7 @@ def entries(
     if len(messages) == MESSAGES_SHOWN:
         place = sum(entry.at < messages[0].created_at for entry in between)
     for message in messages:
-        while place < len(between) and between[place].at <= message.created_at:
+        while place < len(between) and between[place].at < message.created_at:
             shown.append(between[place])
             place += 1
         if message.role == MessageRole.TOOL and any(_same_call(message, span) for span in tools):
@@ -149,7 +149,8 @@ def _of_move(move: Move, *, now: datetime) -> Entry | None:
     if move.kind not in lines:
         return None
     strong, text, glyph = lines[move.kind]
-    return Entry(f"c{move.key}", "line", move.at, strong=strong, text=text, glyph=glyph)
+    kind = "fence" if move.kind in ("claimed", "transferred") else "line"
+    return Entry(f"c{move.key}", kind, move.at, strong=strong, text=text, glyph=glyph)
 
 
 def _after(agent: str, message: Message, moves: Sequence[Move]) -> str:
@@ -163,7 +164,9 @@ def _after(agent: str, message: Message, moves: Sequence[Move]) -> str:
         if last.kind == "claimed"
         else "the handover"
     )
-    return f"{agent} answered {words.took(message.created_at - last.at)} after {taken}"
+    late_s = (message.created_at - last.at).total_seconds()
+    late = words.seconds(late_s) if late_s < 60 else words.took(late_s)
+    return f"{agent} answered {late} after {taken}"
 
 
 FENCES = {State.HUMAN_ACTIVE, State.PENDING_HUMAN, State.RESOLVED}
