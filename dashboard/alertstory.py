@@ -84,15 +84,14 @@ def why(alert: Alert) -> list[str]:
     said = said_of(alert.message)
     if "How bad" not in said:
         return said.get("", "").splitlines()
-    sentences = [_sentence(said["How bad"]), _sentence(said.get("Done already", ""))]
-    if otherwise := said.get("If nobody acts"):
-        sentences.append(f"If nobody acts, {_sentence(otherwise)}")
-    return [" ".join(one for one in sentences if one)]
+    otherwise = said.get("If nobody acts", "")
+    sentences = [said["How bad"], said.get("Done already", ""), f"if nobody acts, {otherwise}" if otherwise else ""]
+    return [" ".join(_sentence(one.strip()) for one in sentences if one.strip())]
 
 
 def _sentence(text: str) -> str:
-    text = text.strip()
-    return text if not text or text[-1] in ".?!" else f"{text}."
+    text = text[0].upper() + text[1:]
+    return text if text[-1] in ".?!" else f"{text}."
 
 
 def events_of(alert: Alert) -> list[AlertEvent]:
@@ -113,7 +112,7 @@ def timeline(
     """What was, what is now, what will be."""
     done = [_happened(event, alert, names, now=now) for event in events] + _told(deliveries)
     if alert.count > 1:
-        done.append(Step(f"Seen {alert.count} times", "the last time now", at=alert.last_seen_at))
+        done.append(Step(f"Seen {alert.count} times", "this is the last one", at=alert.last_seen_at))
     done.sort(key=lambda step: step.at or now)
     return [*done, *_present(alert, names, now=now), *_ahead(alert, deliveries, now=now)]
 

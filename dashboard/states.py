@@ -60,7 +60,12 @@ DELIVERIES = {
     "undelivered": Look("circle-x", "amber", "Not delivered"),
     "unknown": Look("help-circle", "amber", "Unknown"),
 }
-LOOKS = EXECUTIONS | ALERTS | QUEUE | EVIDENCE | DELIVERIES
+SYSTEM = {
+    "on_time": Look("circle-check", "green", "On time"),
+    "failing": Look("alert-triangle", "amber", "Fails"),
+    "silent": Look("heart-off", "red", "Silent"),
+}
+LOOKS = EXECUTIONS | ALERTS | QUEUE | EVIDENCE | DELIVERIES | SYSTEM
 
 
 def look_of(state: str) -> Look:

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from dashboard.views import (
+    about,
     alerts,
     execution,
     executions,
@@ -14,6 +15,7 @@ from dashboard.views import (
     queue_verbs,
     search,
     session,
+    system,
 )
 
 urlpatterns = [
@@ -26,6 +28,8 @@ urlpatterns = [
     path("alerts/<uuid:alert_id>/snooze", alerts.snooze, name="alert-snooze"),
     path("alerts/<uuid:alert_id>/reopen", alerts.reopen, name="alert-reopen"),
     path("alerts/<uuid:alert_id>/note", alerts.note, name="alert-note"),
+    path("system", system.system, name="system"),
+    path("about", about.about, name="about"),
     path("first-run/key", first_run.make_key, name="first-key"),
     path("first-run/arrival", first_run.arrival, name="first-arrival"),
     path("sign-in", session.SignIn.as_view(), name="sign-in"),

@@ -31,7 +31,7 @@ SNOOZES = {
 MORNING = time(9)
 DETAIL_PARTS = {"alert": "alerts/_alert.html", "head": "alerts/_head.html", "story": "alerts/_story.html"}
 DETAIL_PARTS["timeline"] = "alerts/_timeline.html"
-KEYS = [("j", ""), ("k", "move"), ("a", "acknowledge"), ("s", "snooze"), ("r", "resolve"), ("e", "escalate")]
+KEYS = [("j", ""), ("k", "move"), ("a", "acknowledge"), ("s", "snooze"), ("e", "escalate")]
 NOTE_LENGTH = 4000
 COMMAND = (
     "curl {address}/api/v1/alerts -H 'authorization: Bearer YOUR_KEY' -H 'content-type: application/json' "

@@ -274,6 +274,15 @@ export function start() {
       else if (!document.hidden && connection !== "signed-out") soon(element);
     }, Number(element.dataset.liveEvery) * 1000);
   });
+  each("[data-live-every]", (element) => {
+    // Each fetch brings a new element, and that one its own clock.
+    const next = () => setTimeout(look, Number(element.dataset.liveEvery) * 1000);
+    const look = async () => {
+      if (!document.hidden) await refresh(element);
+      if (element.isConnected) next();
+    };
+    next();
+  });
   each("[data-live-hold]", (element) =>
     // Not at once: whoever goes to press "show" must find it where it was.
     element.addEventListener("pointerleave", () =>

@@ -135,7 +135,7 @@ def test_one_alert_is_told_with_its_execution_its_plan_and_who_was_told() -> Non
     )
     other = an_alert(visitor.project_id, "twin", agent=work.agent)
     page = visitor.client.get(f"/alerts/{alert.pk}").content.decode()
-    assert "3 of 3 tries spent. it was paused. If nobody acts, it stays." in page
+    assert "3 of 3 tries spent. It was paused. If nobody acts, it stays." in page
     assert f'href="/executions/{work.id}"' in page
     assert "2 of 4" in page
     assert "Nobody has acknowledged it yet" in page

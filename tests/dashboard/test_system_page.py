@@ -1,0 +1,158 @@
+"""System: what runs on time, what is ill and what that means; About: what it is made of."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.http import HttpResponse
+from pytest_django import DjangoAssertNumQueries
+from pytest_django.fixtures import SettingsWrapper
+
+from alerts.models import Channel, Delivery
+from monitor import changes, jobs, vitals
+from monitor.models import JobHeartbeat, Subject
+from monitor.rollups import RollupDelta, fold
+from monitor.tenancy import crossing, tenant
+from tests.dashboard.builders import signed_in
+from tests.dashboard.test_alerts_page import an_alert
+
+
+@pytest.fixture(autouse=True)
+def _database(db: None) -> None:
+    """Every story needs the database."""
+
+
+def a_job(name: str, *, every_s: float = 5, ago_s: float = 2, **fields: Any) -> None:
+    now = datetime.now(UTC)
+    values = {"last_started_at": now, "last_ok_at": now - timedelta(seconds=ago_s), "runs": 7, "took_ms": 12} | fields
+    with crossing():
+        JobHeartbeat.objects.create(name=name, every_s=every_s, **values)
+
+
+def all_well() -> None:
+    """Somebody has turned the crank for an hour, and whatever should sign has signed."""
+    a_job(jobs.CRANK, last_started_at=datetime.now(UTC) - timedelta(hours=1))
+    for name in ("alerts.deliver", "watch.overdue", "process:beat", "process:worker@one", "listening"):
+        a_job(name)
+
+
+def words_of(answer: HttpResponse) -> str:
+    assert answer.status_code == 200
+    return answer.content.decode().replace("\xa0", " ").replace("&#x27;", "'")
+
+
+def test_when_everything_turns_it_says_so() -> None:
+    visitor = signed_in(role="viewer")
+    all_well()
+    page = words_of(visitor.client.get("/system"))
+    assert "Everything runs on time." in page
+    assert "Redis and 1 worker answer" in page
+    assert "Sends notifications" in page
+    assert "monitor_span" in page
+    assert "PostgreSQL" in page
+    assert vitals.own_version() in page
+    assert 'href="/about"' in page
+
+
+def test_a_silent_job_is_told_with_what_it_means() -> None:
+    visitor = signed_in()
+    all_well()
+    with crossing():
+        JobHeartbeat.objects.filter(name="alerts.deliver").update(last_ok_at=datetime.now(UTC) - timedelta(minutes=5))
+    page = words_of(visitor.client.get("/system?part=health"))
+    assert "The job alerts.deliver has not run for 5 min." in page
+    assert "Nobody is notified." in page
+    assert "<html" not in page
+
+
+def test_a_missing_worker_is_told() -> None:
+    visitor = signed_in()
+    all_well()
+    with crossing():
+        JobHeartbeat.objects.filter(name__startswith="process:worker").delete()
+    page = words_of(visitor.client.get("/system"))
+    assert "Worker is not running." in page
+    assert "turn the crank" in page
+
+
+def test_redis_that_does_not_answer_is_told(settings: SettingsWrapper) -> None:
+    visitor = signed_in()
+    all_well()
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    vitals._redis.cache_clear()
+    try:
+        page = words_of(visitor.client.get("/system"))
+    finally:
+        vitals._redis.cache_clear()
+    assert "Redis does not answer." in page
+    assert "Alerts still go out." in page
+
+
+def test_what_waits_too_long_is_told_without_whose_it_is() -> None:
+    visitor, other = signed_in("mine"), signed_in("theirs")
+    all_well()
+    long_ago = datetime.now(UTC) - timedelta(minutes=3)
+    alert = an_alert(other.project_id, "their secret")
+    with tenant(other.project_id):
+        changes.record(other.project_id, Subject.MODEL, "secret-model", to_state="unpriced", cause="", now=long_ago)
+        channel = Channel.objects.filter(project_id=other.project_id).first()
+        assert channel is not None
+        Delivery.objects.filter(alert_id=alert.pk, channel=channel).update(due_at=long_ago)
+    page = words_of(visitor.client.get("/system"))
+    assert "2 things are ill." in page
+    assert "A notification has been due for 3 min." in page
+    assert "An event has waited 3 min to be judged." in page
+    assert "secret" not in page
+
+
+def test_an_error_is_quoted_only_to_who_runs_the_instance() -> None:
+    visitor = signed_in()
+    all_well()
+    with crossing():
+        JobHeartbeat.objects.filter(name="alerts.deliver").update(error="IntegrityError: Key (email)=(a@b.c)")
+    page = words_of(visitor.client.get("/system"))
+    assert "The job alerts.deliver fails." in page
+    assert "IntegrityError" in page
+    assert "a@b.c" not in page
+    with crossing():
+        type(visitor.person).objects.filter(pk=visitor.person.pk).update(is_instance_admin=True)
+    assert "a@b.c" in words_of(visitor.client.get("/system"))
+
+
+def test_what_comes_in_is_counted_over_all_projects_by_whole_minutes() -> None:
+    other = signed_in()
+    now = datetime.now(UTC)
+    with tenant(other.project_id):
+        fold(other.project_id, [RollupDelta(at=now - timedelta(minutes=2), kind="llm") for _ in range(30)], now=now)
+        fold(other.project_id, [RollupDelta(at=now - timedelta(hours=1), kind="llm")], now=now)
+    intake = vitals.intake(now=now)
+    assert sum(intake.calls) == 30
+    assert len(intake.calls) == 15
+    assert intake.per_minute == 2
+
+
+def test_partitions_count_for_their_table() -> None:
+    sizes = {one.name: one for one in vitals.table_sizes(now=datetime.now(UTC), most=100)}
+    assert sizes["monitor_span"].days > 1
+    assert sizes["monitor_span"].day_bytes is not None
+    assert sizes["monitor_jobheartbeat"].day_bytes is None
+    assert not any("_p2" in name for name in sizes)
+
+
+def test_the_page_asks_little(django_assert_max_num_queries: DjangoAssertNumQueries) -> None:
+    visitor = signed_in()
+    all_well()
+    # What the page itself reads, and before it session, project and frame.
+    with django_assert_max_num_queries(40):
+        visitor.client.get("/system")
+
+
+def test_about_names_every_part_with_its_licence() -> None:
+    visitor = signed_in(role="viewer")
+    page = words_of(visitor.client.get("/about"))
+    assert "Django" in page
+    assert "BSD" in page
+    text = visitor.client.get("/about?text=Django")
+    assert text.headers["content-type"].startswith("text/plain")
+    assert "Redistribution" in text.content.decode()
+    assert visitor.client.get("/about?text=nothing").status_code == 404
