@@ -28,7 +28,7 @@ def page(request: HttpRequest) -> HttpResponse:
     if not _may_read(request):
         return HttpResponse("For loopback, or with the token HANDRAIL_METRICS_TOKEN.\n", "text/plain", status=403)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(collect(now=datetime.now(UTC))))  # type: ignore[arg-type]
+    registry.register(_Once(collect(now=datetime.now(UTC))))
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 

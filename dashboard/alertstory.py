@@ -256,7 +256,8 @@ def about(alert: Alert, *, now: datetime) -> About | None:
         execution = Execution.objects.of(project_id).filter(id=alert.execution_id).defer("inputs", "output").first()
         return _of_execution(execution, now=now) if execution else None
     if alert.type == "handover_unclaimed":
-        items = QueueItem.objects.filter(project_id=project_id, pk=_uuid(alert.fingerprint.partition(":")[2]))
+        item_id = _uuid(alert.fingerprint.partition(":")[2])
+        items = QueueItem.objects.filter(project_id=project_id, pk__in=[item_id] if item_id else [])
         item = items.select_related("conversation", "assignee__person").first()
         return _of_item(item, now=now) if item else None
     if trip_id := _uuid(alert.data.get("trip_id")):

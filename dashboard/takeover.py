@@ -107,12 +107,13 @@ def spans_of(conversation: Conversation) -> list[Span]:
         )
         .order_by("-started_at", "-span_id")[:SPANS_READ]
     )
-    return list(found)[::-1]
+    newest_first: list[Any] = list(found)
+    return newest_first[::-1]
 
 
 def cost_of(conversation: Conversation) -> Cost:
     """Calls, tokens and models out of the spans, the sum as it is booked, the limit of a run; in two queries."""
-    rows = list(
+    rows: list[Any] = list(
         Span.objects.filter(
             project_id=conversation.project_id,
             conversation_id=conversation.conversation_id,

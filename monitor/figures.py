@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import psutil
-from django.db.models import Max, QuerySet, Sum
+from django.db.models import Max, Sum
 
 from monitor import budgets, rollups, windows
 from monitor.models import Budget, BudgetWindow, Execution, Project
@@ -56,8 +56,8 @@ def _of_agent(worked: Totals | None, called: Totals | None, asked: int, measured
         "executions": worked.count if worked else 0,
         "errors": worked.failed if worked else 0,
         "error_rate": (worked and worked.error_rate) or 0.0,
-        "avg_duration_ms": _ms(worked and worked.avg_ms),
-        "p95_ms": _ms(worked and rollups.percentile(worked.histogram, 0.95)),
+        "avg_duration_ms": _ms(worked.avg_ms if worked else None),
+        "p95_ms": _ms(rollups.percentile(worked.histogram, 0.95) if worked else None),
         "tokens": called.input_tokens + called.output_tokens if called else 0,
         "cost_usd": called.cost_usd if called else ZERO,
         # What the client counted itself, or what it reported call by call.
@@ -71,7 +71,7 @@ def _idle() -> dict[str, dict[str, Any]]:
     return {name: _of_agent(None, None, 0, {}) for name in WINDOWS}
 
 
-def _measured(project_id: int, *, since: datetime) -> QuerySet[Execution, dict[str, Any]]:
+def _measured(project_id: int, *, since: datetime) -> Any:
     """What only tracked executions tell; few do, and the partial index `execution_measured` holds those alone."""
     tracked = Execution.objects.of(project_id).filter(cpu_ms__isnull=False, started_at__gte=since, status__in=ENDED)
     return tracked.values("agent").annotate(
@@ -88,7 +88,7 @@ def of_system(project_id: int, *, now: datetime) -> dict[str, Any]:
         found[name] = {
             "executions_per_hour": round(worked.count / (length / timedelta(hours=1)), 3) if worked else 0.0,
             "error_rate": (worked and worked.error_rate) or 0.0,
-            "avg_response_ms": _ms(worked and worked.avg_ms),
+            "avg_response_ms": _ms(worked.avg_ms if worked else None),
             "total_cost_usd": called.cost_usd if called else ZERO,
         }
     found["health"] = {

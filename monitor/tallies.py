@@ -3,6 +3,7 @@
 Days that nothing can change any more are summed once a day and kept in the cache; the rest is read from the rollups.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
@@ -48,7 +49,8 @@ class Key(NamedTuple):
     model: str
 
 
-class Tally(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Tally:
     count: int
     failed: int
     duration_ms: int
@@ -59,9 +61,16 @@ class Tally(NamedTuple):
     histogram: tuple[int, ...]
 
     def plus(self, other: "Tally") -> "Tally":
-        sums = [mine + theirs for mine, theirs in zip(self[:7], other[:7], strict=True)]
-        histogram = tuple(mine + theirs for mine, theirs in zip(self.histogram, other.histogram, strict=True))
-        return Tally(*sums, histogram)
+        return Tally(
+            self.count + other.count,
+            self.failed + other.failed,
+            self.duration_ms + other.duration_ms,
+            self.input_tokens + other.input_tokens,
+            self.cache_read_tokens + other.cache_read_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cost_usd + other.cost_usd,
+            tuple(mine + theirs for mine, theirs in zip(self.histogram, other.histogram, strict=True)),
+        )
 
     def below(self, bound_ms: float) -> float:
         """About how many took at most this long: within a bucket of the histogram as if evenly spread."""

@@ -3,7 +3,7 @@
 import json
 from functools import cache
 from importlib.metadata import Distribution, distributions
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.http import Http404, HttpResponse
@@ -59,7 +59,7 @@ def back_parts() -> list[Part]:
 
 
 def _part(one: Distribution) -> Part:
-    told = one.metadata
+    told: Any = one.metadata
     files = [file for file in one.files or [] if file.name.lower().startswith(LICENCE_FILES)]
     texts = [file.locate() for file in files]
     return Part(
@@ -73,7 +73,7 @@ def _part(one: Distribution) -> Part:
 
 def _licence(one: Distribution) -> str:
     """The licence's short name: the expression, else the classifiers, else the first line of the field."""
-    told = one.metadata
+    told: Any = one.metadata
     if expression := told.get("License-Expression"):
         return str(expression)
     lines = told.get_all("Classifier") or []
@@ -82,7 +82,7 @@ def _licence(one: Distribution) -> str:
 
 
 def _homepage(one: Distribution) -> str:
-    told = one.metadata
+    told: Any = one.metadata
     if page := told.get("Home-page"):
         return str(page)
     pairs = [line.partition(",")[::2] for line in told.get_all("Project-URL") or []]

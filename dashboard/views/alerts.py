@@ -46,9 +46,9 @@ def alerts(request: PageRequest) -> HttpResponse:
     if part not in (None, "list", "counts", "older"):
         raise Http404
     if part == "counts":
-        context = {"counts": statistics.unanswered(request.visitor.project.pk, now=request.now)}
-        return TemplateResponse(request, "alerts/_counts.html", context)
-    context = _list(request)
+        counts = statistics.unanswered(request.visitor.project.pk, now=request.now)
+        return TemplateResponse(request, "alerts/_counts.html", {"counts": counts})
+    context: dict[str, Any] = _list(request)
     if part is not None:
         return TemplateResponse(request, f"alerts/_{part}.html", context)
     first = context["listing"].first

@@ -157,7 +157,7 @@ class Memory(Door):
 
     @endpoint(scope="read", answer=MemoryStats)
     def get(self, request: Request, agent: str) -> MemoryStats:
-        parameters = {
+        parameters: dict[str, Any] = {
             "project_id": request.caller.project_id,
             "agent": agent,
             "since": request.now - MEMORY_BACK,
