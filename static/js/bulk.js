@@ -1,14 +1,16 @@
 // Ticked rows act together: <form id="bulk" data-bulk hidden> appears over the filters while boxes with form="bulk"
 // are ticked, and says how many. [data-check-all="bulk"] ticks them all; the server's event bulk:done unticks them.
 
-const boxesOf = (form) => [...document.querySelectorAll(`[data-row] input[type=checkbox][form="${form.id}"]`)];
+// The boxes are named "id", and a form answers to the names of its fields: form.id would be the boxes.
+const idOf = (form) => form.getAttribute("id");
+const boxesOf = (form) => [...document.querySelectorAll(`[data-row] input[type=checkbox][form="${idOf(form)}"]`)];
 
 function count(form) {
   const boxes = boxesOf(form);
   const ticked = boxes.filter((box) => box.checked).length;
   form.hidden = ticked === 0;
   form.querySelector("[data-bulk-count]").textContent = ticked;
-  const all = document.querySelector(`[data-check-all="${form.id}"]`);
+  const all = document.querySelector(`[data-check-all="${idOf(form)}"]`);
   if (!all) return;
   all.checked = ticked > 0 && ticked === boxes.length;
   all.indeterminate = ticked > 0 && ticked < boxes.length;
@@ -25,8 +27,8 @@ export function start() {
   if (!form) return;
   count(form); // A browser that goes back ticks what was ticked.
   document.addEventListener("change", ({ target }) => {
-    if (target.matches?.(`[data-check-all="${form.id}"]`)) tick(form, target.checked);
-    else if (target.matches?.(`[data-row] input[form="${form.id}"]`)) count(form);
+    if (target.matches?.(`[data-check-all="${idOf(form)}"]`)) tick(form, target.checked);
+    else if (target.matches?.(`[data-row] input[form="${idOf(form)}"]`)) count(form);
   });
   document.addEventListener("live:shown", () => count(form));
   document.addEventListener("bulk:done", () => {
