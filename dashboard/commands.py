@@ -125,7 +125,7 @@ def _refusal(execution: Execution, *, now: datetime) -> str:
     word = look_of(execution.status).word.lower()
     is_so = f"has ended, {word} at" if execution.status in ENDED else f"has been {word} since"
     if last is None:
-        return f"is {word}"
+        return f"has ended, {word}" if execution.status in ENDED else f"is {word}"
     who = actor_names([last.actor]).get(last.actor, "")
     by = f" by {who}" if who else ""
     return f"{is_so} {words.clock(last.at, now=now)}{by}"

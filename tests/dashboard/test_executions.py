@@ -206,7 +206,7 @@ def test_several_are_commanded_at_once_and_each_has_its_verdict(db: None) -> Non
     )
     text = answer.content.decode()
     assert "2 paused, 2 refused." in text
-    assert "Done &lt;b&gt;long&lt;/b&gt; ago</a> is completed." in text
+    assert "Done &lt;b&gt;long&lt;/b&gt; ago</a> has ended, completed." in text
     assert "is not there any more" in text
     assert json.loads(answer.headers["HX-Trigger"])["live:look"] == {"topic": "executions"}
     assert [look(project, each).status for each in (one, two, over.id)] == ["paused", "paused", "completed"]
