@@ -33,6 +33,7 @@ ENDED = {
     ItemStatus.EXPIRED: "expired",
     ItemStatus.CANCELLED: "cancelled",
 }
+TRIPPED = "Budget tripped: "
 HANDED_OVER = "was handed over by the agent."
 
 
@@ -121,8 +122,9 @@ def _row(
         detail = str(item.evidence.get("reason") or item.title)
         cost = execution.cost_usd
     elif item.kind == ItemKind.TRIP:
-        detail = str(item.evidence.get("reason") or "")
-        cost = trips.get(item.subject_id)
+        name, _, detail = item.title.removeprefix(TRIPPED).partition(": ")
+        name = f"{name[:1].upper()}{name[1:]}"
+        cost = trips.get(item.subject_id) or _usd(item.evidence.get("total_cost_usd"))
     return Waiting(
         id=item.pk,
         kind=item.kind,
@@ -143,6 +145,11 @@ def _row(
         url=reverse("queue-item", args=[item.pk]),
         verb=VERBS.get(ItemKind(item.kind), "Review"),
     )
+
+
+def _usd(told: object) -> Decimal | None:
+    """An amount that a trip's evidence tells as text."""
+    return Decimal(told) if isinstance(told, str) and told else None
 
 
 def _executions(items: list[QueueItem]) -> dict[str, Execution]:

@@ -62,10 +62,10 @@ function markChanges(before, after) {
   }
 }
 
-/** What a cell says; a time that keeps itself fresh says its moment, so that ticking is no change. */
+/** What a cell says; times and countdowns that keep themselves fresh say their moment: ticking is no change. */
 function sayingOf(cell) {
-  const ticking = [...cell.querySelectorAll("time[data-time]")];
-  return ticking.length ? ticking.map((time) => time.dateTime).join() : cell.textContent.trim();
+  const ticking = [...cell.querySelectorAll("time[data-time], [data-countdown]")];
+  return ticking.length ? ticking.map((each) => each.dateTime ?? each.dataset.due).join() : cell.textContent.trim();
 }
 
 const textsOf = (root) =>
