@@ -15,6 +15,8 @@ LATE = timedelta(seconds=60)
 DISK_AMBER, DISK_RED = 0.85, 0.95
 MEMORY_AMBER = 0.92
 CONNECTIONS_AMBER = 0.8
+# Twice as much to do as there are cores.
+LOAD_AMBER = 2.0
 # Kinds of processes that run beside the web: what they are, and what it means when none of a kind does.
 KINDS = {
     "worker": ("Worker", "Periodic jobs wait for the web processes, which turn the crank every few seconds."),
@@ -198,6 +200,9 @@ def _of_stores(database: vitals.DatabaseVitals, redis: vitals.RedisVitals, machi
         tone = "red" if machine.disk_share >= DISK_RED else "amber"
         means = "When it is full the database stops, and nothing more is stored or watched."
         found.append(Ill(f"The disk is {full} full.", means, "Make room, or keep traces for fewer days.", tone))
+    if machine.load_share >= LOAD_AMBER:
+        strong = f"The machine has more to do than it can: load {machine.load:.1f} on {machine.cores} cores."
+        found.append(Ill(strong, "Pages and jobs are slower.", "See what runs beside Handrail, or add cores.", "amber"))
     if machine.memory_share >= MEMORY_AMBER:
         full = words.percent(machine.memory_share)
         means = "The system may end one of the processes; it is started again."

@@ -24,7 +24,7 @@ BACKLOG = "celery"
 INGEST_MINUTES = 15
 DATABASE = """
 SELECT current_setting('server_version'), pg_postmaster_start_time(), pg_database_size(current_database()),
-       (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+       (SELECT sum(numbackends) FROM pg_stat_database),
        current_setting('max_connections')::int
 """
 # A partition counts for its parent; `day` is the size of the partition of yesterday.
@@ -120,7 +120,7 @@ def database() -> DatabaseVitals:
         cursor.execute(DATABASE)
         name, started_at, size, connections, most = cursor.fetchone()
     took_ms = (time.perf_counter() - began_s) * 1000
-    return DatabaseVitals(name.split()[0], started_at, size, connections, most, took_ms)
+    return DatabaseVitals(name.split()[0], started_at, size, int(connections), most, took_ms)
 
 
 def redis() -> RedisVitals:

@@ -185,6 +185,8 @@ async function refresh(element, force = false) {
   if (!fresh || !element.isConnected) return;
   if (connection === "stale") connection = "polling";
   heardNow();
+  // The button that was pressed must be there when its answer comes: a toast is raised at it.
+  if (element.querySelector(".htmx-request")) return soon(element);
   const adopted = document.importNode(fresh, true);
   if (element.hasAttribute("data-live-merge")) merge(element, adopted);
   else if (!force && isHeld(element)) holdStill(element, adopted);

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from django.http import HttpResponse
 from pytest_django import DjangoAssertNumQueries
-from pytest_django.fixtures import SettingsWrapper
 
 from alerts.models import Channel, Delivery
 from monitor import changes, jobs, vitals
@@ -75,7 +74,7 @@ def test_a_missing_worker_is_told() -> None:
     assert "turn the crank" in page
 
 
-def test_redis_that_does_not_answer_is_told(settings: SettingsWrapper) -> None:
+def test_redis_that_does_not_answer_is_told(settings: Any) -> None:
     visitor = signed_in()
     all_well()
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
