@@ -308,16 +308,17 @@ def _judge(held: Conversation, message: Message, *, said_at: datetime, now: date
     """Does this message call for a person? Only while the AI has the turn."""
     if held.owner_kind != Owner.AI:
         return None
-    baseline = Message.objects.filter(conversation=held, seq=held.trigger_baseline_seq).first()
-    if baseline is not None and said_at < baseline.created_at:
+    if held.trigger_baseline_seq and _lies_before_baseline(held, said_at):
         return None
+    before = held.errors_in_a_row, held.confidence
     if triggers.failed(message.role, message.data):
         held.errors_in_a_row += 1
     elif triggers.ends_errors(message.role, message.content, message.data):
         held.errors_in_a_row = 0
     sure = triggers.confidence(message.data)
     held.confidence = held.confidence if sure is None else sure
-    held.save(update_fields=["errors_in_a_row", "confidence"])
+    if (held.errors_in_a_row, held.confidence) != before:
+        held.save(update_fields=["errors_in_a_row", "confidence"])
     pulled = triggers.pulled(Project.objects.get(pk=held.project_id), held, message)
     if pulled is None:
         return None
@@ -329,6 +330,12 @@ def _judge(held: Conversation, message: Message, *, said_at: datetime, now: date
         evidence={**pulled.evidence, "message_seq": message.seq},
         now=now,
     )
+
+
+def _lies_before_baseline(held: Conversation, said_at: datetime) -> bool:
+    """Was it said before the message behind which triggers count anew?"""
+    baseline = Message.objects.filter(conversation=held, seq=held.trigger_baseline_seq).first()
+    return baseline is not None and said_at < baseline.created_at
 
 
 def _enqueue(

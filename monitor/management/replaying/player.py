@@ -14,7 +14,9 @@ from monitor.management.replaying.formats import Recording, ToolCall, Turn
 # Ids follow from the recording's name, so that playing it again adds nothing.
 NAMESPACE = uuid.UUID("6f2b1a52-3d0e-5a64-9d0c-0b7f5f0c4a11")
 EVENTS_A_REQUEST = 500
-TRIES = 8
+# A server that starts again after a crash first replays its log.
+PATIENCE_S = 90.0
+LONGEST_PAUSE_S = 5.0
 
 
 class Refused(RuntimeError):
@@ -80,18 +82,21 @@ class Player:
 
     def _send(self, method: str, path: str, *, accept: tuple[int, ...], json: Any = None) -> httpx.Response:
         """One request, tried again while the server is away or busy; raises Refused for any other answer."""
-        for attempt in range(TRIES):
+        deadline_s = time.monotonic() + PATIENCE_S
+        pause_s = 0.1
+        while time.monotonic() < deadline_s:
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             try:
                 answer = self.client.request(method, path, json=json)
             except httpx.TransportError:
-                time.sleep(min(0.2 * 2**attempt, 5))
+                time.sleep(pause_s)
                 continue
             if answer.status_code in accept:
                 return answer
             if answer.status_code not in (429, 502, 503):
                 raise Refused(f"{method} {path} answered {answer.status_code}: {answer.text[:500]}")
-            time.sleep(min(float(answer.headers.get("retry-after", 1)), 5))
-        raise Refused(f"{method} {path}: no answer in {TRIES} tries")
+            time.sleep(min(float(answer.headers.get("retry-after", 1)), LONGEST_PAUSE_S))
+        raise Refused(f"{method} {path}: no answer within {PATIENCE_S:.0f} s")
 
 
 @dataclass(frozen=True)

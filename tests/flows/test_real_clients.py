@@ -1,0 +1,125 @@
+"""Two programs with real OpenTelemetry instrumentation report to a running Handrail, and nothing gets lost."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from monitor.prices import price
+from monitor.records import disjoint
+from tests.flows import clientprograms
+from tests.flows.running import api, ask, make_key, manage, seen, sign_in
+from tests.launcher.instance import Instance
+
+SPANS = """
+SELECT {} FROM monitor_span s JOIN monitor_project p ON p.id = s.project_id
+ WHERE p.name = %(project)s AND {} ORDER BY s.started_at, s.span_id
+"""
+# pydantic-ai's own test model is asked once by each of the five rounds and never reaches the server.
+TEST_MODEL = {"rounds": 5, "input_tokens": 51, "output_tokens": 4}
+
+
+def spans(instance: Instance, project: str, columns: str, condition: str) -> list[tuple[Any, ...]]:
+    return ask(instance, SPANS.format(columns, condition), project=project)
+
+
+def summary(instance: Instance, key: str, group_by: str) -> dict[str, Any]:
+    with api(instance, key) as client:
+        return client.get(f"/api/v1/costs/summary?group_by={group_by}").raise_for_status().json()
+
+
+def total(truth: list[dict[str, Any]], name: str) -> int:
+    return sum(one[name] for one in truth)
+
+
+def priced(truth: list[dict[str, Any]]) -> Decimal:
+    return sum((_price(one) for one in truth), Decimal(0))
+
+
+def _price(one: dict[str, Any]) -> Decimal:
+    tokens = disjoint(one["input_tokens"], one["output_tokens"], cache_read=one["cached_tokens"])
+    usd = price(None, one["model"], tokens, datetime.now(UTC)).computed_usd
+    assert usd is not None
+    return usd
+
+
+def test_the_openai_library_under_openinference(handrail: Instance, tmp_path: Path) -> None:
+    key = make_key(handrail, "openinference", scopes="ingest,read")
+    truth = clientprograms.run("oi_openai", handrail, key, tmp_path)
+    served = [one for one in truth if one["status"] == 200]
+    # One stream was not asked to say its usage, so nobody can know it.
+    told = [one for one in served if one.get("usage_sent", True)]
+    assert (len(truth), len(served), len(told)) == (7, 6, 5)
+
+    by_agent = summary(handrail, key, "agent")
+    sums = by_agent["summary"]
+    assert {name: sums[name] for name in ("total_calls", "unpriced_calls", "success_rate")} == {
+        "total_calls": 7,
+        "unpriced_calls": 1,
+        "success_rate": 6 / 7,
+    }
+    assert (sums["input_tokens"], sums["output_tokens"], sums["cache_read_tokens"]) == (
+        total(told, "input_tokens"),
+        total(told, "output_tokens"),
+        total(told, "cached_tokens"),
+    )
+    assert Decimal(sums["computed_cost_usd"]) == Decimal(sums["total_cost_usd"]) == priced(told)
+    assert [one["group"] for one in by_agent["groups"]] == ["support-bot"]
+
+    kinds = spans(handrail, "openinference", "kind, name, conversation_id", "true")
+    assert [kind for kind, _, _ in kinds].count("llm") == 6
+    assert [kind for kind, _, _ in kinds].count("embedding") == 1
+    assert {conversation for *_, conversation in kinds} == {"sess-7781"}
+    [[error]] = spans(handrail, "openinference", "error", "failed")
+    assert "InternalServerError" in error
+    # The tool that the model asked for stands in the answer of its call.
+    [asked] = [one for one in truth if one.get("tool")]
+    [[answer]] = spans(handrail, "openinference", "output", f"output LIKE '%{asked['tool']}%'")
+    assert asked["tool_args"]["city"] in answer
+
+
+def test_an_agent_of_pydantic_ai_that_delegates(handrail: Instance, tmp_path: Path) -> None:
+    key = make_key(handrail, "pydantic", scopes="ingest,read")
+    truth = clientprograms.run("pydantic_ai_native", handrail, key, tmp_path)
+    served = [one for one in truth if one["status"] == 200]
+    # The library tries each failing call three times and tells of it once.
+    failed = (len(truth) - len(served)) // 3
+    assert (len(served), failed) == (30, 5)
+
+    sums = summary(handrail, key, "agent")["summary"]
+    rounds = TEST_MODEL["rounds"]
+    assert (sums["total_calls"], sums["unpriced_calls"]) == (len(served) + failed + rounds, rounds)
+    assert (sums["input_tokens"], sums["output_tokens"], sums["cache_read_tokens"]) == (
+        total(served, "input_tokens") + rounds * TEST_MODEL["input_tokens"],
+        total(served, "output_tokens") + rounds * TEST_MODEL["output_tokens"],
+        total(served, "cached_tokens"),
+    )
+    assert Decimal(sums["computed_cost_usd"]) == priced(served)
+    assert Decimal(sums["total_cost_usd"]) >= Decimal(sums["reported_cost_usd"]) > 0
+
+    agents = {agent for (agent,) in spans(handrail, "pydantic", "agent", "kind = 'agent'")}
+    assert agents == {"weather_agent", "triage_agent", "refund_agent", "test_agent"}
+    asked = [one["tool"] for one in served if one["tool"]]
+    tools = [tool for (tool,) in spans(handrail, "pydantic", "tool", "kind = 'tool'")]
+    assert sorted(tools) == sorted(asked + ["flaky"] * rounds)
+    errors = spans(handrail, "pydantic", "tool, error", "kind = 'tool' AND failed")
+    assert errors == [("flaky", "RuntimeError: CRM is down")] * rounds
+
+    # One run is one trace: the agent that delegates, the one that it asks, and the tool between them.
+    (delegating, *_) = spans(handrail, "pydantic", "run_id", "tool = 'ask_refund_agent'")
+    with api(handrail, key) as client:
+        run = client.get(f"/api/v1/runs/{delegating[0]}/costs").raise_for_status().json()
+        runs = summary(handrail, key, "run")["groups"]
+        body = {"agent": "triage_agent", "task": "I want help", "trace_id": delegating[0], "timeout_s": 3600}
+        execution = client.post("/api/v1/executions", json=body).raise_for_status().json()
+    assert (run["total_calls"], run["tool_calls"], run["failed_calls"]) == (3, 1, 0)
+    assert set(run["cost_by_model"]) == {"gpt-4o-mini-2024-07-18", "claude-sonnet-4-5-20250929"}
+    assert len(runs) == 5 * rounds
+    assert sum(Decimal(one["cost_usd"]) for one in runs) == Decimal(sums["total_cost_usd"])
+
+    password = manage(handrail, "create_operator", "pydantic@example.org", "--project", "pydantic")
+    with sign_in(handrail, "pydantic@example.org", password) as browser:
+        overview = seen(browser, "/")
+        page = seen(browser, f"/executions/{execution['id']}")
+    assert all(agent in overview for agent in ("weather_agent", "triage_agent"))
+    assert all(word in page for word in ("triage_agent run", "ask_refund_agent", "refund_agent run"))
