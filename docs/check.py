@@ -161,8 +161,8 @@ def _anchors(document: Path) -> set[str]:
 def main() -> int:
     found = list(problems())
     for problem in found:
-        sys.stdout.write(f"{problem}\n")
-    sys.stdout.write(f"docs: {len(found)} out of step.\n" if found else "docs: in step.\n")
+        print(problem)
+    print(f"docs: {len(found)} out of step." if found else "docs: in step.")
     return 1 if found else 0
 
 
