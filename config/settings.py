@@ -224,11 +224,10 @@ def _usd(name: str) -> Decimal | None:
     return amount
 
 
+DEPARTMENTS = ("Sales", "Marketing", "Operations", "Support")
 DAILY_BUDGET_USD = _usd("DAILY_BUDGET")
 DEPARTMENT_BUDGETS_USD = {
-    name: amount
-    for name in ("Sales", "Marketing", "Operations", "Support")
-    if (amount := _usd(f"{name.upper()}_BUDGET")) is not None
+    name: amount for name in DEPARTMENTS if (amount := _usd(f"{name.upper()}_BUDGET")) is not None
 }
 
 # Mail ----------------------------------------------------------------------------------------------

@@ -4,18 +4,76 @@ Writes screenshots/<page>-<theme>-<width>.png; exits 1 when axe finds something 
 """
 
 import argparse
+import contextlib
 import os
+import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, TimeoutError, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
+SCREENSHOTS = ROOT / "screenshots"
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
+NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 FLAGS += ["--disable-sync", "--no-first-run"]
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+SETTLES_MS = 5_000
+HEIGHT = 960
+PHONE_HEIGHT = 844
+
+
+def launch(playwright: Playwright) -> Browser:
+    """The browser of HANDRAIL_CHROMIUM, or the first of the usual names on the path."""
+    named = os.environ.get("HANDRAIL_CHROMIUM")
+    path = named or next((found for name in NAMES if (found := shutil.which(name))), None)
+    return playwright.chromium.launch(executable_path=path, args=FLAGS)
+
+
+def photograph(
+    browser: Browser,
+    url: str,
+    path: Path,
+    *,
+    theme: str = "light",
+    width: int = 1440,
+    height: int = HEIGHT,
+    full: bool = False,
+    cookies: Mapping[str, str] | None = None,
+    may_answer: int = 200,
+) -> list[str]:
+    """Write a picture of the page; what is wrong with it: console, content policy, axe, sideways scrolling."""
+    size = {"width": width, "height": height if width > 600 else PHONE_HEIGHT}
+    context = browser.new_context(viewport=size, color_scheme=theme, reduced_motion="reduce")
+    context.add_cookies([{"name": name, "value": value, "url": url} for name, value in (cookies or {}).items()])
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(f"error: {error}"))
+    answer = page.goto(url)
+    settle(page)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=path, full_page=full)
+    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    status = answer.status if answer else 0
+    if status != 200 and status == may_answer:
+        said = [line for line in said if f"status of {status}" not in line]
+    said += [f"answered {status}"] if status != may_answer else []
+    said += [f"scrolls sideways by {wide} px"] if wide > 0 else []
+    problems = [line for line in said if not line.startswith(("log", "info"))] + violations(page)
+    context.close()
+    return problems
+
+
+def settle(page: Page) -> None:
+    """Wait for fonts, charts and fragments; a stream that stays open is no reason to wait longer."""
+    with contextlib.suppress(TimeoutError):
+        page.wait_for_load_state("networkidle", timeout=SETTLES_MS)
+    page.evaluate("document.fonts.ready")
+    page.wait_for_timeout(300)
 
 
 def violations(page: Page) -> list[str]:
@@ -30,40 +88,32 @@ def violations(page: Page) -> list[str]:
     ]
 
 
+def tell(name: str, problems: list[str]) -> None:
+    print(f"{name}: {len(problems)} problems")
+    for line in problems:
+        print(f"  {line}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", nargs="+")
     parser.add_argument("--width", type=int, action="append")
-    parser.add_argument("--height", type=int, default=960)
+    parser.add_argument("--height", type=int, default=HEIGHT)
     parser.add_argument("--theme", action="append", choices=["light", "dark"])
     parser.add_argument("--full", action="store_true", help="the whole height of the page")
-    parser.add_argument("--out", type=Path, default=ROOT / "screenshots")
+    parser.add_argument("--out", type=Path, default=SCREENSHOTS)
     chosen = parser.parse_args()
-    chosen.out.mkdir(parents=True, exist_ok=True)
     complaints = 0
     with sync_playwright() as playwright:
-        executable = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        browser = launch(playwright)
         for url in chosen.url:
             for theme in chosen.theme or ["light", "dark"]:
                 for width in chosen.width or [1440, 390]:
-                    size = {"width": width, "height": chosen.height if width > 600 else 844}
-                    page = browser.new_page(viewport=size, color_scheme=theme)
-                    said: list[str] = []
-                    page.on("console", lambda message, said=said: said.append(f"{message.type}: {message.text}"))
-                    page.on("pageerror", lambda error, said=said: said.append(f"error: {error}"))
-                    page.goto(url, wait_until="networkidle")
-                    page.wait_for_timeout(300)
-                    name = urlsplit(url).path.strip("/").replace("/", "-") or "overview"
-                    page.screenshot(path=chosen.out / f"{name}-{theme}-{width}.png", full_page=chosen.full)
-                    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-                    said += [f"scrolls sideways by {wide} px"] if wide > 0 else []
-                    problems = [line for line in said if not line.startswith(("log", "info"))] + violations(page)
+                    name = f"{urlsplit(url).path.strip('/').replace('/', '-') or 'overview'}-{theme}-{width}"
+                    look = {"theme": theme, "width": width, "height": chosen.height, "full": chosen.full}
+                    problems = photograph(browser, url, chosen.out / f"{name}.png", **look)
                     complaints += len(problems)
-                    print(f"{name} {theme} {width}: {len(problems)} problems")
-                    for line in problems:
-                        print(f"  {line}")
-                    page.close()
+                    tell(name, problems)
         browser.close()
     return 1 if complaints else 0
 

@@ -1,0 +1,1 @@
+"""A simulated fleet of agents that lives on the public API."""

@@ -1,0 +1,75 @@
+"""The simulated fleet: it works, calls for people, reacts to what they do, and leaves nothing at work."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.docs.conftest import client, make_key
+from tests.launcher.instance import ROOT, Instance, until
+
+pytestmark = pytest.mark.xdist_group("docs instance")
+
+ME = {"as": "operator@localhost"}
+
+
+@pytest.fixture
+def api(instance: Instance) -> Iterator[httpx.Client]:
+    with client(instance, make_key(instance, project="demo")) as talking:
+        yield talking
+
+
+def results(api: httpx.Client, path: str, **query: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (
+        api.get(f"/api/v1{path}", params={"limit": 100, **query}).raise_for_status().json()["results"]
+    )
+    return found
+
+
+def said_by(api: httpx.Client, conversation_id: str, role: str) -> list[str]:
+    messages = results(api, f"/conversations/{conversation_id}/messages")
+    return [message["content"] for message in messages if message["role"] == role]
+
+
+def test_a_fleet_works_hands_over_goes_on_after_a_person_and_stops(instance: Instance, api: httpx.Client) -> None:
+    address = f"http://127.0.0.1:{instance.port}"
+    fleet = subprocess.Popen(
+        [sys.executable, "manage.py", "demo", "--url", address], cwd=ROOT, env=instance.environment
+    )
+    try:
+        until(lambda: len(results(api, "/executions", status="running")) >= 15, "a fleet at work")
+        until(lambda: bool(results(api, "/queue", kind="chat")), "a handover")
+        assert len({one["agent"] for one in results(api, "/executions")}) >= 7
+
+        (item,) = results(api, "/queue", kind="chat")
+        name = item["conversation_id"]
+        asked = len(said_by(api, name, "user"))
+        api.post(f"/api/v1/conversations/{name}/claim", json=ME).raise_for_status()
+        reply = ME | {"role": "human", "content": "I am looking into it."}
+        api.post(f"/api/v1/conversations/{name}/messages", json=reply).raise_for_status()
+        until(lambda: len(said_by(api, name, "user")) == asked + 1, "the customer answers the person")
+
+        back = ME | {"instruction": "Send the receipt by mail."}
+        api.post(f"/api/v1/conversations/{name}/return", json=back).raise_for_status()
+        until(lambda: api.get(f"/api/v1/conversations/{name}").json()["state"] == "finished", "the agent goes on")
+        assert said_by(api, name, "assistant")[-1] == "I am back. Send the receipt by mail."
+
+        fleet.send_signal(signal.SIGTERM)
+        assert fleet.wait(15) == 0
+    finally:
+        fleet.kill()
+        fleet.wait()
+    until(lambda: not results(api, "/executions", status=["pending", "running", "retrying"]), "nothing at work")
+    assert "cancelled" in {one["status"] for one in results(api, "/executions")}
+
+
+def test_a_fleet_ends_by_itself_after_its_time(instance: Instance, api: httpx.Client) -> None:
+    command = [sys.executable, "manage.py", "demo", "--url", f"http://127.0.0.1:{instance.port}", "--seconds", "3"]
+    done = subprocess.run(command, cwd=ROOT, env=instance.environment, capture_output=True, text=True, timeout=90)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "The fleet has stopped.")
+    assert results(api, "/executions")
+    assert results(api, "/executions", status="running") == []
