@@ -143,7 +143,7 @@ def standing(project: Project, *, with_global: bool, now: datetime) -> Standing:
         shown = fitting[:SHOWN] if is_general else fitting
         rows += [_row(project, budget, window, by_window, rates, now=now) for window in shown]
         if not shown or (is_general and budget.scope == BudgetScope.RUN):
-            rows.append(_waiting_row(project, budget, _open(trips, budget.scope), now=now))
+            rows.append(_waiting_row(project, budget, trips, now=now))
         elif is_general:
             more += _more(budget, held, own, len(shown))
     rows.sort(key=_order)
@@ -285,7 +285,7 @@ def _row(
     )
 
 
-def _waiting_row(project: Project, budget: Budget, open_trips: int, *, now: datetime) -> Row:
+def _waiting_row(project: Project, budget: Budget, trips: Iterable[Trip], *, now: datetime) -> Row:
     """A budget without an open window of its own: nothing is spent, or it speaks for each of many."""
     name, aside = _named(project, budget, budget.target, now=now)
     is_general = _is_general(budget)
@@ -300,7 +300,8 @@ def _waiting_row(project: Project, budget: Budget, open_trips: int, *, now: date
         stops=budget.action == BudgetAction.STOP,
         spent_usd=None if is_general else ZERO,
         resets_at=None if is_general else windows.ends_at(budget.period, _zone(project, budget.scope), now=now),
-        open_trips=open_trips,
+        # Trips of other scopes may be of windows that are over.
+        open_trips=_open(trips, BudgetScope.RUN) if budget.scope == BudgetScope.RUN and is_general else 0,
     )
 
 

@@ -126,7 +126,7 @@ def amount(value: int | float | None) -> str:
 
 def percent(share: float | Decimal | None, places: int = 0) -> str:
     """A share of one: 0.31 is `31 %`, with one decimal where asked: `4.2 %`."""
-    return UNKNOWN if share is None else f"{float(share) * 100:.{places}f}{GAP}%"
+    return UNKNOWN if share is None else f"{float(share) * 100:,.{places}f}{GAP}%"
 
 
 def short_id(full: object) -> str:
