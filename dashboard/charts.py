@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from dashboard import words
@@ -11,6 +11,7 @@ from monitor.rollups import Totals
 # The widths a bar may have, in seconds; a chart shows at most MOST_BARS of them.
 STEPS_S = (60, 300, 900, 3600, 3 * 3600, 6 * 3600, 86400, 7 * 86400)
 MOST_BARS = 130
+DAY_S = 86400
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,16 @@ def grid(since: datetime, until: datetime, step_s: int) -> Grid:
     return Grid(datetime.fromtimestamp(first, UTC), step_s, count)
 
 
+def day_grid(first: date, last: date, step_s: int = DAY_S) -> Grid:
+    """Bars of whole days or weeks by the calendar; a day of any time zone stands at its name's midnight in UTC."""
+    return Grid(midnight(first), step_s, (last - first).days * DAY_S // step_s + 1)
+
+
+def midnight(day: date) -> datetime:
+    """Where `day_grid` places a day."""
+    return datetime.combine(day, time(), UTC)
+
+
 def throughput(grid: Grid, now: Sequence[Totals], past: Sequence[Totals], *, shift: timedelta) -> dict[str, Any]:
     """Finished and failed executions as bars, the ones `shift` before as a dotted line where there were any."""
     series: list[dict[str, Any]] = [
@@ -75,7 +86,16 @@ def throughput(grid: Grid, now: Sequence[Totals], past: Sequence[Totals], *, shi
     return {"kind": "throughput", **grid.axis, "series": series}
 
 
-def stacked(grid: Grid, groups: Mapping[str, Iterable[tuple[datetime, float]]], *, unit: str = "$") -> dict[str, Any]:
-    """One bar a step, made of the groups in the order given."""
+def stacked(
+    grid: Grid,
+    groups: Mapping[str, Iterable[tuple[datetime, float]]],
+    *,
+    unit: str = "$",
+    limit: tuple[float, str] | None = None,
+) -> dict[str, Any]:
+    """One bar a step, made of the groups in the order given; `limit` is a line with its name."""
     series = [{"name": name, "y": grid.fill(points)} for name, points in groups.items()]
-    return {"kind": "stacked", **grid.axis, "unit": unit, "series": series}
+    spec: dict[str, Any] = {"kind": "stacked", **grid.axis, "unit": unit, "series": series}
+    if limit is not None:
+        spec["thresholds"] = [{"y": limit[0], "label": limit[1], "level": "limit"}]
+    return spec

@@ -5,6 +5,8 @@ from django.urls import path
 from dashboard.views import (
     about,
     alerts,
+    budgets,
+    costs,
     execution,
     executions,
     first_run,
@@ -16,6 +18,7 @@ from dashboard.views import (
     search,
     session,
     system,
+    trips,
 )
 
 urlpatterns = [
@@ -46,6 +49,13 @@ urlpatterns = [
     path("queue/<uuid:item_id>", queue.item, name="queue-item"),
     *queue_verbs.urlpatterns,
     path("frame/counts", frame.counts, name="frame-counts"),
+    path("costs", costs.costs, name="costs"),
+    path("costs/trips", trips.trips, name="trips"),
+    path("costs/trips/<uuid:trip_id>/reset", trips.reset, name="reset-trip"),
+    path("costs/unpriced", costs.unpriced, name="unpriced"),
+    path("costs/budgets", budgets.budgets, name="budgets"),
+    path("costs/budgets/<uuid:budget_id>", budgets.budget, name="budget"),
+    path("costs/runs/<path:run_id>", costs.run, name="run-costs"),
     path("kit", kit.sheet, name="kit"),
     path("kit/frame", kit.framed, name="kit-frame"),
     path("kit/parts", kit.parts, name="kit-parts"),

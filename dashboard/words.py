@@ -71,6 +71,15 @@ def clock(moment: datetime | None, *, now: datetime) -> str:
     return f"{local.day}{GAP}{local:%b} {year}{local:%H:%M}"
 
 
+def about(moment: datetime, *, now: datetime) -> str:
+    """A moment to the minute: `14:05` today, `18 Nov 14:05` within a day either way, `18 Nov` further off."""
+    local, today = timezone.localtime(moment), timezone.localtime(now)
+    if local.date() == today.date():
+        return f"{local:%H:%M}"
+    day = f"{local.day}{GAP}{local:%b}" + ("" if local.year == today.year else f" {local:%Y}")
+    return f"{day} {local:%H:%M}" if abs((moment - now).total_seconds()) < 86400 else day
+
+
 def exact(moment: datetime) -> str:
     """The whole truth, for the hover: `18 Nov 2026 14:05:31.250 UTC`."""
     local = timezone.localtime(moment)
@@ -129,7 +138,7 @@ def size(count: int | None) -> str:
 
 def percent(share: float | Decimal | None, places: int = 0) -> str:
     """A share of one: 0.31 is `31 %`, with one decimal where asked: `4.2 %`."""
-    return UNKNOWN if share is None else f"{float(share) * 100:.{places}f}{GAP}%"
+    return UNKNOWN if share is None else f"{float(share) * 100:,.{places}f}{GAP}%"
 
 
 def short_id(full: object) -> str:

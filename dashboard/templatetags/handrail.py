@@ -65,6 +65,13 @@ def clock(context: Context, moment: datetime | None) -> SafeString:
 
 
 @register.simple_tag(takes_context=True)
+def about(context: Context, moment: datetime) -> SafeString:
+    """The clock to the minute today, the date on another day, with the exact time on hover."""
+    text = words.about(moment, now=_now(context))
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), words.exact(moment), text)
+
+
+@register.simple_tag(takes_context=True)
 def since(context: Context, moment: datetime, finished_at: datetime | None = None) -> SafeString:
     """How long it has lasted: counts on while nothing has finished it."""
     if finished_at is not None:

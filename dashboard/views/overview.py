@@ -16,6 +16,7 @@ from dashboard import charts, feed, waiting
 from dashboard.access import PageRequest, page
 from dashboard.arrival import is_empty
 from dashboard.frame import Range, range_of
+from dashboard.spending import reached_at
 from dashboard.views.first_run import first_run
 from monitor import rollups
 from monitor.models import Budget, BudgetWindow, Execution, HumanAgent, QueueItem
@@ -170,10 +171,8 @@ def spend_today(project_id: int, time_zone: str, *, now: datetime) -> Spend:
     last_hour = _one(rollups.totals(project_id, since=now - AN_HOUR, until=_up_to(now), kinds=["llm", "tool"]))
     rate = last_hour.cost_usd if last_hour else Decimal(0)
     reaches = None
-    if limit is not None and rate > 0 and spent < limit:
-        hours_left = float((limit - spent) / rate)
-        at = now + timedelta(hours=min(hours_left, 48))
-        reaches = at if at < midnight + timedelta(days=1) else None
+    if limit is not None and spent < limit:
+        reaches = reached_at(limit - spent, rate, now=now, until=midnight + timedelta(days=1))
     hours = rollups.series(project_id, since=midnight, until=_up_to(now), step_s=3600, kinds=["llm", "tool"])
     running, by_hour = Decimal(0), []
     for one in hours:

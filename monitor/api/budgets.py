@@ -1,7 +1,5 @@
 """Budgets over HTTP; the global ones belong to the instance's admins alone."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -10,14 +8,13 @@ from uuid import UUID
 import msgspec
 from django.db.models import Q, QuerySet
 
-from monitor import ledger, windows
+from monitor import ledger, limits, windows
 from monitor.api.bodies import within_usd
 from monitor.api.caller import Request
 from monitor.api.door import Answer, Door, endpoint
 from monitor.api.pages import PageQuery, paginate
 from monitor.api.problems import Forbidden, Problem, bad_field
 from monitor.models import Budget, BudgetWindow
-from monitor.tenancy import crossing
 
 Scope = Literal["run", "agent", "department", "project", "global"]
 Period = Literal["run", "hour", "day", "week", "month"]
@@ -88,16 +85,13 @@ class Budgets(Door):
 
     @endpoint(scope="admin", body=NewBudget, answer=BudgetOut, status=201, also=(409,))
     def post(self, request: Request, body: NewBudget) -> BudgetOut:
-        if (body.scope == "run") != (body.period == "run"):
-            raise bad_field("period", "is run for a run's budget, and only there")
-        if body.target and body.scope in ("project", "global"):
-            raise bad_field("target", f"has no meaning for the scope {body.scope}")
-        is_global = body.scope == "global"
-        with _allowed(request, is_global=is_global):
-            budget = Budget.objects.create(
-                project_id=None if is_global else request.caller.project_id, **msgspec.structs.asdict(body)
-            )
-        budget.refresh_from_db()
+        _allow(request, is_global=body.scope == "global")
+        try:
+            budget = limits.make(request.caller.project_id, **msgspec.structs.asdict(body))
+        except limits.BadLimit as error:
+            raise bad_field(error.field, error.message) from error
+        except limits.LimitTaken as error:
+            raise Problem(409, "Conflict", "There is one already: budget one per scope and period.") from error
         return _out(budget, ledger.time_zone(request.caller.project_id), request)
 
 
@@ -109,17 +103,16 @@ class OneBudget(Door):
     @endpoint(scope="admin", body=ChangedBudget, answer=BudgetOut)
     def patch(self, request: Request, budget_id: UUID, body: ChangedBudget) -> BudgetOut:
         budget = _get(request, budget_id)
-        changed = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not None}
-        with _allowed(request, is_global=budget.project_id is None):
-            if changed:
-                Budget.objects.filter(pk=budget_id).update(**changed)
+        is_global = budget.project_id is None
+        _allow(request, is_global=is_global)
+        limits.change(request.caller.project_id, budget_id, is_global=is_global, **msgspec.structs.asdict(body))
         return _out(_get(request, budget_id), ledger.time_zone(request.caller.project_id), request)
 
     @endpoint(scope="admin", status=204)
     def delete(self, request: Request, budget_id: UUID) -> Answer:
-        budget = _get(request, budget_id)
-        with _allowed(request, is_global=budget.project_id is None):
-            Budget.objects.filter(pk=budget_id).delete()
+        is_global = _get(request, budget_id).project_id is None
+        _allow(request, is_global=is_global)
+        limits.remove(request.caller.project_id, budget_id, is_global=is_global)
         return Answer(status=204)
 
 
@@ -134,16 +127,10 @@ def _get(request: Request, budget_id: UUID) -> Budget:
     return budget
 
 
-@contextmanager
-def _allowed(request: Request, *, is_global: bool) -> Iterator[None]:
-    """Let the instance's admins write global budgets, which row-level security keeps from everybody else."""
-    if not is_global:
-        yield
-        return
-    if not request.caller.is_instance_admin:
+def _allow(request: Request, *, is_global: bool) -> None:
+    """Let only the instance's admins write global budgets."""
+    if is_global and not request.caller.is_instance_admin:
         raise Forbidden("Global budgets belong to the admins of the instance.")
-    with crossing():
-        yield
 
 
 def _out(budget: Budget, time_zone: str, request: Request) -> BudgetOut:

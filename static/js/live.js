@@ -1,5 +1,6 @@
 // Keeps the page true. An element says what it shows and where its fragment is:
 //   <section id="needs" data-live="queue alerts" data-live-url="/fragments/needs"> … </section>
+// With data-live-rest="15" it is fetched at most every 15 s, however much there is to hear.
 // The fragment is the element itself, with the same id. With data-live-hold a list does not gain or move rows
 // while somebody points at it, selects in it or has scrolled it; known rows are updated in place meanwhile.
 // Ticked boxes of rows stay ticked.
@@ -17,6 +18,7 @@ const TOGETHER_MS = 50;
 
 const waiting = new Map();
 const asked = new Map();
+const fetchedAt = new Map();
 let connection = "waiting";
 let lastAt = now();
 
@@ -195,12 +197,14 @@ async function refresh(element, force = false) {
 
 function soon(element) {
   if (waiting.has(element)) return;
+  const rests = (fetchedAt.get(element.id) ?? 0) + (element.dataset.liveRest ?? 0) * 1000 - performance.now();
   waiting.set(
     element,
     setTimeout(() => {
       waiting.delete(element);
+      fetchedAt.set(element.id, performance.now());
       refresh(element);
-    }, SETTLE_MS),
+    }, Math.max(SETTLE_MS, rests)),
   );
 }
 
