@@ -94,6 +94,13 @@ class Standing:
     today: "Today"
 
     @property
+    def refusing(self) -> "Row | None":
+        """The tripped budget, besides the day's, that refuses every call of the project now."""
+        whole = (BudgetScope.PROJECT, BudgetScope.GLOBAL)
+        tripped = (row for row in self.rows if row.scope in whole and row.tone == "red" and row != self.today.limit)
+        return next(tripped, None)
+
+    @property
     def has_reserved(self) -> bool:
         return any(row.reserved_usd for row in self.rows)
 
