@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from django.db.models import Count, F, Q, Window
@@ -221,11 +222,12 @@ def _open(trips: Iterable[Trip], scope: str) -> int:
 
 def _rates(project_id: int, scopes: set[str], *, now: datetime) -> Rates:
     """The project's own rate always; of agents and departments where they have budgets."""
-    by = [scope for scope in (BudgetScope.DEPARTMENT, BudgetScope.AGENT) if scope in scopes]
+    groups: tuple[Literal["department", "agent"], ...] = ("department", "agent")
+    by: list[Literal["department", "agent", ""]] = [group for group in groups if group in scopes]
     rates = Rates()
     for known, span in ((rates.by_hour, AN_HOUR), (rates.by_day, A_DAY)):
         hours = Decimal(span / AN_HOUR)
-        for group in by or [""]:
+        for group in by or ("",):
             found = rollups.totals(
                 project_id,
                 since=now - span,

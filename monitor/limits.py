@@ -6,6 +6,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 
 from monitor import news
 from monitor.models import Budget
@@ -79,7 +80,7 @@ def change(
     _check(limit_usd, warn_at)
     fields = {"limit_usd": limit_usd, "warn_at": warn_at, "action": action}
     changed = {name: value for name, value in fields.items() if value is not None}
-    found = Budget.objects.filter(pk=budget_id, project_id=None if is_global else project_id)
+    found = _one(project_id, budget_id, is_global=is_global)
     if not changed:
         return found.exists()
     with _reaching(is_global=is_global):
@@ -88,10 +89,16 @@ def change(
     return moved == 1
 
 
+def _one(project_id: int, budget_id: UUID, *, is_global: bool) -> QuerySet[Budget]:
+    """The budget of the project, or of the whole instance."""
+    found = Budget.objects.filter(pk=budget_id)
+    return found.filter(project=None) if is_global else found.filter(project_id=project_id)
+
+
 def remove(project_id: int, budget_id: UUID, *, is_global: bool) -> bool:
     """Take a budget away; False when somebody has done so before. Its windows and trips stay in the books."""
     with _reaching(is_global=is_global):
-        gone, _ = Budget.objects.filter(pk=budget_id, project_id=None if is_global else project_id).delete()
+        gone, _ = _one(project_id, budget_id, is_global=is_global).delete()
     news.tell(project_id, "costs")
     return gone == 1
 

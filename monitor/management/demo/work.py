@@ -52,7 +52,7 @@ class Work:
         self._order: Mapping[str, Any] = {}
         self._ordered = asyncio.Event()
 
-    async def register(self, task: str, run_id: str, clocks: Mapping[str, int] = CLOCKS) -> None:
+    async def register(self, task: str, run_id: str, clocks: Mapping[str, Any] = CLOCKS) -> None:
         answer = await self.line.post(
             "/executions",
             agent=self.actor.name,
