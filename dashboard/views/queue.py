@@ -103,7 +103,7 @@ class Looking:
     @cached_property
     def messages(self) -> list[Message]:
         """The last messages of the item's conversation, oldest first."""
-        last = Message.objects.filter(conversation_id=self.item.conversation_id).order_by("-seq")
+        last = Message.objects.filter(conversation=self.item.conversation).order_by("-seq")
         return list(last[: talk.MESSAGES_SHOWN])[::-1]
 
     @cached_property
