@@ -59,5 +59,5 @@ def _kind(change: StateChange) -> str:
     if change.cause == "user_returned":
         return "reopened"
     if change.to_state == State.PENDING_HUMAN and change.from_state == State.HUMAN_ACTIVE:
-        return "returned" if change.cause in GONE else "released"
+        return "returned" if change.cause in GONE or not change.actor else "released"
     return KINDS.get(State(change.to_state), "") if change.to_state in State.values else ""

@@ -142,7 +142,11 @@ def _of_move(move: Move, *, now: datetime) -> Entry | None:
         "transferred": (f"{move.who} transferred it at {at}.", move.note, "transfer"),
         "handed_over": (f"Handed over to people at {at}.", move.note, "user-share"),
         "released": (f"{move.who} put it back into the queue at {at}.", move.note, "inbox"),
-        "returned": (f"It went back into the queue at {at}.", "Who had it was gone.", "inbox"),
+        "returned": (
+            f"It went back into the queue at {at}.",
+            "Whoever had it was gone or did not answer.",
+            "inbox",
+        ),
         "resolved": (f"{move.who} resolved it at {at}.", move.note, "check"),
         "reopened": (f"The customer wrote again at {at}.", "", "message-circle"),
     }

@@ -16,7 +16,7 @@ WORDS = {
     "handed_over": ("Handed over to a person", "red"),
     "handed_back": ("{who} gave it back to the AI", "accent"),
     "released": ("{who} put it back", "grey"),
-    "returned": ("Back in the queue, who had it was gone", "amber"),
+    "returned": ("Back in the queue by itself", "amber"),
     "resolved": ("{who} resolved it", "green"),
     "reopened": ("The customer wrote again", "grey"),
 }
