@@ -1,8 +1,12 @@
 """System: what runs on time, what is ill and what that means; About: what it is made of."""
 
+import os
+import shutil
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from django.http import HttpResponse
 from pytest_django import DjangoAssertNumQueries
@@ -15,10 +19,20 @@ from monitor.tenancy import crossing, tenant
 from tests.dashboard.builders import signed_in
 from tests.dashboard.test_alerts_page import an_alert
 
+GB = 10**9
+
 
 @pytest.fixture(autouse=True)
 def _database(db: None) -> None:
     """Every story needs the database."""
+
+
+@pytest.fixture(autouse=True)
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine of these stories has time and room, whatever the one they run on has."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.4, 0.4, 0.4))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * GB, percent=40.0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=100 * GB, free=60 * GB))
 
 
 def a_job(name: str, *, every_s: float = 5, ago_s: float = 2, **fields: Any) -> None:
@@ -72,6 +86,15 @@ def test_a_missing_worker_is_told() -> None:
     page = words_of(visitor.client.get("/system"))
     assert "Worker is not running." in page
     assert "turn the crank" in page
+
+
+def test_a_disk_that_fills_up_is_told_before_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    visitor = signed_in()
+    all_well()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=100 * GB, free=4 * GB))
+    page = words_of(visitor.client.get("/system"))
+    assert "The disk is 96 % full." in page
+    assert "When it is full the database stops" in page
 
 
 def test_redis_that_does_not_answer_is_told(settings: Any) -> None:
