@@ -102,6 +102,11 @@ class Standing:
         return next(tripped, None)
 
     @property
+    def is_tripped(self) -> bool:
+        """Whether something is refused now; trips may also be open from windows that are over."""
+        return any(row.tone == "red" for row in self.rows)
+
+    @property
     def has_reserved(self) -> bool:
         return any(row.reserved_usd for row in self.rows)
 

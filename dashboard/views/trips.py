@@ -17,7 +17,9 @@ from dashboard import words
 from dashboard.access import PageRequest, page
 from dashboard.views.costs import visible_trips
 from monitor import trips as verbs
+from monitor import windows
 from monitor.models import Trip
+from monitor.models.money import BudgetScope
 from monitor.models.people import Role
 
 PAGE_ROWS = 50
@@ -26,12 +28,13 @@ NOTE_CHARS = 10_000
 
 @dataclass(frozen=True)
 class TripRow:
-    """A trip and the model that cost it most."""
+    """A trip, the model that cost it most, and whether its window is over, so that it stops nobody any more."""
 
     trip: Trip
     name: str
     model: str
     model_usd: Decimal | None
+    is_over: bool
 
     @property
     def lasted(self) -> timedelta:
@@ -57,7 +60,7 @@ def trips(request: PageRequest) -> HttpResponse:
         rows.pop()
         following = urlencode(address | {"after": f"{rows[-1].total_cost_usd:f}~{rows[-1].pk}"})
     context = {
-        "rows": [_row(trip) for trip in rows],
+        "rows": [_row(request, trip) for trip in rows],
         "only_open": only_open,
         "following": following,
         "is_later_page": after is not None,
@@ -73,7 +76,7 @@ def reset(request: PageRequest, trip_id: UUID) -> HttpResponse:
     trip = Trip.objects.filter(visible_trips(request), pk=trip_id).first()
     if trip is None:
         raise Http404
-    context: dict[str, Any] = {"row": _row(trip), "trip": trip}
+    context: dict[str, Any] = {"row": _row(request, trip), "trip": trip}
     if request.method == "POST":
         note = request.POST.get("note", "").replace("\0", "").strip()[:NOTE_CHARS]
         given = request.POST.get("top_up_usd", "").strip()
@@ -85,7 +88,7 @@ def reset(request: PageRequest, trip_id: UUID) -> HttpResponse:
 
 
 def _reset(request: PageRequest, trip: Trip, *, note: str, top_up_usd: Decimal | None) -> HttpResponse:
-    name = _row(trip).name
+    name = _row(request, trip).name
     try:
         done = verbs.reset(
             trip,
@@ -109,12 +112,15 @@ def _form(request: PageRequest, context: dict[str, Any]) -> HttpResponse:
     return TemplateResponse(request, "costs/_reset.html" if is_fragment else "costs/reset.html", context)
 
 
-def _row(trip: Trip) -> TripRow:
+def _row(request: PageRequest, trip: Trip) -> TripRow:
     costs = {model: Decimal(usd) for model, usd in trip.cost_by_model.items()}
     model = max(costs, key=lambda name: costs[name], default="")
     whose = {"project": "The project", "global": "All projects"}.get(trip.scope)
     name = whose or f"{trip.scope.capitalize()} {trip.target}"
-    return TripRow(trip, name, model, costs.get(model))
+    zone = "UTC" if trip.scope == BudgetScope.GLOBAL else request.visitor.project.time_zone
+    ends_at = windows.ends_at(trip.period, zone, now=trip.window_starts_at)
+    is_over = ends_at is not None and ends_at <= request.now
+    return TripRow(trip, name, model, costs.get(model), is_over)
 
 
 def _after(text: str) -> tuple[Decimal, UUID] | None:

@@ -319,6 +319,15 @@ def test_trips_stand_dearest_first(mara: SignedIn) -> None:
     assert "gpt-4o $9.00" in page
 
 
+def test_a_trip_whose_window_is_over_stops_nobody(mara: SignedIn) -> None:
+    limit(mara, "project", "1", "hour")
+    spend(mara, "2", 1, ago=timedelta(hours=2))
+    assert "its hour is over" in text(mara, "/costs/trips")
+    assert "not this hour" in row(mara, "project::hour")
+    path = f"/costs/trips/{the_trip(mara).pk}/reset"
+    assert "takes it out of the queue" in mara.client.get(path).content.decode()
+
+
 def test_models_without_a_price_are_listed(mara: SignedIn) -> None:
     assert "Nothing is unknown." in text(mara, "/costs/unpriced")
     spend(mara, "0", 1, **UNPRICED)
