@@ -50,7 +50,8 @@ def photograph(
     """Write a picture of the page; what is wrong with it: console, content policy, axe, sideways scrolling."""
     size = ViewportSize(width=width, height=height if width > 600 else PHONE_HEIGHT)
     context = browser.new_context(viewport=size, color_scheme=theme, reduced_motion="reduce")
-    context.add_cookies([{"name": name, "value": value, "url": url} for name, value in (cookies or {}).items()])
+    place = {"domain": urlsplit(url).hostname, "path": "/"}
+    context.add_cookies([{"name": name, "value": value, **place} for name, value in (cookies or {}).items()])
     page = context.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
