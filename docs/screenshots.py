@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 from playwright.sync_api import Browser, sync_playwright
 
-from frontend.look import SCREENSHOTS, launch, photograph, tell
+from frontend.look import SCREENSHOTS, Theme, launch, photograph, tell
 from launcher.child import Child
 from launcher.throwaway import ThrowawayHome
 
@@ -30,10 +30,10 @@ RECORDED = ROOT.parent / "shared" / "data"
 RECORDINGS = ("taubench/gpt-4o-airline.jsonl.gz", "tau2bench/airline_claude-sonnet-4-5.jsonl.gz")
 LIVES_S = 60
 READY_WITHIN_S = 300.0
-LOOKS = (("light", 1440), ("dark", 1440), ("light", 390))
+LOOKS: tuple[tuple[Theme, int], ...] = (("light", 1440), ("dark", 1440), ("light", 390))
 # Pages that no link of the navigation leads to: their address, and what they answer.
 BESIDE = {"/search?q=order": 200, "/api/docs/": 200, "/no-such-page": 404}
-HREF = re.compile(r'href="(/[^"#?]*)')
+HREF = re.compile(r"<a\b[^>]*?\bhref=\"(/[^\"#?]*)")
 OBJECT = re.compile(r"^/[\w-]+/[0-9a-f]{8}-[0-9a-f-]{27}$")
 NAV = re.compile(r"<nav\b.*?</nav>", re.DOTALL)
 
@@ -83,17 +83,18 @@ def running() -> Iterator[Instance]:
             child.stop()
 
 
-def signed_in(instance: Instance, project: str) -> httpx.Client:
+@contextmanager
+def signed_in(instance: Instance, project: str) -> Iterator[httpx.Client]:
     """A session of a new admin of the project."""
     email = f"{project}@localhost"
     password = instance.manage("create_operator", email, "--role", "admin", "--project", project, "--name", "Ada Lane")
-    client = httpx.Client(base_url=instance.url, timeout=60)
-    client.get("/sign-in")
-    form = {"username": email, "password": password, "csrfmiddlewaretoken": client.cookies["handrail_csrf"]}
-    answer = client.post("/sign-in", data=form, headers={"referer": f"{instance.url}/sign-in"})
-    if answer.status_code != 302:
-        raise SystemExit(f"signing in answered {answer.status_code}")
-    return client
+    with httpx.Client(base_url=instance.url, timeout=60) as client:
+        client.get("/sign-in")
+        form = {"username": email, "password": password, "csrfmiddlewaretoken": client.cookies["handrail_csrf"]}
+        answer = client.post("/sign-in", data=form, headers={"referer": f"{instance.url}/sign-in"})
+        if answer.status_code != 302:
+            raise SystemExit(f"signing in answered {answer.status_code}")
+        yield client
 
 
 def pages(client: httpx.Client) -> dict[str, int]:
@@ -128,8 +129,15 @@ def look(
         for theme, width in LOOKS:
             name = f"{state}/{name_of(path)}-{theme}-{width}"
             picture = SCREENSHOTS / f"{name}.png"
-            how = {"theme": theme, "width": width, "cookies": cookies, "may_answer": status}
-            problems = photograph(browser, f"{instance.url}{path}", picture, **how)
+            problems = photograph(
+                browser,
+                f"{instance.url}{path}",
+                picture,
+                theme=theme,
+                width=width,
+                cookies=cookies,
+                may_answer=status,
+            )
             tell(name, problems)
             complaints += len(problems)
     return complaints

@@ -10,9 +10,10 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, Playwright, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, TimeoutError, ViewportSize, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 SCREENSHOTS = ROOT / "screenshots"
@@ -21,6 +22,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 FLAGS += ["--disable-sync", "--no-first-run"]
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+Theme = Literal["light", "dark"]
 SETTLES_MS = 5_000
 HEIGHT = 960
 PHONE_HEIGHT = 844
@@ -38,7 +40,7 @@ def photograph(
     url: str,
     path: Path,
     *,
-    theme: str = "light",
+    theme: Theme = "light",
     width: int = 1440,
     height: int = HEIGHT,
     full: bool = False,
@@ -46,9 +48,10 @@ def photograph(
     may_answer: int = 200,
 ) -> list[str]:
     """Write a picture of the page; what is wrong with it: console, content policy, axe, sideways scrolling."""
-    size = {"width": width, "height": height if width > 600 else PHONE_HEIGHT}
+    size = ViewportSize(width=width, height=height if width > 600 else PHONE_HEIGHT)
     context = browser.new_context(viewport=size, color_scheme=theme, reduced_motion="reduce")
-    context.add_cookies([{"name": name, "value": value, "url": url} for name, value in (cookies or {}).items()])
+    place = {"domain": urlsplit(url).hostname, "path": "/"}
+    context.add_cookies([{"name": name, "value": value, **place} for name, value in (cookies or {}).items()])
     page = context.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))

@@ -65,10 +65,10 @@ class Instance:
             )
         return self
 
-    def ready(self) -> "Instance":
+    def ready(self, *, within_s: float = 150) -> "Instance":
         assert self.process is not None
         process = self.process
-        until(lambda: "is ready after" in self.text() or process.poll() is not None, "ready", within_s=150)
+        until(lambda: "is ready after" in self.text() or process.poll() is not None, "ready", within_s=within_s)
         assert process.poll() is None, self.text()[-3000:]
         return self
 
