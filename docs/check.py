@@ -2,7 +2,7 @@
 
 Every setting that the code reads has its heading in settings.md, every call its line in api.md, every command its
 name in operations.md, every code of a fault its line in settings.md, and none of them more. Every decision is linked
-from adr/README.md, and every link between the documents leads somewhere.
+from adr/README.md, and every link and every path in the documents leads somewhere.
 """
 
 import ast
@@ -35,6 +35,7 @@ CODE = re.compile(r"\bE0\d\d\b")
 COMMAND = re.compile(r"`(?:python )?manage\.py (\w+)")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
+PLACE = re.compile(rf"`((?:{'|'.join((*APPS, 'docs', 'tests', 'static', 'templates'))})/[\w./-]*)`")
 SHELL_NAME = re.compile(r"\$\{?(HANDRAIL_[A-Z_]+)")
 
 
@@ -141,6 +142,9 @@ def _decisions() -> Iterator[str]:
 
 def _links(document: Path) -> Iterator[str]:
     text = FENCE.sub("", document.read_text())
+    for named in PLACE.findall(text):
+        if not (ROOT / named).exists():
+            yield f"{document.relative_to(ROOT)}: there is no {named}."
     for target in LINK.findall(text):
         path, _, anchor = target.partition("#")
         if re.match(r"[a-z]+:", target):

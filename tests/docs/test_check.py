@@ -37,13 +37,16 @@ def test_what_is_missing_and_what_is_too_much_are_both_named() -> None:
     assert found == ["docs/x.md: the call GET /a is not described.", "docs/x.md: the call GET /c does not exist."]
 
 
-def test_a_dead_link_and_a_missing_heading_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_link_a_missing_heading_and_a_lost_file_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(check, "ROOT", tmp_path)
     page = tmp_path / "page.md"
     page.write_text(
-        "# One two\n[a](#one-two) [b](gone.md) [c](#three) [d](https://example.com)\n```\n[e](no.md)\n```\n"
+        "# One two\n`monitor/gone.py` [a](#one-two) [b](gone.md) [c](#three) [d](https://example.com)\n```\n[e](no.md)\n```\n"
     )
     assert list(check._links(page)) == [
+        "page.md: there is no monitor/gone.py.",
         "page.md: the link to gone.md leads nowhere.",
         "page.md: page.md has no heading #three.",
     ]
