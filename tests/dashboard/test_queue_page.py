@@ -363,19 +363,24 @@ def test_another_projects_item_is_not_found(part: str) -> None:
 
 def test_the_reason_the_facts_and_the_trail_stand_beside_it() -> None:
     mara = signed_in()
+    began = ago(300)
+
+    def after(seconds: float) -> datetime:
+        return began + timedelta(seconds=seconds)
+
     with tenant(mara.project_id):
         talk, _ = conversations.open_conversation(
-            mara.project_id, "chat-1", agent="airline-support", customer={"name": "Amelia Davis"}, now=ago(300)
+            mara.project_id, "chat-1", agent="airline-support", customer={"name": "Amelia Davis"}, now=began
         )
-        conversations.say(mara.project_id, talk.pk, "user", "Cancel UDMOP1.", now=ago(299))
+        conversations.say(mara.project_id, talk.pk, "user", "Cancel UDMOP1.", now=after(1))
         for n in range(7):
             Span.objects.create(
                 project_id=mara.project_id,
                 trace_id=uuid7(),
                 span_id=n + 1,
-                started_at=ago(290 - n),
-                ended_at=ago(290 - n) + timedelta(milliseconds=40),
-                received_at=ago(280),
+                started_at=after(10 + n),
+                ended_at=after(10.04 + n),
+                received_at=after(20),
                 kind="tool",
                 name="get_reservation_details",
                 tool="get_reservation_details",
@@ -384,7 +389,7 @@ def test_the_reason_the_facts_and_the_trail_stand_beside_it() -> None:
                 digest=b"x" * 16,
             )
         said = conversations.say(
-            mara.project_id, talk.pk, "user", "Yes, let me speak to a human. Thanks.", now=ago(200)
+            mara.project_id, talk.pk, "user", "Yes, let me speak to a human. Thanks.", now=after(100)
         )
         assert said.handed_over is not None
         item = said.handed_over
@@ -394,8 +399,8 @@ def test_the_reason_the_facts_and_the_trail_stand_beside_it() -> None:
         )
         human = people.human_for(mara.project_id, person_id=mara.person.pk)
         assert human is not None
-        queue.claim(mara.project_id, item.pk, human, now=ago(100))
-        conversations.say(mara.project_id, talk.pk, "assistant", "PLEASE HOLD ON.", now=ago(97.6))
+        queue.claim(mara.project_id, item.pk, human, now=after(200))
+        conversations.say(mara.project_id, talk.pk, "assistant", "PLEASE HOLD ON.", now=after(202.4))
     page = shown(mara, f"/queue/{item.pk}")
     assert "let me <mark>speak to a human</mark>. Thanks." in page
     assert "Amelia Davis asked for a person" in page
@@ -460,9 +465,29 @@ def test_two_hundred_items_are_paged_within_the_query_budget(
     django_assert_max_num_queries: DjangoAssertNumQueries,
 ) -> None:
     mara = signed_in()
-    items = [a_chat(mara.project_id, f"Customer {n:03}", at=ago(1000 - n)) for n in range(200)]
+    first = a_chat(mara.project_id, "Customer 000", at=ago(2000))
+    with tenant(mara.project_id):
+        talks = [
+            Conversation(
+                project_id=mara.project_id, conversation_id=f"c{n}", customer={"name": f"Customer {n:03}"}, agent="a"
+            )
+            for n in range(1, 200)
+        ]
+        Conversation.objects.bulk_create(talks)
+        QueueItem.objects.bulk_create(
+            QueueItem(
+                project_id=mara.project_id,
+                kind="chat",
+                subject_id=str(talk.pk),
+                conversation=talk,
+                title="It asks for a person",
+                trigger="agent_decision",
+                requested_at=ago(1000 - n),
+            )
+            for n, talk in enumerate(talks)
+        )
     with django_assert_max_num_queries(30):
-        page = shown(mara, f"/queue/{items[0].pk}")
+        page = shown(mara, f"/queue/{first.pk}")
     assert page.count('class="item ') == 50
     assert "1 to 50 of 200" in page
     last = shown(mara, "/queue?page=4")
@@ -470,7 +495,7 @@ def test_two_hundred_items_are_paged_within_the_query_budget(
     assert "Customer 199" in last
     assert shown(mara, "/queue?page=999999").count('class="item ') == 0
     with django_assert_max_num_queries(22):
-        shown(mara, f"/queue/{items[0].pk}?part=centre")
+        shown(mara, f"/queue/{first.pk}?part=centre")
 
 
 @pytest.mark.parametrize("part", ["nothing", "page"])
