@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.views import View
 
-from monitor.api import problems
+from monitor.api import bodies, problems
 from monitor.api.caller import PROJECT_HEADER
 from monitor.api.door import Contract, Door, dumps
 from monitor.api.waiting import EVENT_STREAM, LongPoll, contract_of
@@ -163,7 +163,7 @@ def _operation(call: Call, of: dict[Any, dict[str, Any]], components: dict[str, 
         "parameters": call.parameters + _query(contract.query, of, components),
         "responses": _responses(call, of),
     }
-    if contract.body is not None:
+    if contract.body is not None or contract.content_types != bodies.JSON:
         content = {
             kind: {"schema": of[contract.body]} if contract.body in of else {} for kind in contract.content_types
         }
@@ -194,14 +194,14 @@ def _responses(call: Call, of: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     good: dict[str, Any] = {"description": "Done", "headers": headers}
     if contract.status != 204:
         # Raw bytes are answered in the encoding that they came in.
-        kinds = contract.content_types if contract.body is bytes else ("application/json",)
+        kinds = contract.content_types if contract.body in (bytes, None) else bodies.JSON
         good["content"] = {kind: {"schema": of.get(contract.answer, {})} for kind in kinds}
         if issubclass(call.view, LongPoll) and call.view.following is not LongPoll.following:
             good["content"][EVENT_STREAM] = {"schema": {"type": "string"}}
     statuses = {400, 401, 403, 429, 503, *(status for status in contract.also if status >= 400)}
     if call.parameters:
         statuses.add(404)
-    if contract.body is not None:
+    if contract.body is not None or contract.content_types != bodies.JSON:
         statuses |= {413, 415}
     if call.method != "get":
         statuses.add(409)
@@ -211,8 +211,8 @@ def _responses(call: Call, of: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     return {str(contract.status): good} | more | refusals
 
 
-def _requires(body: type) -> bool:
-    return body is bytes or any(field.required for field in msgspec.structs.fields(body))
+def _requires(body: type | None) -> bool:
+    return body in (bytes, None) or any(field.required for field in msgspec.structs.fields(body or bytes))
 
 
 def _words(call: Call) -> tuple[str, str]:

@@ -1,20 +1,43 @@
 """Every call of the API, with what a machine makes up: no fault of ours, and no answer that the contract leaves out."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import schemathesis
 from django.core.handlers.wsgi import WSGIHandler
-from hypothesis import HealthCheck, Phase, settings
+from django.db import connections
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as fuzzing
+from hypothesis.strategies import binary
+from pytest_django.plugin import DjangoDbBlocker
 
+from tests.conftest import Slate
 from tests.monitor.api.conftest import ALL, make_key, make_project
 
 EXAMPLES = 6
 
 
-@pytest.fixture
-def key(committed_db: None) -> str:
-    return make_key(make_project("fuzzed"), [*ALL, "act-as"], general_per_minute=0, ingest_per_minute=0)[1]
+@pytest.fixture(autouse=True)
+def nobody_waits_long(settings: Any) -> None:
+    settings.MAX_WAIT_S = 0.05
+
+
+@pytest.fixture(scope="module")
+def key(slate: Slate, django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
+    """One project for all calls: what one of them made the next may stumble over."""
+    with django_db_blocker.unblock():
+        yield make_key(make_project("fuzzed"), [*ALL, "act-as"], general_per_minute=0, ingest_per_minute=0)[1]
+        connections.close_all()
+        slate.wipe()
+
+
+schemathesis.openapi.media_type("application/x-protobuf", binary(max_size=200))
+
+
+@schemathesis.serializer("application/x-protobuf")
+def as_it_is(ctx: Any, value: bytes) -> bytes:
+    return value
 
 
 # The document is served without a look into the database.
@@ -22,7 +45,7 @@ schema = schemathesis.openapi.from_wsgi("/api/schema/", WSGIHandler())
 
 
 @schema.parametrize()
-@settings(
+@fuzzing(
     max_examples=EXAMPLES,
     deadline=None,
     derandomize=True,
