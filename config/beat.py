@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from celery.beat import PersistentScheduler
-from django.db import Error
+from django.db import Error, connection
 
 from monitor import jobs
 
@@ -28,4 +28,6 @@ class Scheduler(PersistentScheduler):
                 jobs.sign_of_life("process:beat", SIGN_EVERY_S, now=jobs.database_now())
             except Error as error:
                 log.warning("no sign of life: %s", error)
+                # Nobody else closes what the database has left, and what is closed opens again.
+                connection.close()
         return min(wait_s, SIGN_EVERY_S)

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from celery import Task, signals
-from django.db import Error
+from django.db import Error, connection
 
 from config import crank
 from config.celery import app
@@ -40,6 +40,8 @@ class Sign:
             jobs.sign_of_life(_name(sender.eventer.hostname), SIGN_EVERY_S, now=jobs.database_now())
         except Error as error:
             log.warning("no sign of life: %s", error)
+            # Nobody else closes what the database has left, and what is closed opens again.
+            connection.close()
 
 
 def _name(hostname: str) -> str:

@@ -9,8 +9,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
+from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.management import call_command
 from django.db import connection
@@ -19,7 +21,7 @@ from alerts.judge import judge
 from alerts.models import Alert
 from config import crank
 from config.schedule import JOBS, SCHEDULE, Job
-from config.tasks import TASKS
+from config.tasks import TASKS, Sign
 from monitor import jobs
 from monitor.models import JobHeartbeat, StateChange
 from monitor.tenancy import crossing
@@ -136,6 +138,20 @@ def test_a_node_that_is_long_gone_is_forgotten_while_another_lives(committed_db:
             "process:worker@new"
         ]
         assert list(StateChange.objects.order_by("id").values_list("to_state", flat=True)) == ["silent", "alive"]
+
+
+def test_a_worker_signs_again_after_the_database_was_away(committed_db: None, owner_dsn: str) -> None:
+    worker = SimpleNamespace(eventer=SimpleNamespace(hostname="handrail@here"))
+    Sign().give(worker)
+    assert the_row("process:worker@handrail@here").runs == 1
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        backend = cursor.fetchone()
+    with psycopg.connect(owner_dsn) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", backend)
+    Sign().give(worker)
+    Sign().give(worker)
+    assert the_row("process:worker@handrail@here").runs == 2
 
 
 def test_the_standby_turns_only_when_nobody_else_does(committed_db: None) -> None:

@@ -13,7 +13,6 @@ import psycopg
 from launcher.places import Places
 from tests.launcher.instance import ROOT, Instance
 
-# A person's browser says which language the answer is in; the pages compress, httpx unpacks.
 PATIENCE_S = 60
 
 
@@ -44,9 +43,15 @@ def api(instance: Instance, key: str) -> httpx.Client:
     return httpx.Client(base_url=address(instance), headers=headers, timeout=PATIENCE_S)
 
 
-def sign_in(instance: Instance, email: str, password: str) -> httpx.Client:
+@contextmanager
+def sign_in(instance: Instance, email: str, password: str) -> Iterator[httpx.Client]:
     """A person's browser after the sign-in form."""
-    browser = httpx.Client(base_url=address(instance), timeout=PATIENCE_S)
+    with httpx.Client(base_url=address(instance), timeout=PATIENCE_S) as browser:
+        _fill_form(browser, email, password)
+        yield browser
+
+
+def _fill_form(browser: httpx.Client, email: str, password: str) -> None:
     form = browser.get("/sign-in").raise_for_status().text
     token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form)
     assert token is not None
@@ -54,7 +59,6 @@ def sign_in(instance: Instance, email: str, password: str) -> httpx.Client:
         "/sign-in", data={"username": email, "password": password, "csrfmiddlewaretoken": token.group(1)}
     )
     assert (answer.status_code, answer.headers.get("location")) == (302, "/"), answer.text[:500]
-    return browser
 
 
 def seen(browser: httpx.Client, path: str) -> str:

@@ -44,15 +44,16 @@ def clean_environment(**settings: object) -> dict[str, str]:
 
 
 class Instance:
-    def __init__(self, home: Path, *, port: int | None = None) -> None:
+    def __init__(self, home: Path, *, port: int | None = None, **settings: object) -> None:
         self.home = home
+        self.settings = settings
         self.port = port or free_port()
         self.output = home.with_suffix(".out")
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def environment(self) -> dict[str, str]:
-        return clean_environment(HANDRAIL_HOME=self.home, HANDRAIL_PORT=self.port)
+        return clean_environment(HANDRAIL_HOME=self.home, HANDRAIL_PORT=self.port, **self.settings)
 
     def begin(self) -> "Instance":
         with self.output.open("wb") as output:
