@@ -5,7 +5,7 @@ from datetime import datetime
 
 from django.conf import settings
 
-from alerts.first_channels import give_channels
+from alerts.planning import ensure_defaults
 from monitor import keys, memberships
 from monitor.allowances import give_budgets, give_global_budget
 from monitor.models import ApiKey, Person, Project
@@ -30,7 +30,7 @@ def project_named(name: str) -> Project:
     project, made = Project.objects.get_or_create(name=name)
     if made:
         give_budgets(project.pk, day_usd=settings.DAILY_BUDGET_USD, departments_usd=settings.DEPARTMENT_BUDGETS_USD)
-        give_channels(project.pk, email=settings.ALERT_EMAIL_TO)
+        ensure_defaults(project.pk)
     return project
 
 
@@ -40,7 +40,7 @@ def found(*, now: datetime) -> FirstStart:
         project = project_named(FIRST_PROJECT)
         give_global_budget()
         # A channel for an address that was set after the first start.
-        give_channels(project.pk, email=settings.ALERT_EMAIL_TO)
+        ensure_defaults(project.pk)
         password = key = ""
         if not Person.objects.exists():
             password = memberships.invite(
