@@ -71,7 +71,7 @@ def run_list(request: PageRequest, span: Range) -> dict[str, Any]:
         "first_page": _address(span, request),
         "orders": {each: _address(span, request, order=each) for each in runs.ORDERS},
         "runs_address": _address(span, request, **({"after": str(after)} if after else {})),
-        "without_search": _address(span, request, q=""),
+        "without_search": _address(span, request, run=""),
     }
 
 
@@ -135,7 +135,7 @@ def _by(request: PageRequest) -> By:
 
 
 def _q(request: PageRequest) -> str:
-    return request.GET.get("q", "").replace("\0", "").strip()[:SEARCH_CHARS]
+    return request.GET.get("run", "").replace("\0", "").strip()[:SEARCH_CHARS]
 
 
 def _order(request: PageRequest) -> str:
@@ -150,6 +150,6 @@ def _range(span: Range) -> dict[str, str]:
 
 def _address(span: Range, request: PageRequest, **changes: str) -> str:
     """The query string of this page with `changes`; without them at its first page of runs."""
-    asked = _range(span) | {"by": _by(request), "q": _q(request), "order": _order(request)} | changes
-    plain = {"by": CHOICES[0], "q": "", "order": "newest"}
+    asked = _range(span) | {"by": _by(request), "run": _q(request), "order": _order(request)} | changes
+    plain = {"by": CHOICES[0], "run": "", "order": "newest"}
     return urlencode({name: value for name, value in asked.items() if plain.get(name) != value})

@@ -277,15 +277,15 @@ def test_runs_come_page_by_page_each_once(mara: SignedIn) -> None:
             address = f"part=runs&{following[1].replace('&amp;', '&')}" if following else ""
         assert (len(seen), len(set(seen))) == (120, 120)
     assert mara.client.get("/costs?after=nonsense&order=cost").status_code == 200
-    assert "run-007" in text(mara, "/costs?part=runs&q=007")
-    assert "run-008" not in text(mara, "/costs?part=runs&q=007")
-    assert "No run has this in its id." in text(mara, "/costs?part=runs&q=nothing")
+    assert "run-007" in text(mara, "/costs?part=runs&run=007")
+    assert "run-008" not in text(mara, "/costs?part=runs&run=007")
+    assert "No run has this in its id." in text(mara, "/costs?part=runs&run=nothing")
 
 
 def test_a_whole_run_id_is_found_at_any_time(mara: SignedIn) -> None:
     spend(mara, "1", 1, run_id="long-gone", ago=timedelta(days=5))
-    assert "long-gone" not in text(mara, "/costs?part=runs&range=1h&q=long")
-    assert "long-gone" in text(mara, "/costs?part=runs&range=1h&q=long-gone")
+    assert "long-gone" not in text(mara, "/costs?part=runs&range=1h&run=long")
+    assert "long-gone" in text(mara, "/costs?part=runs&range=1h&run=long-gone")
 
 
 def test_one_run_tells_models_executions_and_both_costs(mara: SignedIn) -> None:
