@@ -38,7 +38,8 @@ def priced(truth: list[dict[str, Any]]) -> Decimal:
 
 def _price(one: dict[str, Any]) -> Decimal:
     tokens = disjoint(one["input_tokens"], one["output_tokens"], cache_read=one["cached_tokens"])
-    usd = price(None, one["model"], tokens, datetime.now(UTC)).computed_usd
+    provider = "anthropic" if one["kind"] == "anthropic" else "openai"
+    usd = price(provider, one["model"], tokens, datetime.now(UTC)).computed_usd
     assert usd is not None
     return usd
 
