@@ -1,5 +1,6 @@
 """Every recorded conversation, played through the public API into a running Handrail, twice."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -198,8 +199,14 @@ def test_the_pages_show_it(played: Played, talks: list[Talk]) -> None:
     with sign_in(played.instance, "reader@example.org", password) as browser:
         overview = seen(browser, "/")
         assert "124 things need you" in overview
-        assert "customer-simulator" in overview
+        assert "Waiting for a person 124" in overview
         executions = seen(browser, "/executions?range=7d")
         assert "Executions 710 in 7 d" in executions
         assert "gpt-4o-airline" in executions
         assert "Open 124" in seen(browser, "/queue")
+        costs = seen(browser, "/costs?range=7d")
+    for run in {talk.run for talk in talks}:
+        calls = [usage for talk in talks if talk.run == run for usage in talk.usages]
+        recorded_usd = sum(usage.usd for usage in calls)
+        words = f"{run} [\\w.-]+ {len(calls)} .*?" + (re.escape(f"${recorded_usd:.4f}") if recorded_usd else "–")
+        assert re.search(words, costs), words
