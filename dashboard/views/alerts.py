@@ -204,7 +204,7 @@ def _list(request: PageRequest) -> dict[str, Any]:
         "may_act": request.visitor.may(Role.OPERATOR),
         "me": person,
         "keys": KEYS,
-        "command": COMMAND.format(address=f"{request.scheme}://{request.get_host()}"),
+        "first_command": COMMAND.format(address=f"{request.scheme}://{request.get_host()}"),
     }
 
 

@@ -275,16 +275,10 @@ export function start() {
   document.addEventListener("live:look", ({ detail }) => changed(detail.topic));
   // Heartbeats are no news; what shows them looks by itself: data-live-every="10" (seconds).
   each("[data-live-every]", (element) => {
-    const timer = setInterval(() => {
-      if (!element.isConnected) clearInterval(timer);
-      else if (!document.hidden && connection !== "signed-out") soon(element);
-    }, Number(element.dataset.liveEvery) * 1000);
-  });
-  each("[data-live-every]", (element) => {
     // Each fetch brings a new element, and that one its own clock.
     const next = () => setTimeout(look, Number(element.dataset.liveEvery) * 1000);
     const look = async () => {
-      if (!document.hidden) await refresh(element);
+      if (!document.hidden && connection !== "signed-out") await refresh(element);
       if (element.isConnected) next();
     };
     next();

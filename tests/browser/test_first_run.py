@@ -50,12 +50,12 @@ def first_trace() -> bytes:
         times = {"startTimeUnixNano": str(ended_ns - 2 * 10**9), "endTimeUnixNano": str(ended_ns)}
         return named | times | {"attributes": pairs({f"gen_ai.{key}": one for key, one in attributes.items()})}
 
-    invoked = {"operation.name": "invoke_agent", "agent.name": "greeter"}
+    invoked = {"operation.name": "invoke_agent"}
     called = {"operation.name": "chat", "request.model": "gpt-4o-mini", "usage.input_tokens": 900}
     return as_protobuf(
         export(
-            span("invoke_agent greeter", agent, **invoked),
+            span("invoke_agent", agent, **invoked),
             span("chat gpt-4o-mini", token_hex(8), **called) | {"parentSpanId": agent},
-            resource={"service.name": "greetings"},
+            resource={"service.name": "greeter"},
         )
     )

@@ -155,7 +155,8 @@ def is_told(loser: Window, holder: str) -> None:
     """Who was too late reads who has it, and can't reply."""
     expect(loser.page.locator("#toasts").get_by_text(f"{holder} was faster.")).to_be_visible()
     expect(loser.page.locator("#holding").get_by_text(f"{holder} has had it since")).to_be_visible()
-    expect(loser.page.get_by_role("radio", name="Reply")).to_be_disabled()
+    expect(loser.page.get_by_role("radio", name="Note")).to_be_enabled()
+    expect(loser.page.get_by_role("radio", name="Reply")).to_have_count(0)
     loser.forgive("status of 409")
 
 
@@ -179,7 +180,7 @@ def is_heard(agent: httpx.Client, ear: Ear) -> None:
     """The agent hears all of it in order, and goes on in the new epoch."""
     block = ear.hears("handed_back")
     assert ear.kinds == ["handover", "claimed", "human_message", "handed_back"]
-    assert ear.hears("human_message")["content"] == "I have refunded 12 USD."
+    assert ear.hears("human_message")["message"]["content"] == "I have refunded 12 USD."
     assert block["instruction"] == "Send the receipt by mail."
     assert [(said["role"], said["content"]) for said in block["messages"]] == [("human", "I have refunded 12 USD.")]
     sent = {"role": "assistant", "content": "The receipt is on its way.", "epoch": block["epoch"]}
@@ -190,7 +191,7 @@ def decide(page: Page, agent: httpx.Client, execution: str) -> None:
     """The paused execution is retried from the queue; the agent's next sign of life hears it."""
     page.get_by_role("link", name="Book a room").click()
     expect(page.get_by_text("planner stands still until you decide")).to_be_visible()
-    page.get_by_label("Why").fill("The booking site is back.")
+    page.get_by_role("textbox", name="Why").fill("The booking site is back.")
     page.get_by_role("button", name="Retry").click()
     expect(page.locator("#toasts").get_by_text("Retried.")).to_be_visible()
     told = post(agent, f"/executions/{execution}/heartbeat")

@@ -10,7 +10,7 @@ from tests.flows.running import address, make_key, manage
 from tests.launcher.instance import Instance
 
 # Two cores may be shared with the instance and everything else that runs.
-PATIENCE_MS = 25_000
+PATIENCE_MS = 60_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
