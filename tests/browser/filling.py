@@ -31,7 +31,7 @@ def fill(client: httpx.Client, person: str) -> dict[str, str]:
     """Fill the key's empty project, in which the person of this email works; addresses by the name of what is there."""
     post(client, "/budgets", scope="project", period="week", limit_usd="200")
     post(client, "/budgets", scope="department", target="Freight", period="week", limit_usd="900", action="alert")
-    budget = post(client, "/budgets", scope="agent", target="spender", period="day", limit_usd="1")["id"]
+    post(client, "/budgets", scope="agent", target="spender", period="day", limit_usd="1")
     _tell_ended(client)
     executions = _begin_others(client)
     _raise_alerts(client, executions)
@@ -48,7 +48,6 @@ def fill(client: httpx.Client, person: str) -> dict[str, str]:
         **{f"{status} alert": f"/alerts/{one}" for status, one in types.items()},
         "paused item": f"/queue/{items['paused_execution']}",
         "trip item": f"/queue/{items['trip']}",
-        "budget": f"/costs/budgets/{budget}",
         "run": "/costs/runs/month-end",
     }
 
