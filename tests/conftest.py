@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from django.core.cache import cache
 from django.db import connections
+from django.test.utils import override_settings
 from psycopg import sql
 from pytest_django.plugin import DjangoDbBlocker
 
@@ -53,6 +54,13 @@ class Slate:
     def _copy_out(connection: psycopg.Connection, name: str) -> bytes:
         with connection.cursor().copy(sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(name))) as copy:
             return b"".join(copy)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_passwords() -> Iterator[None]:
+    """Here a password need not cost a second of work; processes that tests start hash as always."""
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
 
 
 @pytest.fixture(scope="session")
