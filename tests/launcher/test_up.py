@@ -82,6 +82,7 @@ def test_the_second_start_keeps_data_and_a_second_up_does_no_harm(running: Insta
 @pytest.mark.parametrize("leash", [False, True], ids=["process", "leash"])
 @pytest.mark.parametrize("part", PARTS)
 def test_a_killed_part_comes_back(running: Instance, part: str, leash: bool) -> None:
+    until(lambda: None not in (running.pid_of(part), running.pid_of(part, leash=True)), f"{part} hangs on its leash")
     before = running.pid_of(part)
     send(running.pid_of(part, leash=leash), signal.SIGKILL)
     until(lambda: running.pid_of(part) not in (None, before), f"{part} is back")
