@@ -23,6 +23,9 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 FLAGS += ["--disable-sync", "--no-first-run"]
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 Theme = Literal["light", "dark"]
+TOO_WIDE = """() => [...document.querySelectorAll("html, .page, .cols, .pane, .pane-body, [class*=pane-]")]
+  .filter((part) => part.checkVisibility() && part.scrollWidth > part.clientWidth)
+  .map((part) => `${part.localName}#${part.id}.${part.className} by ${part.scrollWidth - part.clientWidth} px`)"""
 SETTLES_MS = 5_000
 HEIGHT = 960
 PHONE_HEIGHT = 844
@@ -60,12 +63,11 @@ def photograph(
     settle(page)
     path.parent.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=path, full_page=full)
-    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     status = answer.status if answer else 0
     if status != 200 and status == may_answer:
         said = [line for line in said if f"status of {status}" not in line]
     said += [f"answered {status}"] if status != may_answer else []
-    said += [f"scrolls sideways by {wide} px"] if wide > 0 else []
+    said += too_wide(page)
     problems = [line for line in said if not line.startswith(("log", "info"))] + violations(page)
     context.close()
     return problems
@@ -77,6 +79,11 @@ def settle(page: Page) -> None:
         page.wait_for_load_state("networkidle", timeout=SETTLES_MS)
     page.evaluate("document.fonts.ready")
     page.wait_for_timeout(300)
+
+
+def too_wide(page: Page) -> list[str]:
+    """The page and the panes in it that scroll sideways or cut off; a table or code that does so by itself may."""
+    return [f"scrolls sideways: {what}" for what in page.evaluate(TOO_WIDE)]
 
 
 def violations(page: Page) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from frontend.look import AXE, violations
+from frontend.look import AXE, too_wide, violations
 from tests.browser.filling import fill
 from tests.browser.windows import Window, make_project
 from tests.flows.running import api
@@ -64,9 +64,7 @@ class Tour:
 
 
 def problems(page: Page) -> list[str]:
-    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    found = [f"scrolls sideways by {wide} px"] if wide > 0 else []
-    return found + (violations(page) if AXE.exists() else [])
+    return too_wide(page) + (violations(page) if AXE.exists() else [])
 
 
 @pytest.fixture(scope="module", autouse=True)
