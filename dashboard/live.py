@@ -14,6 +14,8 @@ from monitor.listen import ears
 # News of a busy moment goes out together.
 GATHER_S = 0.2
 ALONE_S = 3.0
+# The question was on its way as well.
+TRAVEL_S = 1.0
 # Tells pages to fetch everything again: some news was missed, or there is no Redis to hear it from.
 EVERYTHING = b'{"topic":"*","id":""}'
 
@@ -22,8 +24,10 @@ BEAT = b"event: beat\ndata: {}\n\n"
 
 
 class Events(View):
-    """`GET /events/?project=<name>`: messages `{"topic", "id"}`, an event `beat` every 15 s, for signed-in people.
+    """`GET /events/?project=<name>&ago_ms=<ms>`: messages `{"topic", "id"}` for signed-in people.
 
+    An event `beat` comes first and then every 15 s. What was told in the last `ago_ms` milliseconds, while the page
+    was on its way, comes as well; should that not be known any more, the page is told to look at everything.
     Ends when they have signed out, when their membership has ended, and when the server stops.
     """
 
@@ -34,8 +38,12 @@ class Events(View):
             caller = await Looking.run(self._identify, request)
         except problems.Problem as problem:
             return problems.render(problem)
+        try:
+            ago_s = max(0, int(request.GET.get("ago_ms", "0"))) / 1000 + TRAVEL_S
+        except ValueError:
+            return problems.render(problems.Problem(400, "Bad request", "ago_ms is a number of milliseconds."))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingHttpResponse(self._stream(request, caller), content_type=EVENT_STREAM, headers=headers)
+        return StreamingHttpResponse(self._stream(request, caller, ago_s), content_type=EVENT_STREAM, headers=headers)
 
     def _identify(self, request: HttpRequest) -> Caller:
         for name in ("user", "session"):
@@ -47,10 +55,11 @@ class Events(View):
         require(caller, "read")
         return caller
 
-    async def _stream(self, request: HttpRequest, caller: Caller) -> AsyncIterator[bytes]:
+    async def _stream(self, request: HttpRequest, caller: Caller, ago_s: float) -> AsyncIterator[bytes]:
         pulse = Pulse(lambda: self._identify(request))
         yield f"retry: {RETRY_MS}\n\n".encode()
-        with ears.of(caller.project_id) as ear:
+        with ears.of(caller.project_id, ago_s=ago_s) as ear:
+            yield BEAT
             while not ear.closing and await pulse.is_welcome():
                 patience_s = ear.patience_s if ear.hears else ALONE_S
                 if await ear.wait(min(patience_s, pulse.ping_in_s())):

@@ -6,6 +6,8 @@ News is a hint. Whoever hears nothing looks by itself; how long it may sleep unt
 import asyncio
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +23,9 @@ PATIENCE_S = 5.0
 PATIENCE_ALONE_S = 1.0
 RECONNECT_S = 1.0
 MOST_UNHEARD = 100
+# What was heard stays for whoever comes a moment later: a page is drawn first and listens then.
+REMEMBERED_S = 15.0
+MOST_REMEMBERED = 2000
 
 
 class Ear:
@@ -87,18 +92,24 @@ class Ear:
 
 
 class Ears:
-    """All waiters of the process, and the thread that listens while there are any."""
+    """All waiters of the process, and the thread that listens while there are any, and a little longer."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_channel: dict[bytes, set[Ear]] = {}
         self._thread: threading.Thread | None = None
+        self._heard: deque[tuple[float, bytes, bytes]] = deque(maxlen=MOST_REMEMBERED)
+        self._complete_from_s = 0.0
+        self._needed_s = 0.0
         self.connected = False
         self.closing = False
 
     @contextmanager
-    def of(self, project_id: int) -> Iterator[Ear]:
-        """An ear for the news of a project; open it before the first look, so that nothing falls between."""
+    def of(self, project_id: int, *, ago_s: float = 0.0) -> Iterator[Ear]:
+        """An ear for the news of a project; open it before the first look, so that nothing falls between.
+
+        It also has what was told in the last `ago_s` seconds; should some of that be gone, it is told to look.
+        """
         ear = Ear(self, project_id)
         name = news.channel(project_id).encode()
         with self._lock:
@@ -106,10 +117,28 @@ class Ears:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._listen, name="live news", daemon=True)
                 self._thread.start()
+            since_s = time.monotonic() - ago_s
+            if ago_s and self.connected:
+                self._recall(ear, name, since_s)
         try:
             yield ear
         finally:
             self.drop(ear)
+
+    def _recall(self, ear: Ear, name: bytes, since_s: float) -> None:
+        if since_s < self._complete_from_s:
+            ear.tell(None)
+        for at_s, channel, message in self._heard:
+            if at_s >= since_s and channel == name:
+                ear.tell(message)
+
+    def _remember(self, channel: bytes, message: bytes) -> None:
+        now_s = time.monotonic()
+        if len(self._heard) == MOST_REMEMBERED:
+            self._complete_from_s = self._heard[0][0]
+        self._heard.append((now_s, channel, message))
+        while self._heard[0][0] < now_s - REMEMBERED_S:
+            self._complete_from_s = self._heard.popleft()[0]
 
     def drop(self, ear: Ear) -> None:
         name = news.channel(ear.project_id).encode()
@@ -132,7 +161,11 @@ class Ears:
 
     def _is_needed(self) -> bool:
         with self._lock:
-            if self._by_channel and not self.closing:
+            now_s = time.monotonic()
+            if self._by_channel:
+                self._needed_s = now_s
+            # Between two pages of one person nobody listens; what is told then must not be lost.
+            if now_s - self._needed_s < REMEMBERED_S and not self.closing:
                 return True
             self._thread = None
             self.connected = False
@@ -166,11 +199,15 @@ class Ears:
                 if message is None:
                     continue
                 if message["type"] == "psubscribe":
-                    self.connected = True
+                    with self._lock:
+                        self._heard.clear()
+                        self._complete_from_s = time.monotonic()
+                        self.connected = True
                     # Whoever looked before this moment may have missed something.
                     self._tell_all()
                 elif message["type"] == "pmessage":
                     with self._lock:
+                        self._remember(message["channel"], message["data"])
                         ears = list(self._by_channel.get(message["channel"], ()))
                     for ear in ears:
                         ear.tell(message["data"])

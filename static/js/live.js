@@ -235,22 +235,25 @@ function hear(message) {
   }
 }
 
+// How long this page has been on its way: what was told meanwhile is told again.
+const ageMs = () => Math.ceil(performance.now());
+
 function connect(url) {
   try {
     const worker = new SharedWorker(settings.liveWorker, { name: `handrail-live ${settings.liveAs ?? ""}` });
     worker.onerror = () => connectAlone(url);
     worker.port.onmessage = ({ data }) => hear(data);
     worker.port.start();
-    worker.port.postMessage({ kind: "hello", url });
+    worker.port.postMessage({ kind: "hello", url, ageMs: ageMs() });
     addEventListener("pagehide", () => worker.port.postMessage({ kind: "bye" }));
-    addEventListener("pageshow", (event) => event.persisted && worker.port.postMessage({ kind: "hello", url }));
+    addEventListener("pageshow", (event) => event.persisted && worker.port.postMessage({ kind: "hello", url, ageMs: ageMs() }));
   } catch {
     connectAlone(url); // No SharedWorker here.
   }
 }
 
 function connectAlone(url) {
-  const source = new EventSource(url);
+  const source = new EventSource(`${url}&ago_ms=${ageMs()}`);
   source.onopen = () => hear({ kind: "state", state: "live" });
   source.onerror = () => hear({ kind: "state", state: source.readyState === EventSource.CLOSED ? "closed" : "lost" });
   source.addEventListener("beat", () => hear({ kind: "beat" }));

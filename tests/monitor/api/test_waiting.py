@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
@@ -148,6 +148,31 @@ def test_a_poll_needs_a_key_with_its_scope(web: Web, north: Project) -> None:
 # Streams
 
 
+BEAT = {"event": "beat", "data": "{}"}
+EVERYTHING = {"data": '{"topic":"*","id":""}'}
+
+
+def read_news(lines: Iterator[str], topic: str) -> str:
+    """The id that the next news of the topic names, within 20 s; all else is passed over."""
+    until_s = time.monotonic() + 20
+    while time.monotonic() < until_s:
+        (event,) = read_events(lines, 1)
+        said = json.loads(event["data"])
+        if said.get("topic") == topic:
+            return str(said["id"])
+    raise AssertionError(f"no news of {topic}")
+
+
+def wait_until_heard(lines: Iterator[str], project: Project) -> None:
+    """Until the server's subscription stands, which it takes up when the first stream comes."""
+    with ThreadPoolExecutor(1) as other:
+        heard = other.submit(read_news, lines, "anybody")
+        while not heard.done():
+            tell(project, "anybody", "there")
+            wait([heard], timeout=0.2)
+    heard.result()
+
+
 def read_events(lines: Iterator[str], count: int) -> list[dict[str, str]]:
     """The next events, as field -> value; comments and the retry time are passed over."""
     found: list[dict[str, str]] = []
@@ -207,13 +232,31 @@ def test_an_open_page_hears_the_news_of_its_project(web: Web, north: Project, an
         page.stream("GET", "/events/?project=north") as stream,
     ):
         lines = stream.iter_lines()
-        # Whatever came before the subscription stood may have been missed.
-        assert read_events(lines, 1) == [{"data": '{"topic":"*","id":""}'}]
+        assert read_events(lines, 1) == [BEAT]
+        wait_until_heard(lines, north)
         tell(south, "alerts", "theirs")
         told = Later(0.3, lambda: tell(north, "alerts", "ours"))
-        (event,) = read_events(lines, 1)
-        assert json.loads(event["data"]) == {"topic": "alerts", "id": "ours"}
+        assert read_news(lines, "alerts") == "ours"
         assert time.monotonic() - told.join() < 1
+
+
+def test_a_page_hears_what_was_told_while_it_was_on_its_way(web: Web, north: Project, ann: Person) -> None:
+    with httpx.Client(base_url=web.url, cookies=cookies_of(ann), timeout=30) as page:
+        with page.stream("GET", "/events/?project=north") as stream:
+            wait_until_heard(stream.iter_lines(), north)
+        drawn_s = time.monotonic()
+        tell(north, "alerts", "meanwhile")
+        ago_ms = int((time.monotonic() - drawn_s) * 1000) + 1
+        with page.stream("GET", f"/events/?project=north&ago_ms={ago_ms}") as stream:
+            assert read_news(stream.iter_lines(), "alerts") == "meanwhile"
+        with page.stream("GET", "/events/?project=north&ago_ms=60000") as stream:
+            # More than anybody remembers.
+            assert read_events(stream.iter_lines(), 2) == [BEAT, EVERYTHING]
+
+
+def test_a_page_says_its_age_in_milliseconds(web: Web, north: Project, ann: Person) -> None:
+    answer = httpx.get(f"{web.url}/events/?project=north&ago_ms=soon", cookies=cookies_of(ann))
+    assert (answer.status_code, answer.json()["detail"]) == (400, "ago_ms is a number of milliseconds.")
 
 
 def test_a_page_without_redis_is_told_to_look_for_itself(lonely_web: Web, north: Project, ann: Person) -> None:
@@ -221,7 +264,7 @@ def test_a_page_without_redis_is_told_to_look_for_itself(lonely_web: Web, north:
         httpx.Client(base_url=lonely_web.url, cookies=cookies_of(ann), timeout=30) as page,
         page.stream("GET", "/events/") as stream,
     ):
-        assert read_events(stream.iter_lines(), 2) == [{"data": '{"topic":"*","id":""}'}] * 2
+        assert read_events(stream.iter_lines(), 3) == [BEAT, EVERYTHING, EVERYTHING]
 
 
 def test_a_page_of_somebody_who_signs_out_hears_no_more(web: Web, north: Project, ann: Person) -> None:
