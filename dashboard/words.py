@@ -35,6 +35,13 @@ def seconds(value_s: float | None) -> str:
     return NONE if value_s is None else f"{value_s:,.1f}{GAP}s"
 
 
+def lasted(value_s: float | None) -> str:
+    """A duration as one figure: `41.2 s`, from 2 minutes on `4.9 min`, from 2 hours on `2.1 h`."""
+    if value_s is None or value_s < 120:
+        return seconds(value_s)
+    return f"{value_s / 60:.1f}{GAP}min" if value_s < 7200 else f"{value_s / 3600:,.1f}{GAP}h"
+
+
 def rough(duration: timedelta | float | int) -> str:
     """A duration for speech: seconds count under 2 minutes, then only the largest unit or two."""
     total = int(duration.total_seconds() if isinstance(duration, timedelta) else duration)

@@ -10,13 +10,14 @@ from django.utils import timezone
 from django.utils.html import conditional_escape, format_html, json_script
 from django.utils.safestring import SafeString
 
-from dashboard import drawings, words
+from dashboard import drawings, markdown, words
 from dashboard.states import Look, look_of
 
 register = template.Library()
 
 register.filter("took", words.took)
 register.filter("seconds", words.seconds)
+register.filter("lasted", words.lasted)
 register.filter("usd", words.usd)
 register.filter("usd_one", words.usd_one)
 register.filter("usd_limit", words.usd_limit)
@@ -26,6 +27,7 @@ register.filter("bytes", words.size)
 register.filter("percent", words.percent)
 register.filter("short_id", words.short_id)
 register.filter("initials", words.initials)
+register.filter("markdown", markdown.render)
 
 register.simple_tag(drawings.icon, name="icon")
 register.simple_tag(drawings.spark, name="spark")
@@ -181,6 +183,12 @@ def money(amount_usd: Decimal | None, one: bool = False) -> SafeString:
     """An amount for a table cell; the unknown is amber and says so."""
     text = words.usd_one(amount_usd) if one else words.usd(amount_usd)
     return format_html('<span class="{}">{}</span>', "money is-amber" if amount_usd is None else "money", text)
+
+
+@register.simple_tag
+def spent(amount_usd: Decimal, one: bool = False) -> SafeString:
+    """What a piece of work has cost; a dash where nothing is booked for it."""
+    return money(amount_usd, one) if amount_usd else format_html('<span class="none">{}</span>', words.NONE)
 
 
 @register.simple_tag

@@ -20,6 +20,7 @@ from alerts.models import Alert, AlertStatus, Level
 from dashboard import alertlist, alertstory, words
 from dashboard.access import PageRequest, page
 from dashboard.alertlist import OURSELVES, Names, Wanted
+from dashboard.arrival import curl
 from dashboard.frame import range_of
 from monitor.models.people import Role
 
@@ -33,10 +34,7 @@ DETAIL_PARTS = {"alert": "alerts/_alert.html", "head": "alerts/_head.html", "sto
 DETAIL_PARTS["timeline"] = "alerts/_timeline.html"
 KEYS = [("j", ""), ("k", "move"), ("a", "acknowledge"), ("s", "snooze"), ("e", "escalate")]
 NOTE_LENGTH = 4000
-COMMAND = (
-    "curl {address}/api/v1/alerts -H 'authorization: Bearer YOUR_KEY' -H 'content-type: application/json' "
-    """-d '{{"level": "warning", "type": "test", "title": "Hello"}}'"""
-)
+FIRST_ALERT = {"level": "warning", "type": "test", "title": "Hello"}
 
 
 @page
@@ -204,7 +202,7 @@ def _list(request: PageRequest) -> dict[str, Any]:
         "may_act": request.visitor.may(Role.OPERATOR),
         "me": person,
         "keys": KEYS,
-        "first_command": COMMAND.format(address=f"{request.scheme}://{request.get_host()}"),
+        "first_command": curl(request, "/alerts", FIRST_ALERT),
     }
 
 

@@ -10,6 +10,7 @@ from django.template.response import TemplateResponse
 
 from dashboard import runs, spending
 from dashboard.access import PageRequest, page
+from dashboard.arrival import curl
 from dashboard.breakdown import CHOICES, By, breakdown
 from dashboard.frame import Range, range_of
 from monitor import rollups
@@ -19,6 +20,7 @@ from monitor.rollups import Totals
 
 EXECUTIONS_SHOWN = 50
 SEARCH_CHARS = 200
+FIRST_CALL = {"model": "gpt-4o", "input_tokens": 1000, "output_tokens": 100, "run_id": "first"}
 
 
 @page
@@ -48,6 +50,7 @@ def chart(request: PageRequest, span: Range) -> dict[str, Any]:
     by = _by(request)
     return {
         "breakdown": breakdown(request.visitor.project, span, by, now=request.now),
+        "first_command": curl(request, "/calls", FIRST_CALL),
         "choices": [(choice, _address(span, request, by=choice)) for choice in CHOICES],
         "chart_address": _address(span, request),
         "span_address": urlencode(_range(span)),

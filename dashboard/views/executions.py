@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db.models import QuerySet
 from django.http import Http404, HttpResponse
 from django.template.response import TemplateResponse
@@ -16,6 +15,7 @@ from django.views.decorators.http import require_POST
 
 from dashboard import commands, listing
 from dashboard.access import PageRequest, page
+from dashboard.arrival import curl
 from dashboard.frame import range_of
 from dashboard.listing import Asked
 from dashboard.states import EXECUTIONS, Look, look_of
@@ -25,10 +25,7 @@ from monitor.models.people import Role
 
 AGENTS_OFFERED = 50
 MOST_AT_ONCE = 200
-FIRST_COMMAND = (
-    'curl {url}/api/v1/executions -H "Authorization: Bearer $HANDRAIL_KEY" '
-    '-H \'Content-Type: application/json\' -d \'{{"agent": "my-agent", "task": "Say hello"}}\''
-)
+FIRST_EXECUTION = {"agent": "my-agent", "task": "Say hello"}
 KEYS = [("j", ""), ("k", "move"), ("x", "choose"), ("↵", "open")]
 BAR_TONES = {Status.HITL_PAUSED: "red", Status.RETRYING: "amber", Status.RUNNING: "blue"}
 STATE_ORDER = (Status.HITL_PAUSED, Status.RETRYING, Status.RUNNING, Status.PAUSED, Status.PENDING, *ENDED)
@@ -49,7 +46,7 @@ def executions(request: PageRequest) -> HttpResponse:
         "may_act": request.visitor.may(Role.OPERATOR),
         "range": range_of(request.GET, now=request.now),
         "list_keys": KEYS,
-        "first_command": FIRST_COMMAND.format(url=settings.PUBLIC_URL),
+        "first_command": curl(request, "/executions", FIRST_EXECUTION),
     }
     try:
         for name, build in PARTS.items():

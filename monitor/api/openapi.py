@@ -23,7 +23,7 @@ INFO = {
     "version": "v1",
     "description": (
         "Times are ISO 8601 with an offset, answered in UTC. Money is a decimal string in US dollars. "
-        "Durations are integers in milliseconds (`…_ms`) but for settings in seconds (`…_s`). "
+        "Durations are integers in milliseconds (…_ms) but for settings in seconds (…_s). "
         "Errors are problem details (RFC 9457). Request bodies may be gzip or deflate encoded."
     ),
 }

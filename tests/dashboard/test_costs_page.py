@@ -87,7 +87,7 @@ def test_an_empty_project_says_how_to_begin(mara: SignedIn) -> None:
     assert "$0.00 is spent today." in page
     assert "There are no budgets." in page
     assert "No call was made in this time." in page
-    assert "curl localhost:8000/api/v1/calls" in page
+    assert "curl http://testserver/api/v1/calls" in page
     assert "No run was active in this time." in page
 
 

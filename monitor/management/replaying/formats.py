@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -84,7 +85,12 @@ class Recording:
     def task(self) -> str:
         """What it is about: the customer's first words."""
         first = next((turn.content for turn in self.turns if turn.role == "user" and turn.content), "")
-        return " ".join(first.split())[:120]
+        return textwrap.shorten(first, 120, placeholder="…")
+
+    @property
+    def model(self) -> str:
+        """Which model the agent asked first; empty where the recording tells of no calls."""
+        return next((turn.usage.model for turn in self.turns if turn.usage and turn.role == "assistant"), "")
 
     @property
     def has_transfer(self) -> bool:

@@ -131,6 +131,7 @@ class Story:
             "agent": self.recording.agent,
             "run_id": self.recording.run,
             "task": self.recording.task,
+            "model": self.recording.model,
             "conversation_id": self.conversation_id,
             "department": "Support",
             "started_at": self.at(0),
