@@ -30,6 +30,11 @@ def took(duration: timedelta | float | int | None) -> str:
     return f"{days}{GAP}d{GAP}{hours}{GAP}h" if hours else f"{days}{GAP}d"
 
 
+def period(duration: timedelta | float | int) -> str:
+    """A length that somebody has set, without the part that is nothing: `15 min`, `1 min 30 s`."""
+    return took(duration).removesuffix(f"{GAP}00{GAP}s")
+
+
 def seconds(value_s: float | None) -> str:
     """Seconds with one decimal, for traces: `41.2 s`."""
     return NONE if value_s is None else f"{value_s:,.1f}{GAP}s"

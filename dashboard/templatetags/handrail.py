@@ -16,6 +16,7 @@ from dashboard.states import Look, look_of
 register = template.Library()
 
 register.filter("took", words.took)
+register.filter("period", words.period)
 register.filter("seconds", words.seconds)
 register.filter("lasted", words.lasted)
 register.filter("usd", words.usd)

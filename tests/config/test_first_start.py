@@ -9,10 +9,12 @@ from django.contrib.auth import authenticate
 from django.core.management import CommandError, call_command
 
 from alerts.models import Channel
+from config.management.commands.demo import prepare
 from monitor import keys
 from monitor.models import ApiKey, Budget, HumanAgent, Membership, Person, Project
 from monitor.tenancy import crossing
 from tests.monitor.api.conftest import now
+from tests.monitor.fleets import an_execution
 
 
 def run(*words: str) -> str:
@@ -116,3 +118,17 @@ def test_create_operator_prints_a_password_that_signs_in(db: None) -> None:
         run("create_operator", "ann@example.org")
     with pytest.raises(CommandError, match="is not an email address"):
         run("create_operator", "ann")
+
+
+def test_who_has_nothing_to_see_yet_is_led_to_the_simulated_fleet(db: None) -> None:
+    run("bootstrap")
+    prepare()
+    assert str(Person.objects.get().last_project) == "demo"
+
+
+def test_who_has_work_to_look_at_stays_there(db: None) -> None:
+    run("bootstrap")
+    with crossing():
+        an_execution(Project.objects.get(name="default").pk, now=now())
+    prepare()
+    assert str(Person.objects.get().last_project) == "default"

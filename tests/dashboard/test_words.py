@@ -33,7 +33,18 @@ def test_a_duration_has_at_most_two_units(seconds: float, said: str) -> None:
     assert plain(words.took(timedelta(seconds=seconds))) == said
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(30, "30 s"), (90, "1 min 30 s"), (900, "15 min"), (3600, "1 h")])
+def test_a_set_length_leaves_out_what_is_nothing(seconds: float, said: str) -> None:
+    assert plain(words.period(seconds)) == said
+
+
+@pytest.mark.parametrize(("value_s", "said"), [(2.94, "2.9 s"), (119.9, "119.9 s"), (294, "4.9 min"), (9000, "2.5 h")])
+def test_a_figure_has_one_unit(value_s: float, said: str) -> None:
+    assert plain(words.lasted(value_s)) == said
+
+
 def test_an_absent_duration_is_a_dash() -> None:
+    assert words.lasted(None) == "–"
     assert words.took(None) == "–"
     assert words.seconds(None) == "–"
 

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from config.founding import FIRST_OPERATOR, project_named
+from dashboard.arrival import is_empty
 from monitor import keys, memberships
 from monitor.management.demo.fleet import Fleet
 from monitor.management.demo.line import Line, Refused
@@ -34,7 +35,7 @@ class Command(BaseCommand):
         parser.add_argument("--url", default=f"http://127.0.0.1:{settings.PORT}")
 
     def handle(self, *, seconds: float | None, seed: int, url: str, **_: Any) -> None:
-        key, text = _prepare()
+        key, text = prepare()
         self.stdout.write(f"The fleet works in the project {PROJECT} (seed {seed}).")
         try:
             asyncio.run(_live(url, text, seed=seed, seconds=seconds))
@@ -46,7 +47,7 @@ class Command(BaseCommand):
         self.stdout.write("The fleet has stopped.")
 
 
-def _prepare() -> tuple[ApiKey, str]:
+def prepare() -> tuple[ApiKey, str]:
     """The project, with the first operator as a member, and a key that ends with this fleet or within a week."""
     now = datetime.now(UTC)
     with crossing():
@@ -54,6 +55,9 @@ def _prepare() -> tuple[ApiKey, str]:
         operator = Person.objects.filter(email=FIRST_OPERATOR).first()
         if operator is not None:
             memberships.join(project, operator, role=Role.ADMIN)
+            if operator.last_project_id is None or is_empty(operator.last_project_id):
+                # Nothing is there to see yet, so the next page shows the fleet.
+                Person.objects.filter(pk=operator.pk).update(last_project=project)
         # A killed fleet could not delete its own.
         ApiKey.objects.filter(project=project, name=KEY).delete()
         return keys.make(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import httpx
+import psutil
 from django.db import connection
 
 from launcher.child import Child
@@ -29,6 +30,17 @@ class Web:
         """A client with a key of the project."""
         headers = {"Authorization": f"Bearer {make_key(project, **options)[1]}"}  # type: ignore[arg-type]
         return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+
+    def wait_for_callers(self, count: int) -> None:
+        """Until so many connections have been taken up."""
+        process = psutil.Process(self.child.pid)
+        until_s = time.monotonic() + 20
+        while True:
+            family = [process, *process.children(recursive=True)]
+            if sum(one.status == "ESTABLISHED" for part in family for one in part.net_connections("tcp")) >= count:
+                return
+            assert time.monotonic() < until_s, f"{count} callers did not come"
+            time.sleep(0.05)
 
 
 @contextmanager
