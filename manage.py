@@ -11,9 +11,16 @@ def main() -> None:
         from launcher.up import main as up  # noqa: PLC0415  (keeps the supervisor free of Django's memory)
 
         sys.exit(up(sys.argv[2:]))
+    from django.core.exceptions import ImproperlyConfigured  # noqa: PLC0415
     from django.core.management import execute_from_command_line  # noqa: PLC0415
 
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        if not str(error).startswith("handrail."):
+            raise
+        sys.stderr.write(f"{error}\n")
+        sys.exit(os.EX_CONFIG)
 
 
 if __name__ == "__main__":

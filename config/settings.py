@@ -4,15 +4,15 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
+from config.environment import Environment, refusal
 from config.schedule import SCHEDULE
 from launcher.places import Places
 
-env = environ.Env()
+env = Environment()
 BASE_DIR = Path(__file__).resolve().parent.parent
 PLACES = Places.from_environment()
 
@@ -232,7 +232,15 @@ DEPARTMENT_BUDGETS_USD = {
 
 # Mail ----------------------------------------------------------------------------------------------
 
-EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
+
+def _mail() -> dict[str, Any]:
+    try:
+        return dict(env.email_url("EMAIL_URL", default="consolemail://"))
+    except (ImproperlyConfigured, ValueError):
+        raise refusal("EMAIL_URL", env.str("EMAIL_URL"), "smtp+tls://user:password@host:587 or the like") from None
+
+
+EMAIL_CONFIG = _mail()
 vars().update(EMAIL_CONFIG)
 DEFAULT_FROM_EMAIL = env.str("ALERT_EMAIL_FROM", default="handrail@localhost")
 ALERT_EMAIL_TO = env.str("CEO_EMAIL", default="")
@@ -250,7 +258,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    # One line for each request that we send is too much.
-    "loggers": {"httpx": {"level": "WARNING"}},
+    # A line for each request that we send, or that a client got wrong, is too much.
+    "loggers": {"httpx": {"level": "WARNING"}, "django.request": {"level": "ERROR"}},
     "root": {"handlers": ["stderr"], "level": env.str("HANDRAIL_LOG_LEVEL", default="INFO")},
 }

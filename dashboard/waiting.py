@@ -18,6 +18,8 @@ KIND_WORDS = {
     ItemKind.PAUSED_EXECUTION: "Paused",
     ItemKind.TRIP: "Budget tripped",
 }
+# An alert follows when nobody claims these in time; of paused work and spent budgets one has gone out already.
+ALARMED = {ItemKind.CHAT, ItemKind.APPROVAL}
 LOOKS = {ItemKind.PAUSED_EXECUTION: "hitl_paused"}
 # What the row's button says while nobody has the item.
 VERBS = {ItemKind.CHAT: "Claim", ItemKind.PAUSED_EXECUTION: "Decide"}
@@ -176,10 +178,12 @@ def _trip_costs(items: list[QueueItem]) -> dict[str, Decimal]:
 
 
 def threatens(row: Waiting, *, now: datetime) -> str:
-    """What happens to a waiting chat if nobody acts; "" when no clock runs."""
+    """What happens to what waits if nobody acts; "" when no clock runs."""
     if row.due_at is None:
         return ""
     left: timedelta = row.due_at - now
     if left.total_seconds() < 0:
         return f"The clock for claiming ran out {words.took(-left)} ago."
-    return f"If nobody claims it in {words.took(left)}, an alert goes out."
+    if row.kind in ALARMED:
+        return f"If nobody claims it in {words.took(left)}, an alert goes out."
+    return f"It should be claimed within {words.took(left)}."

@@ -108,13 +108,20 @@ def _start(settings: Settings, supervisor: Supervisor, listener: socket.socket) 
         supervisor.start(valkey_part(Valkey(places)))
     else:
         external.await_redis(settings.redis_url, supervisor.rest)
-    if supervisor.run("migrate", [*MANAGE, "migrate", "--verbosity", "1"], env=OWNER) != 0:
-        raise Fault("E018", "the database could not be migrated; the reason stands above.")
-    welcome = supervisor.ask([*MANAGE, "bootstrap"]) if _has_command("bootstrap") else ""
-    collect_when_stale(ROOT, lambda command: supervisor.run("static", [*MANAGE, *command]))
-    supervisor.start(*web_parts(settings, listener), worker_part(settings), beat_part())
-    if welcome.strip():
-        console.plain(f"\n{welcome.strip()}\n")
+    console.say("Making the tables fit.")
+    code = supervisor.run("migrate", [*MANAGE, "migrate", "--verbosity", "0"], env=OWNER)
+    if code != 0:
+        what = "a setting is wrong" if code == os.EX_CONFIG else "the database could not be migrated"
+        raise Fault("E018", f"{what}; the reason stands above.")
+    welcome = supervisor.ask([*MANAGE, "bootstrap"])
+    try:
+        console.say("Starting web, worker and beat.")
+        collect_when_stale(ROOT, lambda command: supervisor.run("static", [*MANAGE, *command]))
+        supervisor.start(*web_parts(settings, listener), worker_part(settings), beat_part())
+    finally:
+        # Last, so that it is seen; and also when the start ends here, for it is shown once.
+        if welcome.strip():
+            console.plain(f"\n{welcome.strip()}\n")
     console.say(f"Handrail is ready after {time.monotonic() - began_s:.1f} s: {settings.public_url}")
     console.say(f"State in {places.home}, logs in {places.logs}. Ctrl-C stops everything.")
 
@@ -157,10 +164,6 @@ def write_secret_key(places: Places) -> None:
     new.rename(places.secret_key_file)
 
 
-def _has_command(name: str) -> bool:
-    return any(ROOT.glob(f"*/management/commands/{name}.py"))
-
-
 def postgres_part(server: Postgres) -> Part:
     return Part(
         name="postgres",
@@ -169,6 +172,8 @@ def postgres_part(server: Postgres) -> Part:
         prepare=server.prepare,
         is_ready=server.is_ready,
         stop_signal=POSTGRES_STOP_SIGNAL,
+        # It is asked until it answers.
+        hushed=("the database system is starting up",),
         grace_s=8.0,  # A checkpoint on a slow disk; without it the next start replays the log.
     )
 

@@ -38,6 +38,7 @@ class Valkey:
             "save": "",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
+            "loglevel": "warning",
         }
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]
         return [binaries.valkey_server(), *options]

@@ -63,9 +63,9 @@ def needs(request: PageRequest, span: Range) -> dict[str, Any]:
         "needs_more": total - len(rows),
         "why": f"{rows[0].sentence(now=request.now)} {waiting.threatens(rows[0], now=request.now)}" if rows else "",
         "quiet": quiet,
-        "critical": Alert.objects.filter(
-            project_id=project_id, status=AlertStatus.FIRING, level=Level.CRITICAL
-        ).count(),
+        "firing": Alert.objects.filter(project_id=project_id, status=AlertStatus.FIRING).aggregate(
+            total=Count("pk"), critical=Count("pk", filter=Q(level=Level.CRITICAL))
+        ),
     }
 
 

@@ -3,7 +3,16 @@
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
-DEFAULT_PHRASES = ["speak to human", "talk to agent", "escalate"]
+DEFAULT_PHRASES = [
+    "speak to human",
+    "talk to human",
+    "speak to person",
+    "talk to person",
+    "talk to agent",
+    "human agent",
+    "real person",
+    "escalate",
+]
 
 
 def default_phrases() -> list[str]:

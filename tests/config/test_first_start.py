@@ -69,12 +69,21 @@ def test_the_project_begins_with_the_promised_budgets(db: None) -> None:
         assert Budget.objects.get(scope="global").limit_usd == Decimal(1000)
 
 
-def test_a_later_start_says_nothing_and_changes_nothing(committed_db: None) -> None:
+def test_a_later_start_tells_the_way_back_until_somebody_has_signed_in(committed_db: None) -> None:
+    run("bootstrap")
+    assert run("bootstrap").splitlines() == [
+        "Nobody has signed in yet. Lost the password? manage.py changepassword operator@localhost"
+    ]
+    Person.objects.update(last_login=now())
+    assert run("bootstrap") == ""
+
+
+def test_a_later_start_changes_nothing(committed_db: None) -> None:
     run("bootstrap")
     with crossing():
         Budget.objects.filter(scope="run").update(limit_usd=7)
         before = [list(model.objects.values_list("pk")) for model in (Person, ApiKey, Budget, Channel, Project)]
-    assert run("bootstrap") == ""
+    run("bootstrap")
     with crossing():
         assert [list(model.objects.values_list("pk")) for model in (Person, ApiKey, Budget, Channel, Project)] == before
         assert Budget.objects.get(scope="run").limit_usd == 7

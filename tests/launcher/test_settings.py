@@ -40,6 +40,21 @@ def up(home: Path, **settings: object) -> tuple[int, str]:
             "handrail.E011: HANDRAIL_WORKER_CONCURRENCY is '0'. Give a whole number from 1 to 256, or unset it for 2.",
         ),
         (
+            {"HANDRAIL_LOG_LEVEL": "loud"},
+            "handrail.E011: HANDRAIL_LOG_LEVEL is 'loud'. Give one of DEBUG, INFO, WARNING, ERROR, CRITICAL, "
+            "or unset it for INFO.",
+        ),
+        (
+            {"HANDRAIL_PUBLIC_URL": "nonsense", "HANDRAIL_PORT": "8123"},
+            "handrail.E011: HANDRAIL_PUBLIC_URL is 'nonsense'. Give http://host:port or https://host, "
+            "or unset it for http://localhost:8123.",
+        ),
+        (
+            {"HANDRAIL_SECRET_KEY": "short"},
+            "handrail.E001: HANDRAIL_SECRET_KEY has 5 characters. Give at least 50 random ones, "
+            "or unset it for the one that the first start makes.",
+        ),
+        (
             {"HANDRAIL_HOST": "no.such.host.invalid"},
             "handrail.E011: HANDRAIL_HOST is 'no.such.host.invalid', which is no address of this machine.",
         ),
@@ -58,7 +73,7 @@ def up(home: Path, **settings: object) -> tuple[int, str]:
             "Give redis://host:6379/0, or unset it for the embedded server.",
         ),
     ],
-    ids=["port", "high port", "number", "host", "database", "database away", "redis"],
+    ids=["port", "high port", "number", "log level", "address", "key", "host", "database", "database away", "redis"],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, settings: dict[str, str], message: str) -> None:
     assert up(tmp_path / "home", **settings) == (1, message)
@@ -92,3 +107,28 @@ def test_a_home_of_another_user_is_named(tmp_path: Path) -> None:
         1,
         f"handrail.E012: {home} belongs to another user. Set HANDRAIL_HOME to a folder of your own.",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("HANDRAIL_HTTPS", "maybe", "handrail.E011: HANDRAIL_HTTPS is 'maybe'. Give true or false, or unset it."),
+        (
+            "HANDRAIL_RATE_INGEST",
+            "much",
+            "handrail.E011: HANDRAIL_RATE_INGEST is 'much'. Give a whole number, or unset it.",
+        ),
+        (
+            "EMAIL_URL",
+            "foo",
+            "handrail.E011: EMAIL_URL is 'foo'. Give smtp+tls://user:password@host:587 or the like, or unset it.",
+        ),
+        ("DAILY_BUDGET", "lots", "handrail.E007: DAILY_BUDGET is 'lots'. Give US dollars, 0 to 1000000, such as 500."),
+    ],
+)
+def test_a_wrong_setting_ends_every_command_with_one_line(name: str, text: str, message: str) -> None:
+    environment = clean_environment(HANDRAIL_SECRET_KEY="k" * 50, HANDRAIL_PORT="", **{name: text})
+    done = subprocess.run(
+        [sys.executable, "manage.py", "migrate"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (os.EX_CONFIG, f"{message}\n", "")

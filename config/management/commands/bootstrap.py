@@ -8,7 +8,10 @@ from django.core.management.base import BaseCommand, CommandError
 
 from config import founding
 from monitor.checks import role_problems
+from monitor.models import Person
 
+NOBODY_YET = """\
+Nobody has signed in yet. Lost the password? manage.py changepassword {email}"""
 WELCOME = """\
 Open          {url}
 {lines}
@@ -29,3 +32,5 @@ class Command(BaseCommand):
             lines += f"API key       {first.key}\n"
         if lines:
             self.stdout.write(WELCOME.format(url=settings.PUBLIC_URL, lines=lines))
+        elif not Person.objects.filter(last_login__isnull=False).exists():
+            self.stdout.write(NOBODY_YET.format(email=founding.FIRST_OPERATOR))

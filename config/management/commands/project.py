@@ -1,0 +1,71 @@
+"""`manage.py project NAME`: what holds for all agents of a project; prints it, after changing what options name."""
+
+from argparse import ArgumentParser
+from typing import Annotated, Any
+from zoneinfo import available_timezones
+
+import msgspec
+from django.core.management.base import BaseCommand, CommandError
+from msgspec import Meta
+
+from monitor.models import Project
+from monitor.tenancy import crossing
+
+Seconds = Annotated[int, Meta(ge=1, le=86_400)]
+Phrase = Annotated[str, Meta(min_length=1, max_length=200)]
+Count = Annotated[int, Meta(ge=1, le=100)]
+# Each option: what its words have to be, and what it means. A field that may be null takes `off`.
+OPTIONS: dict[str, tuple[Any, str]] = {
+    "time_zone": (str, "how days and months are cut, such as Europe/Berlin"),
+    "timeout_s": (Seconds, "how long an attempt may take, where its agent says nothing else"),
+    "heartbeat_s": (Seconds, "how often an execution beats"),
+    "max_retries": (Annotated[int, Meta(ge=0, le=100)], "tries after the first, before a person is asked"),
+    "handover_phrases": (Annotated[list[Phrase], Meta(max_length=100)], "what customers say, with commas"),
+    "handover_confidence_below": (Annotated[float, Meta(ge=0, le=1)], "hands over what is less sure than this"),
+    "handover_errors_in_a_row": (Count, "hands over after so many errors"),
+    "claim_within_s": (Seconds, "an alert follows when nobody has claimed in this time"),
+}
+
+
+class Command(BaseCommand):
+    help = "Show what holds for a project's agents, and change what the options name; `off` ends a trigger or clock."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name")
+        for field, (_, words) in OPTIONS.items():
+            parser.add_argument(f"--{field.replace('_', '-')}", dest=field, help=words)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        named = {field: _value(field, options[field]) for field in OPTIONS if options[field] is not None}
+        with crossing():
+            found = Project.objects.filter(name=options["name"])
+            if named:
+                found.update(**named)
+            project = found.first()
+            if project is None:
+                known = ", ".join(Project.objects.order_by("name").values_list("name", flat=True))
+                raise CommandError(f"There is no project {options['name']!r}. There is: {known}.")
+        for field in OPTIONS:
+            self.stdout.write(f"{field:<26} {_shown(getattr(project, field))}")
+
+
+def _value(field: str, text: str) -> Any:
+    """What the words mean for this field. Raises CommandError."""
+    option, kind = f"--{field.replace('_', '-')}", OPTIONS[field][0]
+    if text == "off" and field == "handover_phrases":
+        return []
+    if text == "off" and Project._meta.get_field(field).null:
+        return None
+    if field == "time_zone" and text not in available_timezones():
+        raise CommandError(f"{option}: there is no time zone {text!r}.")
+    given = [part.strip() for part in text.split(",")] if field == "handover_phrases" else text
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise CommandError(f"{option} {text!r}: {error}.") from error
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "off"
+    return "off" if value is None else str(value)
