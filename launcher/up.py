@@ -186,6 +186,8 @@ def valkey_part(server: Valkey) -> Part:
         prepare=server.prepare,
         is_ready=server.is_ready,
         stop_signal=VALKEY_STOP_SIGNAL,
+        # Advice for servers that save snapshots; ours appends.
+        hushed=("Memory overcommit must be enabled",),
         grace_s=1.5,
     )
 
