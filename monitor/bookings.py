@@ -4,17 +4,18 @@ Every change books what a span contributes after it less what it contributed bef
 spans that end after they were told of, and a late child that reverses its parent.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 
 import msgspec
 
+from monitor.agentwork import AgentWork
 from monitor.metering import Meter, billed, unmetered
 from monitor.prices import booked_usd
 from monitor.rollups import RollupDelta
-from monitor.spanrows import MOST_MS, Row
+from monitor.spanrows import MOST_MS, Known, Row
 
 CALL_KINDS = ("llm", "embedding")
 ZERO = Decimal(0)
@@ -28,43 +29,7 @@ class Role(Enum):
     TOOL = "tool"
 
 
-class Known(msgspec.Struct, frozen=True, gc=False):
-    """What of a span decides its role and which of two versions stays."""
-
-    span_id: int
-    parent_span_id: int | None
-    started_at: datetime
-    ended_at: datetime | None
-    digest: bytes
-    kind: str
-    bears_usage: bool
-    response_id: str
-    tokens: int
-    bookings: int
-
-    @property
-    def rank(self) -> tuple[bool, datetime | None, bytes]:
-        """Of two versions of a span the greater stays: an end beats none, then the later end, then the digest."""
-        return self.ended_at is not None, self.ended_at or self.started_at, self.digest
-
-
-def known(row: Row) -> Known:
-    """Return what of a row decides."""
-    return Known(
-        row.span_id,
-        row.parent_span_id,
-        row.started_at,
-        row.ended_at,
-        row.digest,
-        row.kind,
-        row.bears_usage,
-        row.response_id,
-        row.tokens,
-        row.bookings,
-    )
-
-
-def roles(trace: Iterable[Known]) -> dict[int, Role]:
+def roles(trace: Iterable[Known | Row], parents: Mapping[int, int] | None = None) -> dict[int, Role]:
     """Return how each span of one trace counts; spans that count for nothing are left out.
 
     Leaf calls count, and those that nobody metered too: as unpriced when they succeeded. A tool counts once
@@ -86,7 +51,7 @@ def roles(trace: Iterable[Known]) -> dict[int, Role]:
                 tokens=span.tokens,
             )
         )
-    for span_id in billed(meters) | unmetered(meters):
+    for span_id in billed(meters, parents) | unmetered(meters, parents):
         found.setdefault(span_id, Role.CALL)
     return found
 
@@ -181,8 +146,22 @@ class Books(msgspec.Struct, gc=False):
     conversations: dict[str, Decimal] = {}
     charges: list[Charge] = []
     unpriced_models: set[tuple[str, str]] = set()
+    told: dict[str, tuple[AgentWork | None, AgentWork]] = {}  # executions as they were told before, and are now
+    withdrawn: set[str] = set()
 
-    def saw(self, row: Row) -> None:
+    def tell(self, before: AgentWork | None, after: AgentWork | None) -> None:
+        """Note what a span tells of its execution now, and count its outcome anew where that differs."""
+        if before == after:
+            return
+        for work, sign in ((before, -1), (after, 1)):
+            if work is not None and (outcome := work.outcome(sign)) is not None:
+                self.rollups.append(outcome)
+        if after is not None:
+            self.told[after.id] = before, after
+        elif before is not None:
+            self.withdrawn.add(before.id)
+
+    def saw(self, row: Row | Known) -> None:
         """Note that the row's run reaches from its start to its end."""
         last_at = row.ended_at or row.started_at
         run = self.runs.get(row.run_id)

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from monitor import pipeline
-from monitor.bookings import Known
 from monitor.pipeline import Statement, array
 from monitor.prices import PriceOverride, Rates
-from monitor.spanrows import BOOKED_COLUMNS, Row, Work
+from monitor.spanrows import BOOKED_COLUMNS, Known, Row, Work
 
 # Locks of traces fall into so many drawers per project: PostgreSQL's lock table is small.
 DRAWERS = 512
@@ -35,7 +34,7 @@ SELECT id::text, encode(uuid_send(trace_id), 'hex'), run_id, agent, department, 
   FROM monitor_execution WHERE project_id = %(project_id)s AND id = ANY(%(works)s::uuid[])
 UNION
 SELECT id::text, encode(uuid_send(trace_id), 'hex'), run_id, agent, department, conversation_id
-  FROM monitor_execution WHERE project_id = %(project_id)s AND trace_id = ANY(%(traces)s::uuid[])
+  FROM monitor_execution WHERE project_id = %(project_id)s AND trace_id = ANY(%(traces)s::uuid[]) AND NOT from_spans
 ORDER BY 1 DESC
 """
 PRICES = """
@@ -48,7 +47,8 @@ SELECT encode(uuid_send(wanted.trace_id), 'hex'), span.* FROM unnest(%(traces)s:
 LATERAL (
     SELECT span_id, parent_span_id, started_at, ended_at, digest, kind, bears_usage, response_id,
            input_tokens::bigint + cache_read_tokens + cache_write_tokens + audio_input_tokens + image_input_tokens
-           + output_tokens + reasoning_tokens + audio_output_tokens, bookings
+           + output_tokens + reasoning_tokens + audio_output_tokens, bookings,
+           agent, service, department, conversation_id, run_id, execution_id::text, inherits
       FROM monitor_span
      WHERE project_id = %(project_id)s AND trace_id = wanted.trace_id
        AND started_at BETWEEN %(first_at)s AND %(last_at)s

@@ -11,13 +11,13 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from monitor import budgets, changes, news, pipeline, rollups, store
-from monitor.bookings import Books, Known, Role, known, line, price_into, roles
+from monitor import budgets, changes, news, pipeline, registration, rollups, runs, settlement, store
 from monitor.budgets import Verdict
-from monitor.ground import Ground, booked_rows, read
+from monitor.ground import Ground, read
 from monitor.models import Subject
 from monitor.records import Span
-from monitor.spanrows import Row, refusal, row
+from monitor.settlement import Settlement
+from monitor.spanrows import Known, Row, refusal, row
 from monitor.store import TraceSpan
 
 UNPRICED_TODAY = UUID("0f0dbd8e-6b3c-4f5c-9d5e-2f8b1c6f7a10")
@@ -53,11 +53,11 @@ def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department:
         return Accepted(0, 0, rejected, Verdict())
     ground = _ground(project_id, newest)
     rows = _news(project_id, newest, ground, now=now, department=department)
-    books, corrected, replaced = _settle(project_id, rows, ground)
-    pipeline.flush(store.replacing(project_id, replaced) + store.correcting(corrected))
+    settled = settlement.settle(project_id, rows, ground)
+    pipeline.flush(store.replacing(project_id, settled.replaced) + store.correcting(project_id, settled.corrections))
     store.copy_spans(rows)
-    store.copy_ledger(project_id, books.entries, now=now)
-    verdict = _sum_up(project_id, rows, books, replaced, now=now)
+    store.copy_ledger(project_id, settled.books.entries, now=now)
+    verdict = _sum_up(project_id, rows, settled, now=now)
     if rows:
         news.tell(project_id, "spans")
     return Accepted(len(rows), len(fitting) - len(rows), rejected, verdict)
@@ -115,59 +115,23 @@ def _news(
         stored = ground.known.get(trace, {}).get(span_id)
         if stored is not None and _rank(span) <= stored.rank:
             continue
-        work = ground.works.get(str(span.execution_id)) if span.execution_id else ground.by_trace.get(trace)
-        rows.append(row(project_id, span, now=now, department=department, work=work, overrides=ground.overrides))
+        work = ground.works.get(str(span.execution_id)) if span.execution_id else None
+        said = department
+        if work is None and trace in ground.by_trace:
+            said = ground.by_trace[trace].department or department
+        rows.append(row(project_id, span, now=now, department=said, work=work, overrides=ground.overrides))
     return rows
 
 
-def _settle(project_id: int, rows: Iterable[Row], ground: Ground) -> tuple[Books, list[Row], list[tuple[str, Known]]]:
-    """Book every change of contribution; return the books, stored rows to correct, and versions to take out."""
-    by_trace: dict[str, dict[int, Row]] = {}
-    for one in rows:
-        by_trace.setdefault(one.trace_id, {})[one.span_id] = one
-    replaced: list[tuple[str, Known]] = []
-    turned: list[tuple[str, Known]] = []
-    moves: dict[tuple[str, int], tuple[Role, Role]] = {}
-    for trace, new in by_trace.items():
-        stored = ground.known.get(trace, {})
-        before = roles(stored.values()) if stored else {}
-        after = roles([*(span for span_id, span in stored.items() if span_id not in new), *map(known, new.values())])
-        for span_id in new:
-            moves[trace, span_id] = before.get(span_id, Role.NOTHING), after.get(span_id, Role.NOTHING)
-            if span_id in stored:
-                replaced.append((trace, stored[span_id]))
-        for span_id, span in stored.items():
-            turn = before.get(span_id, Role.NOTHING), after.get(span_id, Role.NOTHING)
-            if span_id not in new and turn[0] is not turn[1]:
-                moves[trace, span_id] = turn
-                turned.append((trace, span))
-    held = {(one.trace_id, one.span_id): one for one in booked_rows(project_id, replaced + turned)}
-    books = Books()
-    corrected = []
-    for (trace, span_id), (was, becomes) in moves.items():
-        old, new_row = held.get((trace, span_id)), by_trace[trace].get(span_id)
-        stays = new_row or old
-        assert stays is not None
-        after_line = line(stays, becomes)
-        bookings = books.move(line(old, was) if old else None, after_line, old.bookings if old else 0)
-        price_into(stays, after_line)
-        stays.bookings = bookings
-        books.saw(stays)
-        if new_row is None:
-            corrected.append(stays)
-    return books, corrected, replaced
-
-
-def _sum_up(
-    project_id: int, rows: Sequence[Row], books: Books, replaced: Sequence[tuple[str, Known]], *, now: datetime
-) -> Verdict:
+def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, now: datetime) -> Verdict:
     """Write the sums; the budgets are locked nearly last and folded, for they are the hottest rows."""
+    books = settled.books
     models = {_unpriced_key(provider, model, now): (provider, model) for provider, model in books.unpriced_models}
     sums = store.upserting(
         project_id,
         runs=books.runs,
-        traces=_traces(rows, replaced),
-        agents={one.agent for one in rows if one.agent},
+        traces=_traces(rows, settled.replaced),
+        agents=settled.agents,
         first_keys=models,
         now=now,
     )
@@ -175,7 +139,15 @@ def _sum_up(
     charging = budgets.charging(project_id, books.charges, now=now)
     answers = pipeline.flush([*sums, *folding, *charging.statements])
     verdict = budgets.judge(charging, answers[len(sums) + len(folding) :])
-    pipeline.flush(store.adding_up(project_id, books.works, books.conversations))
+    pipeline.flush(
+        [
+            *runs.mending(project_id, settled.left, settled.renamed),
+            *registration.telling(project_id, books, now=now),
+            *store.adding_up(project_id, books.works, books.conversations),
+        ]
+    )
+    if books.told or books.withdrawn:
+        news.tell(project_id, "executions")
     for (key,) in answers[len(sums) - 1]:
         provider, model = models[key]
         _tell_unpriced(project_id, provider, model, now=now)

@@ -1,6 +1,7 @@
 """Which spans of one trace carry money: a pure function of the trace, whatever order its spans came in."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -35,7 +36,7 @@ def meter(span: Span) -> Meter:
     )
 
 
-def billed(trace: Iterable[Meter]) -> frozenset[int]:
+def billed(trace: Iterable[Meter], known_parents: Mapping[int, int] | None = None) -> frozenset[int]:
     """Return the span ids that are priced: the deepest that bear usage, one for each response.
 
     A span above another that bears usage repeats it and is never priced. Of several that report the same
@@ -43,7 +44,7 @@ def billed(trace: Iterable[Meter]) -> frozenset[int]:
     """
     rows = {row.span_id: row for row in trace}
     bearing = [row for row in rows.values() if row.bears]
-    above = _above(rows, bearing)
+    above = _above(parents(rows) if known_parents is None else known_parents, bearing)
     chosen: dict[str, Meter] = {}
     alone: list[int] = []
     for row in bearing:
@@ -58,20 +59,19 @@ def billed(trace: Iterable[Meter]) -> frozenset[int]:
     return frozenset(alone) | {row.span_id for row in chosen.values()}
 
 
-def unmetered(trace: Iterable[Meter]) -> frozenset[int]:
+def unmetered(trace: Iterable[Meter], known_parents: Mapping[int, int] | None = None) -> frozenset[int]:
     """Return the ids of model calls that nobody counted: neither they, nor a span below, nor a twin."""
     rows = {row.span_id: row for row in trace}
     calls = [row for row in rows.values() if row.is_call or row.bears]
-    above = _above(rows, calls)
+    above = _above(parents(rows) if known_parents is None else known_parents, calls)
     counted = {row.response_id for row in rows.values() if row.bears and row.response_id}
     return frozenset(
         row.span_id for row in calls if not row.bears and row.span_id not in above and row.response_id not in counted
     )
 
 
-def _above(rows: dict[int, Meter], below: list[Meter]) -> set[int]:
+def _above(parents: Mapping[int, int], below: list[Meter]) -> set[int]:
     """Return the ids of all spans that have one of these underneath, each visited once."""
-    parents = _parents(rows)
     above: set[int] = set()
     for row in below:
         parent = parents.get(row.span_id)
@@ -81,15 +81,20 @@ def _above(rows: dict[int, Meter], below: list[Meter]) -> set[int]:
     return above
 
 
-def _parents(rows: dict[int, Meter]) -> dict[int, int]:
+class _Linked(Protocol):
+    @property
+    def parent_span_id(self) -> int | None: ...
+
+
+def parents(rows: Mapping[int, _Linked]) -> dict[int, int]:
     """Return each span's parent as far as it is known; in a ring nobody is above anybody.
 
     Only a broken or hostile sender makes rings, and it must not get its calls for nothing by them.
     """
-    parents = {
-        row.span_id: row.parent_span_id
-        for row in rows.values()
-        if row.parent_span_id is not None and row.parent_span_id in rows
+    found = {
+        span_id: parent
+        for span_id, row in rows.items()
+        if (parent := row.parent_span_id) is not None and parent in rows
     }
     settled: set[int] = set()
     for start in rows:
@@ -97,10 +102,10 @@ def _parents(rows: dict[int, Meter]) -> dict[int, int]:
         at: int | None = start
         while at is not None and at not in settled and at not in path:
             path[at] = None
-            at = parents.get(at)
+            at = found.get(at)
         if at is not None and at in path:
             members = list(path)
             for member in members[members.index(at) :]:
-                del parents[member]
+                del found[member]
         settled.update(path)
-    return parents
+    return found

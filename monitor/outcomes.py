@@ -16,14 +16,29 @@ def count(project_id: int, ended: Iterable[Execution], *, now: datetime) -> None
     rollups.fold(project_id, [_delta(execution, now=now) for execution in ended], now=now)
 
 
-def _delta(execution: Execution, *, now: datetime) -> RollupDelta:
+def delta(
+    *, at: datetime, agent: str, department: str, failed: bool, duration_ms: int, model: str = "", sign: int = 1
+) -> RollupDelta:
+    """What one execution that ended adds, or with `sign` -1 takes back."""
     # Cost and tokens are those of its calls, which count themselves.
     return RollupDelta(
-        at=execution.ended_at or now,
+        at=at,
         kind="execution",
+        agent=agent,
+        department=department,
+        model=model,
+        count=sign,
+        failed=failed * sign,
+        duration_ms=duration_ms * sign,
+    )
+
+
+def _delta(execution: Execution, *, now: datetime) -> RollupDelta:
+    return delta(
+        at=execution.ended_at or now,
         agent=execution.agent,
         department=execution.department,
         model=execution.model,
-        failed=int(execution.status in FAILED),
+        failed=execution.status in FAILED,
         duration_ms=execution.duration_ms or 0,
     )

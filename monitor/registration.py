@@ -11,9 +11,12 @@ from django.db import IntegrityError, connection, transaction
 from msgspec import Meta
 
 from monitor import attempts, changes, executions, outcomes
+from monitor.agentwork import AgentWork
+from monitor.bookings import Books, WorkSums
 from monitor.ids import uuid7
 from monitor.models import Agent, Execution, Subject
 from monitor.models.executions import ENDED, WATCHED, Status
+from monitor.pipeline import Statement, array, texts, times
 
 OLDEST = timedelta(days=7)
 FURTHEST_AHEAD = timedelta(minutes=5)
@@ -22,6 +25,9 @@ LONGEST = timedelta(days=3650)
 SEEN_EVERY = timedelta(seconds=10)
 MOST_USD = Decimal(1_000_000)
 FINEST_USD = Decimal("1E-10")
+NOTHING_ADDED = WorkSums()
+# The columns of AgentWork that hold what senders wrote.
+AGENT_WORDS = ("agent", "task", "run_id", "conversation_id", "department", "error")
 
 Name = Annotated[str, Meta(max_length=200)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -117,6 +123,47 @@ SELECT coalesce(a.timeout_s, p.timeout_s), coalesce(a.heartbeat_s, p.heartbeat_s
 """
 
 
+# Of an execution that traces tell of, the spans alone decide: a later version of them may say otherwise.
+TOLD = """
+INSERT INTO monitor_execution AS work (project_id, id, from_spans, agent, run_id, task, crew_id, conversation_id,
+    parent_id, department, mode, trace_id, span_id, digest, status, attempt, max_retries, timeout_s, heartbeat_s,
+    message, verdict, command, command_reason, started_at, ended_at, duration_ms, error, metadata,
+    model, cost_usd, input_tokens, output_tokens, api_calls)
+SELECT %(project_id)s, id, true, agent, run_id, task, '', conversation_id,
+    parent_id, department, '', trace_id, span_id, '', status, 1, 0, 0, 0,
+    '', '', '', '', started_at, ended_at, duration_ms, error, '{}',
+    model, cost_usd, input_tokens, output_tokens, calls
+  FROM unnest(%(id)s::uuid[], %(parent_id)s::uuid[], %(agent)s::text[], %(task)s::text[], %(run_id)s::text[],
+    %(conversation_id)s::text[], %(department)s::text[], %(trace_id)s::uuid[], %(span_id)s::bigint[],
+    %(status)s::text[], %(error)s::text[], %(started_at)s::timestamptz[], %(ended_at)s::timestamptz[],
+    %(duration_ms)s::bigint[], %(calls)s::int[], %(input_tokens)s::bigint[], %(output_tokens)s::bigint[],
+    %(cost_usd)s::numeric[], %(model)s::text[])
+    AS told (id, parent_id, agent, task, run_id, conversation_id, department, trace_id, span_id, status, error,
+    started_at, ended_at, duration_ms, calls, input_tokens, output_tokens, cost_usd, model)
+ON CONFLICT (project_id, id) DO UPDATE SET
+    agent = excluded.agent, run_id = excluded.run_id, task = excluded.task,
+    conversation_id = excluded.conversation_id, parent_id = excluded.parent_id, department = excluded.department,
+    status = excluded.status, started_at = excluded.started_at, ended_at = excluded.ended_at,
+    duration_ms = excluded.duration_ms, error = excluded.error,
+    model = CASE WHEN work.model = '' THEN excluded.model ELSE work.model END,
+    cost_usd = work.cost_usd + excluded.cost_usd, api_calls = work.api_calls + excluded.api_calls,
+    input_tokens = work.input_tokens + excluded.input_tokens,
+    output_tokens = work.output_tokens + excluded.output_tokens
+ WHERE work.from_spans
+"""
+TOLD_JOURNAL = """
+INSERT INTO monitor_statechange
+       (project_id, at, subject, subject_id, from_state, to_state, cause, actor, note, attempt, data, judged_at)
+SELECT %(project_id)s, %(now)s, 'execution', id, from_state, to_state, 'traced', '', note, 1,
+       jsonb_build_object('agent', agent, 'run_id', run_id), %(now)s
+  FROM unnest(%(id)s::text[], %(from_state)s::text[], %(to_state)s::text[], %(note)s::text[], %(agent)s::text[],
+       %(run_id)s::text[]) AS told (id, from_state, to_state, note, agent, run_id)
+"""
+WITHDRAW = """
+DELETE FROM monitor_execution WHERE project_id = %(project_id)s AND id = ANY(%(ids)s::uuid[]) AND from_spans
+"""
+
+
 def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) -> tuple[Execution, bool]:
     """Make the execution, running at once unless told otherwise; False when the same one was there already.
 
@@ -156,6 +203,43 @@ def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) 
     if body.is_done:
         outcomes.count(project_id, [execution], now=now)
     return execution, True
+
+
+def telling(project_id: int, books: Books, *, now: datetime) -> list[Statement]:
+    """The statements for executions that traces tell of, in the order of their ids; none when no agent spoke.
+
+    As with what the API tracks, the journal has a line for every state and nobody is alerted. What the batch
+    adds to their sums is written here too and taken out of `books.works`.
+    """
+    statements = []
+    if books.withdrawn:
+        withdrawn = sorted(books.withdrawn)
+        statements.append(Statement(WITHDRAW, {"project_id": project_id, "ids": array(withdrawn)}))
+        for one in withdrawn:
+            books.works.pop(one, None)
+    if not books.told:
+        return statements
+    told = [books.told[one] for one in sorted(books.told)]
+    columns: dict[str, Any] = {"project_id": project_id}
+    for name in AgentWork.__struct_fields__:
+        kind = times if name.endswith("_at") else texts if name in AGENT_WORDS else array
+        columns[name] = kind(getattr(after, name) for _, after in told)
+    sums = [books.works.pop(after.id, NOTHING_ADDED) for _, after in told]
+    for name in WorkSums.__struct_fields__:
+        columns[name] = (texts if name == "model" else array)(getattr(one, name) for one in sums)
+    statements.append(Statement(TOLD, columns))
+    moved = [(before, after) for before, after in told if before is None or before.status != after.status]
+    if moved:
+        lines = {
+            "id": texts(after.id for _, after in moved),
+            "from_state": texts(before.status if before else "" for before, _ in moved),
+            "to_state": texts(after.status for _, after in moved),
+            "note": texts(after.error for _, after in moved),
+            "agent": texts(after.agent for _, after in moved),
+            "run_id": texts(after.run_id for _, after in moved),
+        }
+        statements.append(Statement(TOLD_JOURNAL, {"project_id": project_id, "now": now, **lines}))
+    return statements
 
 
 def _present(project_id: int, execution_id: UUID, digest: bytes) -> Execution | None:

@@ -112,8 +112,12 @@ def refuse_function() -> migrations.RunSQL:
     )
 
 
-def legal_moves(table: str, column: str, moves: Mapping[str, Iterable[str]]) -> migrations.RunSQL:
-    """A trigger that refuses every change of `column` that `moves` ({to: {from, …}}) does not list."""
+def legal_moves(table: str, column: str, moves: Mapping[str, Iterable[str]], *, but: str = "") -> migrations.RunSQL:
+    """A trigger that refuses every change of `column` that `moves` ({to: {from, …}}) does not list.
+
+    `but` is a condition for rows that it leaves alone.
+    """
+    bound = f"NOT ({but}) AND " if but else ""
     pairs = sorted((old, new) for new, olds in moves.items() for old in olds)
     listed = ", ".join(f"('{old}', '{new}')" for old, new in pairs)
     name = f"{table}_moves_only_as_listed"
@@ -121,7 +125,7 @@ def legal_moves(table: str, column: str, moves: Mapping[str, Iterable[str]]) -> 
         [
             f"DROP TRIGGER IF EXISTS {name} ON {table}",
             f"CREATE TRIGGER {name} BEFORE UPDATE OF {column} ON {table} FOR EACH ROW "
-            f"WHEN (OLD.{column} <> NEW.{column} AND (OLD.{column}, NEW.{column}) NOT IN ({listed})) "
+            f"WHEN ({bound}OLD.{column} <> NEW.{column} AND (OLD.{column}, NEW.{column}) NOT IN ({listed})) "
             f"EXECUTE FUNCTION handrail_refuse('{name}')",
         ],
         migrations.RunSQL.noop,

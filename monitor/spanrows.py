@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import IntFlag
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -23,12 +24,25 @@ LONGEST_ERROR = 20_000
 MOST_MS = 2**31 - 1
 CENTS = Decimal("1e-10")
 
+
+class Unsaid(IntFlag):
+    """What a span does not say itself, and takes from above: the bits of `inherits`."""
+
+    AGENT = 1
+    CONVERSATION = 2
+    RUN = 4
+    EXECUTION = 8
+
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
 class Row(msgspec.Struct, gc=False):
-    """The columns of a span in the order in which they are copied; ids as text, `attributes` as JSON."""
+    """The columns of a span in the order in which they are copied; ids as text, `attributes` as JSON.
+
+    `inherits` tells what stands here because of the spans above; `service` is the agent's name where nobody says one.
+    """
 
     project_id: int
     trace_id: str
@@ -68,6 +82,8 @@ class Row(msgspec.Struct, gc=False):
     computed_usd: Decimal | None
     price_version: str
     digest: bytes
+    service: str
+    inherits: int
     bookings: int = 0
     cost_usd: Decimal = Decimal(0)
     pricing: str = "none"
@@ -95,8 +111,35 @@ COLUMNS = Row.__struct_fields__
 BOOKED_COLUMNS = tuple(name for name in COLUMNS if name not in ("attributes", "input", "output"))
 
 
+class Known(msgspec.Struct, frozen=True, gc=False):
+    """What of a stored span decides its role, its place in the trace and which of two versions stays."""
+
+    span_id: int
+    parent_span_id: int | None
+    started_at: datetime
+    ended_at: datetime | None
+    digest: bytes
+    kind: str
+    bears_usage: bool
+    response_id: str
+    tokens: int
+    bookings: int
+    agent: str
+    service: str
+    department: str
+    conversation_id: str
+    run_id: str
+    execution_id: str | None
+    inherits: int
+
+    @property
+    def rank(self) -> tuple[bool, datetime | None, bytes]:
+        """Of two versions of a span the greater stays: an end beats none, then the later end, then the digest."""
+        return self.ended_at is not None, self.ended_at or self.started_at, self.digest
+
+
 class Work(NamedTuple):
-    """The execution that a span belongs to; what the span leaves unsaid is taken from it."""
+    """An execution of the API that a span names or that owns its trace; it says what the span leaves unsaid."""
 
     id: str
     trace_id: str | None
@@ -124,14 +167,26 @@ def row(
     work: Work | None = None,
     overrides: Sequence[PriceOverride] = (),
 ) -> Row:
-    """Return the span as a row; `department` is the key's own, used when nobody says another."""
+    """Return the span as a row, with what it says itself or by the execution `work` that it names.
+
+    `department` is the key's own, used when nobody says another.
+    """
     trace_id = span.trace_id.hex()
-    run_id, conversation_id, agent = span.run_id, span.conversation_id or "", span.agent
+    run_id = "" if span.run_id == trace_id else span.run_id
+    conversation_id = span.conversation_id or ""
+    agent = span.agent if span.agent_stated else ""
     if work is not None:
-        run_id = work.run_id if run_id in ("", trace_id) and work.run_id else run_id
+        run_id = run_id or work.run_id
         conversation_id = conversation_id or work.conversation_id
-        agent = agent if span.agent_stated or not work.agent else work.agent
+        agent = agent or work.agent
         department = work.department or department
+    inherits = (
+        (0 if agent else Unsaid.AGENT.value)
+        | (0 if conversation_id else Unsaid.CONVERSATION.value)
+        | (0 if run_id else Unsaid.RUN.value)
+        | (0 if span.execution_id else Unsaid.EXECUTION.value)
+    )
+    service = "" if agent else _title(span.agent, LONGEST_NAME)
     tokens = span.tokens
     reported = None if span.reported_usd is None else span.reported_usd.quantize(CENTS)
     bears = bool(not tokens.is_empty or reported)
@@ -151,11 +206,11 @@ def row(
         parent_span_id=span.parent_span_id,
         kind=span.kind,
         name=_title(span.name, LONGEST_TITLE),
-        agent=_title(agent, LONGEST_NAME),
+        agent=_title(agent, LONGEST_NAME) or service,
         department=_title(span.department or department, LONGEST_SHORT_NAME),
         run_id=_key(run_id or trace_id),
         conversation_id=_key(conversation_id),
-        execution_id=work.id if work is not None else str(span.execution_id) if span.execution_id else None,
+        execution_id=str(span.execution_id) if span.execution_id else None,
         failed=span.status == "error",
         error=_title(span.error or "", LONGEST_ERROR),
         provider=_title(span.provider or "", LONGEST_SHORT_NAME),
@@ -180,6 +235,8 @@ def row(
         computed_usd=computed,
         price_version=version,
         digest=span.digest,
+        service=service,
+        inherits=inherits,
         attributes=_attributes(span),
         input=_text(span.arguments if is_tool else span.input),
         output=_text(span.result if is_tool else span.output),

@@ -11,38 +11,17 @@ from django.db import connection
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from monitor.bookings import Known, Line, RunSums, WorkSums
+from monitor.bookings import Line, RunSums, WorkSums
 from monitor.ground import ONE_SPAN, at_place
 from monitor.pipeline import Statement, array, texts, times
-from monitor.spanrows import COLUMNS, Row
+from monitor.runs import summing
+from monitor.spanrows import COLUMNS, Known, Row
 
 FORGET = f"DELETE FROM monitor_span WHERE {ONE_SPAN}"  # noqa: S608
 CORRECT = f"""
-UPDATE monitor_span SET cost_usd = %(cost_usd)s, pricing = %(pricing)s, bookings = %(bookings)s WHERE {ONE_SPAN}
+UPDATE monitor_span SET cost_usd = %(cost_usd)s, pricing = %(pricing)s, bookings = %(bookings)s, agent = %(agent)s,
+    conversation_id = %(conversation_id)s, run_id = %(run_id)s, execution_id = %(execution_id)s WHERE {ONE_SPAN}
 """  # noqa: S608
-RUNS = """
-INSERT INTO monitor_run AS run (project_id, run_id, agent, department, first_at, last_at, calls, failed_calls,
-    unpriced_calls, tool_calls, latency_ms, input_tokens, output_tokens, cost_usd, reported_usd, computed_usd)
-SELECT %(project_id)s, * FROM unnest(%(run_id)s::text[], %(agent)s::text[], %(department)s::text[],
-    %(first_at)s::timestamptz[], %(last_at)s::timestamptz[], %(calls)s::int[], %(failed_calls)s::int[],
-    %(unpriced_calls)s::int[], %(tool_calls)s::int[], %(latency_ms)s::bigint[], %(input_tokens)s::bigint[],
-    %(output_tokens)s::bigint[], %(cost_usd)s::numeric[], %(reported_usd)s::numeric[], %(computed_usd)s::numeric[])
-ON CONFLICT (project_id, run_id) DO UPDATE SET
-    agent = coalesce(nullif(run.agent, ''), excluded.agent),
-    department = coalesce(nullif(run.department, ''), excluded.department),
-    first_at = least(run.first_at, excluded.first_at),
-    last_at = greatest(run.last_at, excluded.last_at),
-    calls = run.calls + excluded.calls,
-    failed_calls = run.failed_calls + excluded.failed_calls,
-    unpriced_calls = run.unpriced_calls + excluded.unpriced_calls,
-    tool_calls = run.tool_calls + excluded.tool_calls,
-    latency_ms = run.latency_ms + excluded.latency_ms,
-    input_tokens = run.input_tokens + excluded.input_tokens,
-    output_tokens = run.output_tokens + excluded.output_tokens,
-    cost_usd = run.cost_usd + excluded.cost_usd,
-    reported_usd = run.reported_usd + excluded.reported_usd,
-    computed_usd = run.computed_usd + excluded.computed_usd
-"""
 TRACE_UPSERT = """
 INSERT INTO monitor_trace AS trace (project_id, trace_id, run_id, first_at, last_at, spans)
 SELECT %(project_id)s, * FROM unnest(%(trace_id)s::uuid[], %(run_id)s::text[], %(first_at)s::timestamptz[],
@@ -99,7 +78,7 @@ TYPES = {
     **dict.fromkeys(("project_id", "first_token_ms", "latency_ms", "images"), "int4"),
     **dict.fromkeys((name for name in COLUMNS if name.endswith("_tokens")), "int4"),
     **dict.fromkeys(("span_id", "parent_span_id"), "int8"),
-    **dict.fromkeys(("bookings", "sequence", "calls", "unpriced"), "int2"),
+    **dict.fromkeys(("bookings", "sequence", "calls", "unpriced", "inherits"), "int2"),
     **dict.fromkeys(("trace_id", "execution_id"), "uuid"),
     **dict.fromkeys(("started_at", "ended_at", "received_at", "occurred_at"), "timestamptz"),
     **dict.fromkeys(("reported_usd", "computed_usd", "cost_usd"), "numeric"),
@@ -149,23 +128,24 @@ def replacing(project_id: int, replaced: Iterable[tuple[str, Known]]) -> list[St
     return [Statement(FORGET, at_place(project_id, trace, span)) for trace, span in replaced]
 
 
-def correcting(rows: Iterable[Row]) -> list[Statement]:
-    """The statements that write what of stored rows is billed now."""
-    return [
-        Statement(
-            CORRECT,
-            {
-                "project_id": row.project_id,
-                "trace_id": row.trace_id,
-                "span_id": row.span_id,
-                "at": row.started_at,
-                "cost_usd": row.cost_usd,
-                "pricing": row.pricing,
-                "bookings": row.bookings,
-            },
-        )
-        for row in rows
-    ]
+class Correction(NamedTuple):
+    """What of a stored span is written anew: what of it is billed, and to whom."""
+
+    trace_id: str
+    span_id: int
+    at: datetime
+    cost_usd: Decimal
+    pricing: str
+    bookings: int
+    agent: str
+    conversation_id: str
+    run_id: str
+    execution_id: str | None
+
+
+def correcting(project_id: int, corrections: Iterable[Correction]) -> list[Statement]:
+    """The statements that write corrections."""
+    return [Statement(CORRECT, {"project_id": project_id, **one._asdict()}) for one in corrections]
 
 
 def copy_spans(rows: Iterable[Row]) -> None:
@@ -256,15 +236,9 @@ def upserting(
     now: datetime,
 ) -> list[Statement]:
     """The statements for runs, traces and agents, and last the keys, of which the new ones are returned."""
-    summed = [runs[run_id] for run_id in sorted(runs)]
-    parameters: dict[str, Any] = {"project_id": project_id}
-    for name in RunSums.__struct_fields__:
-        column = [getattr(run, name) for run in summed]
-        kind = texts if name in ("run_id", "agent", "department") else times if name.endswith("_at") else array
-        parameters[name] = kind(column)
     placed = sorted(traces.items())
     return [
-        Statement(RUNS, parameters),
+        summing(project_id, runs),
         Statement(
             TRACE_UPSERT,
             {

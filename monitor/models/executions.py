@@ -63,7 +63,10 @@ class ExecutionQuerySet(models.QuerySet["Execution"]):
 
 
 class Execution(models.Model):
-    """A live row: it moves by guarded updates and never again once it has ended."""
+    """A live row: it moves by guarded updates and never again once it has ended.
+
+    One `from_spans` is what its agent's span says: no clock runs, nobody commands it, nobody is accused.
+    """
 
     pk = models.CompositePrimaryKey("project_id", "id")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
@@ -80,6 +83,7 @@ class Execution(models.Model):
     span_id = models.BigIntegerField(null=True)
     # SHA-256 of what the client registered: the same id with the same content is the same execution.
     digest = models.BinaryField(max_length=32)
+    from_spans = models.BooleanField(default=False, db_default=False)
 
     status = models.CharField(max_length=12, choices=Status.choices, default=Status.PENDING)
     attempt = models.PositiveSmallIntegerField(default=1)
@@ -129,8 +133,8 @@ class Execution(models.Model):
                 name="execution_has_an_end_once_it_ended",
             ),
             models.CheckConstraint(
-                condition=models.Q(status__in=WATCHED, deadline_at__isnull=False)
-                | (~models.Q(status__in=WATCHED) & models.Q(deadline_at__isnull=True)),
+                condition=models.Q(status__in=WATCHED, from_spans=False, deadline_at__isnull=False)
+                | (~models.Q(status__in=WATCHED, from_spans=False) & models.Q(deadline_at__isnull=True)),
                 name="execution_has_a_deadline_while_it_is_watched",
             ),
             models.CheckConstraint(

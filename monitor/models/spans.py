@@ -79,6 +79,10 @@ class Span(models.Model):
     # How often the ledger booked this span; the next entry's number.
     bookings = models.SmallIntegerField(db_default=0)
     digest = models.BinaryField(max_length=16)
+    # The agent's name where neither the span nor one above it says one.
+    service = models.TextField(db_default="")
+    # Which of agent, conversation, run and execution the span did not say itself (spanrows.Unsaid).
+    inherits = models.SmallIntegerField(db_default=0)
     attributes = models.JSONField(default=dict)
     # What went in and out: messages, arguments, results; read only when a person opens them.
     input = models.TextField(null=True)

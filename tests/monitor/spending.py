@@ -9,20 +9,51 @@ from typing import Any
 from django.db import connections
 from django.db.models import Sum
 
-from monitor import ingest
-from monitor.bookings import Books, Known, known, line, roles
+from monitor import agentwork, ingest, lineage, metering
+from monitor.bookings import Books, WorkSums, line, roles
 from monitor.ingest import Accepted
-from monitor.models import BudgetWindow, LedgerEntry, MinuteRollup, Project, Run, Span, Trace
+from monitor.models import (
+    Agent,
+    BudgetWindow,
+    Conversation,
+    Execution,
+    LedgerEntry,
+    MinuteRollup,
+    Project,
+    Run,
+    Span,
+    Trace,
+)
 from monitor.records import Span as Record
 from monitor.records import Tokens, sealed
 from monitor.rollups import KEY, MEASURES, _by_minute
-from monitor.spanrows import BOOKED_COLUMNS, Row
+from monitor.spanrows import BOOKED_COLUMNS, Row, Work
 from monitor.tenancy import crossing, tenant
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 # 1,000 tokens in and 100 out cost 0.0035 dollars.
 MODEL = "gpt-4o"
 CALL_USD = Decimal("0.0035")
+# Of an execution that spans tell of, what they decide.
+TOLD_COLUMNS = ("parent_id", "agent", "task", "run_id", "conversation_id", "department", "status", "duration_ms")
+WORK = (
+    "id",
+    "parent_id",
+    "agent",
+    "task",
+    "run_id",
+    "conversation_id",
+    "department",
+    "status",
+    "error",
+    "started_at",
+    "ended_at",
+    "duration_ms",
+    "cost_usd",
+    "input_tokens",
+    "output_tokens",
+    "api_calls",
+)
 
 
 def a_project(name: str = "north", **fields: Any) -> Project:
@@ -89,24 +120,49 @@ def accept(project: Project, spans: list[Record], *, now: datetime = NOW, **opti
 def books_of(project: Project) -> dict[str, Any]:
     """Everything that is summed, without what tells in which order it came."""
     with tenant(project.pk):
+        places = {
+            one.id: (one.trace_id, one.span_id) for one in Execution.objects.filter(from_spans=True)
+        }  # their ids differ from project to project
         return {
             "spans": sorted(
-                Span.objects.values_list(
-                    "trace_id", "span_id", "started_at", "ended_at", "cost_usd", "pricing", "run_id", "computed_usd"
+                (
+                    (*row[:-1], places.get(row[-1], row[-1]))
+                    for row in Span.objects.values_list(
+                        "trace_id",
+                        "span_id",
+                        "started_at",
+                        "ended_at",
+                        "cost_usd",
+                        "pricing",
+                        "run_id",
+                        "agent",
+                        "conversation_id",
+                        "computed_usd",
+                        "execution_id",
+                    )
                 ),
                 key=str,
             ),
             "ledger": sorted(
                 (
-                    row
-                    for row in LedgerEntry.objects.values_list("trace_id", "span_id", "model", "agent").annotate(
-                        Sum("cost_usd"), Sum("calls"), Sum("input_tokens"), Sum("unpriced"), Sum("latency_ms")
-                    )
-                    if any(row[4:])
+                    (*row[:6], places.get(row[6], row[6]), *row[7:])
+                    for row in LedgerEntry.objects.values_list(
+                        "trace_id", "span_id", "model", "agent", "run_id", "conversation_id", "execution_id"
+                    ).annotate(Sum("cost_usd"), Sum("calls"), Sum("input_tokens"), Sum("unpriced"), Sum("latency_ms"))
+                    if any(row[7:])
                 ),
                 key=str,
             ),
             "minutes": minutes_of(),
+            "executions": sorted(
+                (
+                    (places.get(row[0], row[0]), places.get(row[1], row[1]), *row[2:])
+                    for row in Execution.objects.values_list(*WORK)
+                ),
+                key=str,
+            ),
+            "talks": sorted(Conversation.objects.values_list("conversation_id", "cost_usd")),
+            "agents": sorted(Agent.objects.values_list("name", flat=True)),
             "runs": sorted(
                 Run.objects.values_list(
                     "run_id",
@@ -147,26 +203,66 @@ def assert_books_balance(project: Project) -> None:
         traces: dict[str, list[Row]] = defaultdict(list)
         for values in Span.objects.values(*BOOKED_COLUMNS):
             traces[values["trace_id"].hex].append(
-                Row(**values | {"trace_id": values["trace_id"].hex, "digest": bytes(values["digest"])})
+                Row(
+                    **values
+                    | {
+                        "trace_id": values["trace_id"].hex,
+                        "digest": bytes(values["digest"]),
+                        "execution_id": values["execution_id"] and str(values["execution_id"]),
+                    }
+                )
             )
         books = Books()
-        for rows in traces.values():
-            seen: list[Known] = [known(row) for row in rows]
-            counted = roles(seen)
+        works = {}
+        for trace, rows in traces.items():
+            spans = {row.span_id: row for row in rows}
+            counted = roles(rows)
+            placed = lineage.places(project.pk, trace, spans, metering.parents(spans), work_of(project, trace))
             for row in rows:
+                place = placed[row.span_id]
+                assert (row.agent, row.conversation_id, row.run_id, row.execution_id) == (
+                    place.agent or row.service,
+                    place.conversation_id,
+                    place.run_id or trace,
+                    place.execution_id,
+                )
+                if (told := agentwork.of(row, place.parent_id)) is not None:
+                    works[told.id] = told
+                    books.tell(None, told)
                 role = counted.get(row.span_id)
                 contribution = line(row, role) if role else None
                 books.move(None, contribution, 0)
                 billed = contribution.cost_usd if contribution and contribution.has_entry else Decimal(0)
                 assert row.cost_usd == billed, row
+        stored = {str(one.id): one for one in Execution.objects.filter(from_spans=True)}
+        assert stored.keys() == works.keys()
+        for one in Execution.objects.all():
+            sums = books.works.get(str(one.id), WorkSums())
+            assert (one.cost_usd, one.api_calls, one.input_tokens, one.output_tokens) == (
+                sums.cost_usd,
+                sums.calls,
+                sums.input_tokens,
+                sums.output_tokens,
+            )
+        for identity, work in works.items():
+            assert [str(getattr(stored[identity], name)) for name in TOLD_COLUMNS] == [
+                str(getattr(work, name)) for name in TOLD_COLUMNS
+            ]
         expected = {key: (*sums, *histogram) for key, (sums, histogram) in _by_minute(books.rollups).items()}
         assert minutes_of() == expected
         for run in Run.objects.all():
-            sums = books.runs.get(run.run_id)
+            summed = books.runs.get(run.run_id)
             got = (run.calls, run.failed_calls, run.unpriced_calls, run.tool_calls, run.latency_ms, run.cost_usd)
             assert got == (
-                (sums.calls, sums.failed_calls, sums.unpriced_calls, sums.tool_calls, sums.latency_ms, sums.cost_usd)
-                if sums
+                (
+                    summed.calls,
+                    summed.failed_calls,
+                    summed.unpriced_calls,
+                    summed.tool_calls,
+                    summed.latency_ms,
+                    summed.cost_usd,
+                )
+                if summed
                 else (0, 0, 0, 0, 0, 0)
             )
         total = sum((one.cost_usd for one in books.charges), Decimal(0))
@@ -176,6 +272,14 @@ def assert_books_balance(project: Project) -> None:
             sum(BudgetWindow.objects.filter(scope="project", period="month").values_list("spent_usd", flat=True))
             == total
         )
+
+
+def work_of(project: Project, trace: str) -> Work | None:
+    """The execution of the API that owns a trace."""
+    found = Execution.objects.filter(project_id=project.pk, trace_id=trace, from_spans=False).order_by("id").first()
+    if found is None:
+        return None
+    return Work(str(found.id), trace, found.run_id, found.agent, found.department, found.conversation_id)
 
 
 def close_connection() -> None:

@@ -1,0 +1,92 @@
+"""Runs as a batch leaves them: summed, and mended where spans went over to another run."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from monitor.bookings import RunSums
+from monitor.pipeline import Statement, array, texts, times
+
+RUNS = """
+INSERT INTO monitor_run AS run (project_id, run_id, agent, department, first_at, last_at, calls, failed_calls,
+    unpriced_calls, tool_calls, latency_ms, input_tokens, output_tokens, cost_usd, reported_usd, computed_usd)
+SELECT %(project_id)s, * FROM unnest(%(run_id)s::text[], %(agent)s::text[], %(department)s::text[],
+    %(first_at)s::timestamptz[], %(last_at)s::timestamptz[], %(calls)s::int[], %(failed_calls)s::int[],
+    %(unpriced_calls)s::int[], %(tool_calls)s::int[], %(latency_ms)s::bigint[], %(input_tokens)s::bigint[],
+    %(output_tokens)s::bigint[], %(cost_usd)s::numeric[], %(reported_usd)s::numeric[], %(computed_usd)s::numeric[])
+ON CONFLICT (project_id, run_id) DO UPDATE SET
+    agent = coalesce(nullif(run.agent, ''), excluded.agent),
+    department = coalesce(nullif(run.department, ''), excluded.department),
+    first_at = least(run.first_at, excluded.first_at),
+    last_at = greatest(run.last_at, excluded.last_at),
+    calls = run.calls + excluded.calls,
+    failed_calls = run.failed_calls + excluded.failed_calls,
+    unpriced_calls = run.unpriced_calls + excluded.unpriced_calls,
+    tool_calls = run.tool_calls + excluded.tool_calls,
+    latency_ms = run.latency_ms + excluded.latency_ms,
+    input_tokens = run.input_tokens + excluded.input_tokens,
+    output_tokens = run.output_tokens + excluded.output_tokens,
+    cost_usd = run.cost_usd + excluded.cost_usd,
+    reported_usd = run.reported_usd + excluded.reported_usd,
+    computed_usd = run.computed_usd + excluded.computed_usd
+"""
+RENAMED_RUNS = """
+UPDATE monitor_run AS run SET agent = told.agent
+  FROM unnest(%(run_id)s::text[], %(was)s::text[], %(agent)s::text[]) AS told (run_id, was, agent)
+ WHERE run.project_id = %(project_id)s AND run.run_id = told.run_id AND run.agent = told.was
+"""
+# A run that somebody named takes its spans out of the run that goes by the trace.
+LEFT_RUNS = """
+UPDATE monitor_run AS run SET first_at = rest.first_at, last_at = rest.last_at
+  FROM unnest(%(run_id)s::text[], %(first_at)s::timestamptz[], %(last_at)s::timestamptz[])
+    AS rest (run_id, first_at, last_at)
+ WHERE run.project_id = %(project_id)s AND run.run_id = rest.run_id
+"""
+EMPTY_RUNS = """
+DELETE FROM monitor_run WHERE project_id = %(project_id)s AND run_id = ANY(%(run_id)s::text[])
+   AND calls = 0 AND tool_calls = 0 AND tripped_at IS NULL
+"""
+
+
+def summing(project_id: int, runs: Mapping[str, RunSums]) -> Statement:
+    """The statement that adds the sums to the runs, in the order of their names."""
+    summed = [runs[run_id] for run_id in sorted(runs)]
+    parameters: dict[str, Any] = {"project_id": project_id}
+    for name in RunSums.__struct_fields__:
+        column = [getattr(run, name) for run in summed]
+        kind = texts if name in ("run_id", "agent", "department") else times if name.endswith("_at") else array
+        parameters[name] = kind(column)
+    return Statement(RUNS, parameters)
+
+
+def mending(
+    project_id: int,
+    left: Mapping[str, tuple[datetime, datetime] | None],
+    renamed: Mapping[str, tuple[str, str]],
+) -> list[Statement]:
+    """The statements for runs that lost spans or whose agent's name is known better now; none for most batches."""
+    statements = []
+    if renamed:
+        named = sorted(renamed)
+        statements.append(
+            Statement(
+                RENAMED_RUNS,
+                {
+                    "project_id": project_id,
+                    "run_id": texts(named),
+                    "was": texts(renamed[run_id][0] for run_id in named),
+                    "agent": texts(renamed[run_id][1] for run_id in named),
+                },
+            )
+        )
+    rests = {run_id: rest for run_id, rest in sorted(left.items()) if rest is not None}
+    if rests:
+        reach = {
+            "first_at": times(first for first, _ in rests.values()),
+            "last_at": times(last for _, last in rests.values()),
+        }
+        statements.append(Statement(LEFT_RUNS, {"project_id": project_id, "run_id": texts(rests), **reach}))
+    if len(rests) < len(left):
+        empty = sorted(run_id for run_id, rest in left.items() if rest is None)
+        statements.append(Statement(EMPTY_RUNS, {"project_id": project_id, "run_id": texts(empty)}))
+    return statements

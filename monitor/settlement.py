@@ -1,0 +1,196 @@
+"""What a batch changes in its traces: every span's place and role is settled anew, and each difference is booked."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from monitor import agentwork, lineage, metering
+from monitor.bookings import Books, Role, line, price_into, roles
+from monitor.ground import Ground, booked_rows
+from monitor.lineage import Place
+from monitor.spanrows import Known, Row
+from monitor.store import Correction
+
+# By trace and span.
+Key = tuple[str, int]
+
+
+class Settlement(msgspec.Struct):
+    """What is to be written beside the new rows.
+
+    `left` are runs named after their trace that lost spans to a run that somebody named: when what stays of them
+    began and ended, None when nothing does. `renamed` are the agents of runs: as they were, as they are now.
+    """
+
+    books: Books
+    corrections: list[Correction] = []
+    replaced: list[tuple[str, Known]] = []
+    agents: set[str] = set()
+    left: dict[str, tuple[datetime, datetime] | None] = {}
+    renamed: dict[str, tuple[str, str]] = {}
+
+
+class _Turn(NamedTuple):
+    """How one span counts and under which execution it hangs, before the batch and after it."""
+
+    was: Role
+    becomes: Role
+    place: Place
+    parent_before: str | None
+
+
+def settle(project_id: int, rows: Iterable[Row], ground: Ground) -> Settlement:
+    """Settle the traces of the new rows, which get their places here."""
+    by_trace: dict[str, dict[int, Row]] = {}
+    for one in rows:
+        by_trace.setdefault(one.trace_id, {})[one.span_id] = one
+    done = Settlement(Books())
+    turns: dict[Key, _Turn] = {}
+    turned: list[tuple[str, Known]] = []
+    for trace, new in by_trace.items():
+        turned += _look(project_id, trace, new, ground, turns, done)
+    held = {(one.trace_id, one.span_id): one for one in booked_rows(project_id, done.replaced + turned)}
+    for (trace, span_id), turn in turns.items():
+        old, fresh = held.get((trace, span_id)), by_trace[trace].get(span_id)
+        _book(old, fresh, turn, done)
+    return done
+
+
+def _look(
+    project_id: int, trace: str, new: Mapping[int, Row], ground: Ground, turns: dict[Key, _Turn], done: Settlement
+) -> list[tuple[str, Known]]:
+    """Place the spans of one trace; note the turns, and return the stored spans that must be read for theirs."""
+    stored = ground.known.get(trace, {})
+    spans: dict[int, Known | Row] = {**stored, **new}
+    parents = metering.parents(spans)
+    counted = roles(spans.values(), parents)
+    placed = lineage.places(project_id, trace, spans, parents, ground.by_trace.get(trace))
+    before = roles(stored.values()) if stored else {}
+    above = metering.parents(stored) if stored else {}
+    turned = []
+    for span_id, span in spans.items():
+        place = placed[span_id]
+        if name := place.agent or (span.service if place.is_rooted else ""):
+            done.agents.add(name)
+        fresh, known = new.get(span_id), stored.get(span_id)
+        turn = _Turn(
+            before.get(span_id, Role.NOTHING),
+            counted.get(span_id, Role.NOTHING),
+            place,
+            stored[above[span_id]].execution_id if span_id in above else None,
+        )
+        if fresh is not None:
+            _put(fresh, place)
+            turns[trace, span_id] = turn
+            if known is not None:
+                done.replaced.append((trace, known))
+        elif known is not None and _is_touched(known, trace, turn):
+            if turn.was is turn.becomes is Role.NOTHING and known.kind != "agent":
+                _rename(known, trace, place, done)
+            else:
+                turns[trace, span_id] = turn
+                turned.append((trace, known))
+    if any(one.run_id == trace and (placed[span_id].run_id or trace) != trace for span_id, one in stored.items()):
+        done.left[trace] = _rest(trace, spans, placed)
+    return turned
+
+
+def _is_touched(known: Known, trace: str, turn: _Turn) -> bool:
+    place = turn.place
+    return (
+        turn.was is not turn.becomes
+        or place.execution_id != known.execution_id
+        or (place.agent or known.service) != known.agent
+        or place.conversation_id != known.conversation_id
+        or (place.run_id or trace) != known.run_id
+        or (place.is_own and place.parent_id != turn.parent_before)
+    )
+
+
+def _put(row: Row, place: Place) -> Row:
+    """Write into the row what it takes from above."""
+    row.agent = place.agent or row.service
+    row.conversation_id = place.conversation_id
+    row.run_id = place.run_id or row.trace_id
+    row.execution_id = place.execution_id
+    return row
+
+
+def _rename(known: Known, trace: str, place: Place, done: Settlement) -> None:
+    """Correct a stored span that bears nothing, unread."""
+    moved = replace(
+        known,
+        agent=place.agent or known.service,
+        conversation_id=place.conversation_id,
+        run_id=place.run_id or trace,
+        execution_id=place.execution_id,
+    )
+    done.corrections.append(
+        Correction(
+            trace,
+            moved.span_id,
+            moved.started_at,
+            Decimal(0),
+            "none",
+            moved.bookings,
+            moved.agent,
+            moved.conversation_id,
+            moved.run_id,
+            moved.execution_id,
+        )
+    )
+    _see(known, moved, done)
+
+
+def _book(old: Row | None, fresh: Row | None, turn: _Turn, done: Settlement) -> None:
+    """Book what one span contributes after the batch less what it contributed before."""
+    stays = fresh
+    if stays is None:
+        assert old is not None
+        stays = _put(replace(old), turn.place)
+    books = done.books
+    books.tell(
+        agentwork.of(old, turn.parent_before) if old else None,
+        agentwork.of(stays, turn.place.parent_id),
+    )
+    after_line = line(stays, turn.becomes)
+    stays.bookings = books.move(line(old, turn.was) if old else None, after_line, old.bookings if old else 0)
+    price_into(stays, after_line)
+    if fresh is not None or old is None:
+        books.saw(stays)
+        return
+    done.corrections.append(
+        Correction(
+            stays.trace_id,
+            stays.span_id,
+            stays.started_at,
+            stays.cost_usd,
+            stays.pricing,
+            stays.bookings,
+            stays.agent,
+            stays.conversation_id,
+            stays.run_id,
+            stays.execution_id,
+        )
+    )
+    _see(old, stays, done)
+
+
+def _see(before: Known | Row, after: Known | Row, done: Settlement) -> None:
+    done.books.saw(after)
+    if before.run_id == after.run_id and before.agent != after.agent:
+        done.renamed[after.run_id] = before.agent, after.agent
+
+
+def _rest(
+    trace: str, spans: Mapping[int, Known | Row], placed: Mapping[int, Place]
+) -> tuple[datetime, datetime] | None:
+    """From when to when the spans reach that still make the run named after the trace."""
+    staying = [one for span_id, one in spans.items() if not placed[span_id].run_id]
+    if not staying:
+        return None
+    return min(one.started_at for one in staying), max(one.ended_at or one.started_at for one in staying)
