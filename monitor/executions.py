@@ -2,6 +2,7 @@
 
     Refused
     ├── IllegalMove     its state does not allow this
+    ├── KnownFromSpans  its trace alone tells of it, so nobody else moves it
     └── StaleAttempt    the caller speaks for an attempt that was given up
 
 Each verb is one guarded update; losing a race means looking again, at what the winner made of it.
@@ -37,6 +38,13 @@ class IllegalMove(Refused):
         super().__init__(execution, f"the execution is {execution.status}; it can't become {wanted}")
 
 
+class KnownFromSpans(Refused):
+    """Only its trace tells of it: no process listens to commands, and its spans alone say how it ends."""
+
+    def __init__(self, execution: Execution) -> None:
+        super().__init__(execution, "the execution is known from its trace alone, which says how it ends")
+
+
 class StaleAttempt(Refused):
     """The caller's attempt was given up."""
 
@@ -62,6 +70,14 @@ def get(project_id: int, execution_id: UUID) -> Execution:
     return Execution.objects.of(project_id).get(id=execution_id)
 
 
+def _movable(project_id: int, execution_id: UUID) -> Execution:
+    """The execution as it is now, if it is moved by what agents and people say. Raises KnownFromSpans."""
+    seen = get(project_id, execution_id)
+    if seen.from_spans:
+        raise KnownFromSpans(seen)
+    return seen
+
+
 def complete(
     project_id: int,
     execution_id: UUID,
@@ -71,9 +87,9 @@ def complete(
     output: Any = None,
     attempt: int | None = None,
 ) -> Execution:
-    """End it well; saying the same twice is once. Raises Execution.DoesNotExist, IllegalMove, StaleAttempt."""
+    """End it well; saying the same twice is once. Raises Execution.DoesNotExist, Refused."""
     while True:
-        seen = get(project_id, execution_id)
+        seen = _movable(project_id, execution_id)
         if seen.status == Status.COMPLETED and attempt in (None, seen.attempt) and output == seen.output:
             return seen
         if not _may_report(seen, Status.COMPLETED, attempt, now=now, actor=actor):
@@ -96,10 +112,10 @@ def fail(
 ) -> Execution:
     """An attempt met an error: the next one, a person when retries are spent, or the end if not retryable.
 
-    `jitter`, 0 to 1, takes up to half off the backoff. Raises Execution.DoesNotExist, IllegalMove, StaleAttempt.
+    `jitter`, 0 to 1, takes up to half off the backoff. Raises Execution.DoesNotExist, Refused.
     """
     while True:
-        seen = get(project_id, execution_id)
+        seen = _movable(project_id, execution_id)
         if seen.status == Status.FAILED and attempt in (None, seen.attempt) and error == seen.error:
             return seen
         # A person decides about what waits for one, although MOVES lets that decision be `failed`.
@@ -126,7 +142,7 @@ def fail(
 
 
 def pause(project_id: int, execution_id: UUID, *, now: datetime, actor: str, note: str = "") -> Execution:
-    """Stop its clocks until a person resumes it; the agent is told. Raises Execution.DoesNotExist, IllegalMove."""
+    """Stop its clocks until a person resumes it; the agent is told. Raises Execution.DoesNotExist, Refused."""
     while True:
         seen = _for_person(project_id, execution_id, Status.PAUSED)
         reason = note or f"paused by {actor}"
@@ -140,10 +156,10 @@ def resume(project_id: int, execution_id: UUID, *, now: datetime, actor: str, no
     """Go on with the same attempt and what was left of its timeout.
 
     What was paused before its attempt was picked up waits for that again. Raises Execution.DoesNotExist,
-    IllegalMove.
+    Refused.
     """
     while True:
-        seen = get(project_id, execution_id)
+        seen = _movable(project_id, execution_id)
         if seen.status not in (Status.PAUSED, Status.HITL_PAUSED):
             raise IllegalMove(seen, Status.RUNNING)
         restarted: dict[str, Any] = {"timeout_left_ms": None}
@@ -167,7 +183,7 @@ def resume(project_id: int, execution_id: UUID, *, now: datetime, actor: str, no
 
 
 def retry(project_id: int, execution_id: UUID, *, now: datetime, actor: str, note: str = "") -> Execution:
-    """Start the next attempt at once, also beyond the last retry. Raises Execution.DoesNotExist, IllegalMove."""
+    """Start the next attempt at once, also beyond the last retry. Raises Execution.DoesNotExist, Refused."""
     while True:
         seen = _for_person(project_id, execution_id, Status.RETRYING)
         reason = note or f"retried by {actor}"
@@ -189,11 +205,11 @@ def cancel(
     """Stop it and all open work below it; the agents are told.
 
     An abort of what waits for a person ends as `failed` after an error and as `timeout` after a verdict of the
-    watchdog, else as `cancelled`. Raises Execution.DoesNotExist, IllegalMove.
+    watchdog, else as `cancelled`. Raises Execution.DoesNotExist, Refused.
     """
     reason = note or f"{cause} by {actor}"
     while True:
-        seen = get(project_id, execution_id)
+        seen = _movable(project_id, execution_id)
         if seen.status in ENDED:
             raise IllegalMove(seen, Status.CANCELLED)
         if _stop(seen, cause=cause, now=now, actor=actor, note=note, reason=reason):
@@ -203,7 +219,7 @@ def cancel(
         cursor.execute(DESCENDANTS, {"project_id": project_id, "id": execution_id})
         below = [one for (one,) in cursor.fetchall() if one != execution_id]
     for one in below:
-        while (child := get(project_id, one)).status in OPEN:
+        while (child := get(project_id, one)).status in OPEN and not child.from_spans:
             if _stop(child, cause="parent_cancelled", now=now, actor=actor, note=note, reason=reason):
                 stopped.append(child)
     outcomes.count(project_id, stopped, now=now)
@@ -212,7 +228,7 @@ def cancel(
 
 
 def _for_person(project_id: int, execution_id: UUID, to: Status) -> Execution:
-    seen = get(project_id, execution_id)
+    seen = _movable(project_id, execution_id)
     if seen.status not in MOVES[to]:
         raise IllegalMove(seen, to)
     return seen

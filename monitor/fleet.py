@@ -49,7 +49,8 @@ def _is_held(project_id: int, silent_now: int, *, now: datetime) -> bool:
         return False
     # Counting stops where the answer is known, however large the fleet is.
     enough = int(silent / SILENT_SHARE) + 1
-    running = Execution.objects.of(project_id).filter(status=Status.RUNNING)[: enough - judged].count() + judged
+    beating = Execution.objects.of(project_id).filter(status=Status.RUNNING, from_spans=False)
+    running = beating[: enough - judged].count() + judged
     if silent <= SILENT_SHARE * running:
         return False
     with connection.cursor() as cursor:

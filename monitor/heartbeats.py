@@ -36,7 +36,7 @@ UPDATE monitor_execution SET
                                THEN %(now)s ELSE last_progress_at END,
        progress = coalesce(%(progress)s, progress),
        message = coalesce(%(message)s, message)
- WHERE project_id = %(project_id)s AND id = %(id)s AND status = 'running'
+ WHERE project_id = %(project_id)s AND id = %(id)s AND status = 'running' AND NOT from_spans
    AND attempt = coalesce(%(attempt)s, attempt)
 RETURNING CASE command WHEN '' THEN 'continue' ELSE command END, command_reason, status, attempt, retry_at, deadline_at
 """  # noqa: S608
@@ -55,7 +55,8 @@ def beat(
     """A sign of life of `attempt`, or of whichever runs; answers what the agent is to do.
 
     The first beat of a pending execution starts it, the first that carries a new attempt picks it up. A stale
-    attempt changes nothing but the journal. Raises Execution.DoesNotExist.
+    attempt changes nothing but the journal; a beat for work that only its trace tells of changes nothing at all.
+    Raises Execution.DoesNotExist.
     """
     sign = {"now": now, "attempt": attempt, "progress": progress, "message": message}
     while True:
@@ -66,6 +67,8 @@ def beat(
         seen = executions.get(project_id, execution_id)
         if seen.status in ENDED:
             return _answer(seen, "cancel", seen.command_reason or f"the execution is {seen.status}")
+        if seen.from_spans:
+            return _answer(seen, "continue", "the execution is known from its trace alone; no beat is waited for")
         if attempt not in (None, seen.attempt) or (attempt is None and seen.status == Status.RETRYING):
             _came_back(seen, attempt, progress=progress, message=message, now=now, actor=actor)
             return _answer(seen, "retry", seen.command_reason)

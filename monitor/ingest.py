@@ -161,10 +161,9 @@ def _traces(rows: Iterable[Row], replaced: Sequence[tuple[str, Known]]) -> dict[
     for one in rows:
         seen = traces.get(one.trace_id)
         if seen is None:
-            traces[one.trace_id] = TraceSpan(one.run_id, one.started_at, one.started_at, 1)
+            traces[one.trace_id] = TraceSpan(one.started_at, one.started_at, 1)
             continue
         traces[one.trace_id] = TraceSpan(
-            one.run_id if seen.run_id == one.trace_id else seen.run_id,
             min(seen.first_at, one.started_at),
             max(seen.last_at, one.started_at),
             seen.spans + 1,

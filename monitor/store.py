@@ -23,12 +23,10 @@ UPDATE monitor_span SET cost_usd = %(cost_usd)s, pricing = %(pricing)s, bookings
     conversation_id = %(conversation_id)s, run_id = %(run_id)s, execution_id = %(execution_id)s WHERE {ONE_SPAN}
 """  # noqa: S608
 TRACE_UPSERT = """
-INSERT INTO monitor_trace AS trace (project_id, trace_id, run_id, first_at, last_at, spans)
-SELECT %(project_id)s, * FROM unnest(%(trace_id)s::uuid[], %(run_id)s::text[], %(first_at)s::timestamptz[],
-    %(last_at)s::timestamptz[], %(spans)s::int[])
+INSERT INTO monitor_trace AS trace (project_id, trace_id, first_at, last_at, spans)
+SELECT %(project_id)s, * FROM unnest(%(trace_id)s::uuid[], %(first_at)s::timestamptz[], %(last_at)s::timestamptz[],
+    %(spans)s::int[])
 ON CONFLICT (project_id, trace_id) DO UPDATE SET
-    run_id = CASE WHEN trace.run_id = encode(uuid_send(trace.trace_id), 'hex') THEN excluded.run_id
-                  ELSE trace.run_id END,
     first_at = least(trace.first_at, excluded.first_at),
     last_at = greatest(trace.last_at, excluded.last_at),
     spans = trace.spans + excluded.spans
@@ -218,9 +216,8 @@ def _copy(parent: str, columns: Sequence[str], by_day: Mapping[date, Iterable[Se
 
 
 class TraceSpan(NamedTuple):
-    """The run of a trace, the range of its new spans' starts and how many they are."""
+    """The range of the starts of a trace's new spans and how many they are."""
 
-    run_id: str
     first_at: datetime
     last_at: datetime
     spans: int
@@ -244,7 +241,6 @@ def upserting(
             {
                 "project_id": project_id,
                 "trace_id": array(trace for trace, _ in placed),
-                "run_id": texts(place.run_id for _, place in placed),
                 "first_at": times(place.first_at for _, place in placed),
                 "last_at": times(place.last_at for _, place in placed),
                 "spans": array(place.spans for _, place in placed),

@@ -178,11 +178,10 @@ def _spending(project_id: int, key: Key, *, now: datetime) -> tuple[dict[str, st
 
 
 def stop_run(project_id: int, run_id: str, *, reason: str, now: datetime) -> list[UUID]:
-    """Cancel the open executions of a run; return which."""
+    """Cancel the open executions of a run, as far as somebody listens; return which."""
     stopped = []
-    for execution_id in (
-        Execution.objects.of(project_id).open().filter(run_id=run_id).order_by("id").values_list("id", flat=True)
-    ):
+    found = Execution.objects.of(project_id).open().filter(run_id=run_id, from_spans=False)
+    for execution_id in found.order_by("id").values_list("id", flat=True):
         try:
             executions.cancel(project_id, execution_id, now=now, actor="budget", note=reason, cause="budget")
         except executions.IllegalMove:

@@ -15,6 +15,8 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddField("span", "service", models.TextField(db_default="")),
         migrations.AddField("span", "inherits", models.SmallIntegerField(db_default=0)),
+        # The spans of one trace may belong to several runs; nobody read which one this was.
+        migrations.RemoveField("trace", "run_id"),
         migrations.AddField("execution", "from_spans", models.BooleanField(default=False, db_default=False)),
         migrations.RemoveConstraint("execution", DEADLINE),
         migrations.AddConstraint(

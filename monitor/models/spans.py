@@ -113,7 +113,6 @@ class Trace(models.Model):
     pk = models.CompositePrimaryKey("project_id", "trace_id")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
     trace_id = models.UUIDField()
-    run_id = models.TextField()
     first_at = models.DateTimeField()
     last_at = models.DateTimeField()
     spans = models.IntegerField(db_default=0)

@@ -5,6 +5,7 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.db import connections
 from django.db.models import Sum
@@ -31,6 +32,8 @@ from monitor.spanrows import BOOKED_COLUMNS, Row, Work
 from monitor.tenancy import crossing, tenant
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+# An execution that the API reported, where a test makes it.
+REPORTED = UUID(int=77)
 # 1,000 tokens in and 100 out cost 0.0035 dollars.
 MODEL = "gpt-4o"
 CALL_USD = Decimal("0.0035")
@@ -81,6 +84,12 @@ def a_span(trace: int, span: int, parent: int | None = None, **fields: Any) -> R
     return sealed(Record(**given | fields))
 
 
+def a_bare_span(trace: int, span: int, parent: int | None = None, **fields: Any) -> Record:
+    """A span that says neither agent nor run; its service is `shop`."""
+    unsaid = {"agent": "shop", "agent_stated": False, "run_id": trace.to_bytes(16, "big").hex()}
+    return a_span(trace, span, parent, **unsaid | fields)
+
+
 def usage(taken: int = 1000, made: int = 100) -> Tokens:
     return Tokens(input=taken, output=made, has_usage=True)
 
@@ -103,6 +112,26 @@ def a_trace(trace: int, rng: random.Random) -> list[Record]:
     ]
     for n in range(13, 13 + rng.randrange(6)):
         spans.append(a_span(trace, n, rng.randrange(1, n), tokens=usage(rng.randrange(1, 5000), rng.randrange(900))))
+    return spans
+
+
+def a_family(trace: int, rng: random.Random) -> list[Record]:
+    """A random tree of agents, steps, calls and tools, most of which say little; some parents never come."""
+    spans = []
+    for n in range(1, 8 + rng.randrange(16)):
+        said: dict[str, Any] = {"kind": rng.choice(("agent", "agent", "step", "llm", "llm", "tool"))}
+        if rng.random() < 0.3 or (said["kind"] == "agent" and rng.random() < 0.6):
+            said |= {"agent": f"agent-{n}", "agent_stated": True}
+        if rng.random() < 0.15:
+            said["run_id"] = f"run-{trace}-{n % 3}"
+        if rng.random() < 0.2:
+            said["conversation_id"] = f"talk-{n % 4}"
+        if rng.random() < 0.1:
+            said["execution_id"] = REPORTED
+        if rng.random() < 0.3:
+            said |= {"status": "error", "error": "overloaded"}
+        parent = None if n == 1 else rng.choice((*range(1, n), 900 + n))
+        spans.append(a_bare_span(trace, n, parent, **said))
     return spans
 
 
@@ -180,7 +209,7 @@ def books_of(project: Project) -> dict[str, Any]:
                     "last_at",
                 )
             ),
-            "traces": sorted(Trace.objects.values_list("trace_id", "run_id", "first_at", "last_at", "spans"), key=str),
+            "traces": sorted(Trace.objects.values_list("trace_id", "first_at", "last_at", "spans"), key=str),
             "windows": sorted(
                 row
                 for row in BudgetWindow.objects.values_list(

@@ -1,0 +1,305 @@
+"""Traces alone: who a span belongs to, which spans are executions, and that neither depends on how they came."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from msgspec.structs import replace
+
+from monitor import executions, heartbeats, trips, watch
+from monitor.models import Agent, Conversation, Execution, LedgerEntry, Project, Run, Span, StateChange
+from monitor.records import Span as Record
+from monitor.records import Tokens, sealed
+from monitor.tenancy import crossing, tenant
+from tests.monitor.spending import (
+    CALL_USD,
+    NOW,
+    REPORTED,
+    a_bare_span,
+    a_family,
+    a_project,
+    a_span,
+    accept,
+    assert_books_balance,
+    books_of,
+    close_connection,
+    minutes_of,
+    pending,
+)
+
+
+def an_agent(trace: int, span: int, parent: int | None = None, **fields: Any) -> Record:
+    return a_bare_span(trace, span, parent, **{"kind": "agent", "name": f"run {span}"} | fields)
+
+
+def triage(trace: int = 1) -> list[Record]:
+    """An agent that calls a model, and a tool behind which another agent calls one."""
+    return [
+        an_agent(trace, 1, agent="triage", agent_stated=True, conversation_id="talk"),
+        a_bare_span(trace, 2, 1),
+        a_bare_span(trace, 3, 1, kind="tool", tool="ask"),
+        an_agent(trace, 4, 3, agent="refund", agent_stated=True),
+        a_bare_span(trace, 5, 4, response_id="r"),
+        a_bare_span(trace, 6, 5, response_id="r"),
+    ]
+
+
+def works(project: Project) -> dict[str, Execution]:
+    with tenant(project.pk):
+        return {one.agent: one for one in Execution.objects.filter(from_spans=True)}
+
+
+def reported(project: Project, **fields: Any) -> Execution:
+    given: dict[str, Any] = {"id": REPORTED, "agent": "owner", "digest": b"", "run_id": "night", "started_at": NOW}
+    with tenant(project.pk):
+        return Execution.objects.create(project=project, **given | fields)
+
+
+def test_agents_in_a_trace_are_executions_each_with_its_own_calls(db: None) -> None:
+    project = a_project()
+    accept(project, triage())
+    found = works(project)
+    outer, inner = found["triage"], found["refund"]
+    assert len(found) == 2
+    assert (outer.parent_id, inner.parent_id) == (None, outer.id)
+    for one in (outer, inner):
+        assert (one.status, one.duration_ms, one.deadline_at, one.attempt_started_at) == ("completed", 1000, None, None)
+        assert (one.cost_usd, one.api_calls, one.input_tokens, one.output_tokens) == (CALL_USD, 1, 1000, 100)
+        assert (one.model, one.run_id, one.conversation_id) == ("gpt-4o", UUID(int=1).hex, "talk")
+    assert (outer.task, outer.span_id, outer.trace_id, outer.error) == ("run 1", 1, UUID(int=1), "")
+    with tenant(project.pk):
+        journal = StateChange.objects.filter(subject="execution", subject_id=str(outer.id))
+        assert list(journal.values_list("from_state", "to_state", "cause", "judged_at")) == [
+            ("", "completed", "traced", NOW)
+        ]
+        assert set(Agent.objects.values_list("name", flat=True)) == {"triage", "refund"}
+    assert_books_balance(project)
+
+
+def test_a_failed_agent_is_a_failed_execution_that_alerts_nobody(db: None) -> None:
+    project = a_project()
+    accept(project, [an_agent(1, 1, agent="triage", agent_stated=True, status="error", error="no seats")])
+    one = works(project)["triage"]
+    assert (one.status, one.error) == ("failed", "no seats")
+    with tenant(project.pk):
+        assert not StateChange.objects.filter(judged_at=None).exists()
+        [(key, sums)] = minutes_of().items()
+        assert (key[1], key[5], sums[0], sums[1]) == ("triage", "execution", 1, 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_parents_that_come_last_correct_the_books(db: None, seed: int) -> None:
+    project, straight = a_project("late"), a_project("straight")
+    spans = triage()
+    accept(straight, spans)
+    random.Random(seed).shuffle(spans)
+    for span in spans:
+        accept(project, [span])
+        assert_books_balance(project)
+    assert books_of(project) == books_of(straight)
+
+
+def test_what_was_booked_on_the_service_moves_to_the_agent_and_its_conversation(db: None) -> None:
+    project = a_project()
+    with tenant(project.pk):
+        Conversation.objects.create(project=project, conversation_id="talk")
+    accept(project, [a_bare_span(1, 2, 1)])
+    with tenant(project.pk):
+        assert Span.objects.get().agent == "shop"
+        # Whether anybody above names an agent is not known yet.
+        assert not Agent.objects.exists()
+    root = a_span(1, 1, kind="step", conversation_id="talk", run_id="night", agent="triage")
+    accept(project, [root], now=NOW + timedelta(minutes=5))
+    with tenant(project.pk):
+        call = Span.objects.get(span_id=2)
+        assert (call.agent, call.conversation_id, call.run_id) == ("triage", "talk", "night")
+        booked = LedgerEntry.objects.order_by("sequence").values_list("agent", "run_id", "conversation_id", "cost_usd")
+        assert list(booked) == [
+            ("shop", UUID(int=1).hex, "", CALL_USD),
+            ("shop", UUID(int=1).hex, "", -CALL_USD),
+            ("triage", "night", "talk", CALL_USD),
+        ]
+        assert Conversation.objects.get().cost_usd == CALL_USD
+        assert [(run.run_id, run.cost_usd, run.agent) for run in Run.objects.all()] == [("night", CALL_USD, "triage")]
+        assert [agent.name for agent in Agent.objects.all()] == ["triage"]
+    assert_books_balance(project)
+
+
+def test_a_run_by_its_trace_is_called_after_the_agent_that_came_late(db: None) -> None:
+    project = a_project()
+    accept(project, [a_bare_span(1, 2, 1)])
+    accept(project, triage()[:1])
+    with tenant(project.pk):
+        assert Run.objects.get().agent == "triage"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_order_and_split_of_any_family_ends_in_the_same_books(db: None, seed: int) -> None:
+    rng = random.Random(seed)
+    cuts = 1 + rng.randrange(12)
+    spans = a_family(1, rng) + a_family(2, rng)
+    told = [*spans, *(older(span, rng) for span in spans if rng.random() < 0.4)]
+    straight, shuffled = a_project("straight"), a_project("shuffled")
+    for project in (straight, shuffled):
+        reported(project)
+    accept(straight, spans)
+    rng.shuffle(told)
+    for n in range(cuts):
+        accept(shuffled, told[n::cuts])
+    assert_books_balance(straight)
+    assert_books_balance(shuffled)
+    assert books_of(shuffled) == books_of(straight)
+
+
+def older(span: Record, rng: random.Random) -> Record:
+    """The span as it was told before: while it went on, with another parent, or ended otherwise."""
+    before = rng.choice(("pending", "moved", "turned"))
+    if before == "pending":
+        return sealed(replace(pending(span), conversation_id=None))
+    assert span.ended_at is not None
+    ended_at = span.ended_at - timedelta(milliseconds=300)
+    if before == "moved":
+        return sealed(replace(span, ended_at=ended_at, parent_span_id=999, kind="step", tokens=Tokens()))
+    return sealed(replace(span, ended_at=ended_at, status="ok" if span.status == "error" else "error", error=None))
+
+
+def test_many_connections_telling_the_same_traces_make_each_execution_once(committed_db: None) -> None:
+    rng = random.Random(5)
+    spans = [span for trace in range(1, 6) for span in a_family(trace, rng)] + triage(9)
+    straight, crowded = a_project("straight"), a_project("crowded")
+    for project in (straight, crowded):
+        reported(project)
+    accept(straight, spans)
+
+    def tell(seed: int) -> None:
+        mine = random.Random(seed)
+        told = [pending(span) if mine.random() < 0.2 else span for span in spans] + spans[seed::8]
+        mine.shuffle(told)
+        try:
+            for n in range(0, len(told), 9):
+                accept(crowded, told[n : n + 9])
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(tell, range(8)))
+    assert_books_balance(crowded)
+    assert books_of(crowded) == books_of(straight)
+
+
+def test_an_open_agent_runs_until_its_end_is_told_and_is_never_accused(db: None) -> None:
+    project = a_project()
+    whole = triage()[0]
+    accept(project, [pending(whole)])
+    assert works(project)["triage"].status == "running"
+    assert watch.overdue(now=NOW + timedelta(days=30)) == 0
+    identity = works(project)["triage"].id
+    accept(project, [whole, pending(whole)])
+    ended = works(project)["triage"]
+    assert (ended.id, ended.status, ended.ended_at) == (identity, "completed", whole.ended_at)
+    with tenant(project.pk):
+        moves = StateChange.objects.filter(subject_id=str(identity)).order_by("id")
+        assert list(moves.values_list("from_state", "to_state")) == [("", "running"), ("running", "completed")]
+
+
+def test_nobody_commands_or_reports_on_what_only_spans_tell_of(db: None) -> None:
+    project = a_project()
+    accept(project, [pending(triage()[0])])
+    identity = works(project)["triage"].id
+    with tenant(project.pk):
+        for verb, said in (
+            (executions.pause, {}),
+            (executions.cancel, {}),
+            (executions.retry, {}),
+            (executions.resume, {}),
+            (executions.complete, {}),
+            (executions.fail, {"error": "no"}),
+        ):
+            with pytest.raises(executions.KnownFromSpans):
+                verb(project.pk, identity, now=NOW, actor="ann@example.org", **said)
+        beat = heartbeats.beat(project.pk, identity, now=NOW, actor="key:agents", progress=50)
+        assert (beat.command, beat.status, beat.deadline_at) == ("continue", "running", None)
+        assert trips.stop_run(project.pk, UUID(int=1).hex, reason="spent", now=NOW) == []
+    seen = works(project)["triage"]
+    assert (seen.status, seen.progress, seen.last_heartbeat_at) == ("running", None, None)
+
+
+def test_a_parent_that_is_cancelled_leaves_alone_what_its_trace_tells_of(db: None) -> None:
+    project = a_project()
+    owner = reported(project, trace_id=UUID(int=1), status="pending")
+    spans = [an_agent(1, 1), pending(an_agent(1, 2, 1, agent="triage", agent_stated=True))]
+    accept(project, spans)
+    assert works(project)["triage"].parent_id == owner.id
+    with tenant(project.pk):
+        executions.cancel(project.pk, owner.id, now=NOW, actor="ann@example.org")
+    assert works(project)["triage"].status == "running"
+
+
+def test_work_that_the_api_reported_is_counted_once(db: None) -> None:
+    """The client puts the execution on the span around the agent's; the agents below are its children."""
+    project = a_project()
+    owner = reported(project)
+    around = a_bare_span(1, 100, kind="step", execution_id=REPORTED)
+    spans = [around, *(replace(span, parent_span_id=span.parent_span_id or 100) for span in triage())]
+    accept(project, spans)
+    assert [(one.agent, one.parent_id, one.cost_usd) for one in works(project).values()] == [
+        ("refund", owner.id, CALL_USD)
+    ]
+    with tenant(project.pk):
+        counted = executions.get(project.pk, REPORTED)
+        assert (counted.cost_usd, counted.api_calls) == (CALL_USD, 1)
+        assert Span.objects.get(span_id=1).execution_id == REPORTED
+        # What the execution says goes further down than what the trace says above it.
+        assert set(Run.objects.values_list("run_id", flat=True)) == {"night"}
+    assert_books_balance(project)
+
+
+def test_work_turns_out_to_be_reported_and_its_own_execution_is_withdrawn(db: None) -> None:
+    project, straight = a_project("late"), a_project("straight")
+    around = a_bare_span(1, 100, kind="step", execution_id=REPORTED)
+    spans = [around, *(sealed(replace(span, parent_span_id=span.parent_span_id or 100)) for span in triage())]
+    for one in (project, straight):
+        reported(one)
+    accept(straight, spans)
+    accept(project, spans[1:])
+    assert set(works(project)) == {"triage", "refund"}
+    accept(project, spans[:1])
+    assert set(works(project)) == {"refund"}
+    assert books_of(project) == books_of(straight)
+    assert_books_balance(project)
+
+
+def test_an_ended_agent_that_is_told_to_have_failed_after_all_has_failed(db: None) -> None:
+    project = a_project()
+    whole = an_agent(1, 1, agent="triage", agent_stated=True)
+    accept(project, [whole, a_bare_span(1, 2, 1)])
+    assert whole.ended_at is not None
+    later = sealed(replace(whole, ended_at=whole.ended_at + timedelta(seconds=1), status="error", error="no seats"))
+    accept(project, [later])
+    one = works(project)["triage"]
+    assert (one.status, one.error, one.duration_ms, one.cost_usd) == ("failed", "no seats", 2000, CALL_USD)
+    assert_books_balance(project)
+
+
+def test_a_span_that_was_no_agent_after_all_leaves_no_execution(db: None) -> None:
+    project = a_project()
+    whole = an_agent(1, 1, agent="triage", agent_stated=True)
+    assert whole.ended_at is not None
+    accept(project, [whole, a_bare_span(1, 2, 1)])
+    accept(project, [sealed(replace(whole, kind="step", ended_at=whole.ended_at + timedelta(seconds=1)))])
+    assert works(project) == {}
+    assert_books_balance(project)
+
+
+def test_other_projects_see_none_of_it(db: None) -> None:
+    north, south = a_project("north"), a_project("south")
+    accept(north, triage())
+    accept(south, triage())
+    assert set(works(north)) == set(works(south)) == {"triage", "refund"}
+    with crossing():
+        assert Execution.objects.values("id").distinct().count() == 4
+        assert sum(Execution.objects.values_list("cost_usd", flat=True)) == Decimal(4) * CALL_USD
