@@ -103,6 +103,11 @@ def read(project_id: int, traces: Iterable[str], *, works: Iterable[UUID], days:
     )
 
 
+def lock(project_id: int, trace: str) -> None:
+    """Keep batches that touch the trace waiting until commit."""
+    pipeline.flush([Statement(LOCK, {"drawers": array([_drawer(project_id, trace)])})])
+
+
 def _drawer(project_id: int, trace: str) -> int:
     return project_id * DRAWERS + int.from_bytes(blake2b(bytes.fromhex(trace), digest_size=2).digest()) % DRAWERS
 

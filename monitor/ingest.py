@@ -5,7 +5,7 @@ takes locks in the same order: the days' partitions, the traces, their runs and 
 the budgets, then executions and conversations.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID, uuid5
 
@@ -53,14 +53,30 @@ def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department:
         return Accepted(0, 0, rejected, Verdict())
     ground = _ground(project_id, newest)
     rows = _news(project_id, newest, ground, now=now, department=department)
-    settled = settlement.settle(project_id, rows, ground)
-    pipeline.flush(store.replacing(project_id, settled.replaced) + store.correcting(project_id, settled.corrections))
-    store.copy_spans(rows)
-    store.copy_ledger(project_id, settled.books.entries, now=now)
-    verdict = _sum_up(project_id, rows, settled, now=now)
+    by_trace: dict[str, dict[int, Row]] = {}
+    for one in rows:
+        by_trace.setdefault(one.trace_id, {})[one.span_id] = one
+    verdict = _book(project_id, by_trace, ground, now=now)
     if rows:
         news.tell(project_id, "spans")
     return Accepted(len(rows), len(fitting) - len(rows), rejected, verdict)
+
+
+def look_again(project_id: int, trace: str, *, now: datetime) -> None:
+    """Settle the stored spans of a trace (32 hex digits) anew, because an execution that owns it was registered."""
+    ground = read(project_id, [trace], works=(), days=())
+    if ground.known:
+        _book(project_id, {trace: {}}, ground, now=now)
+
+
+def _book(project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: Ground, *, now: datetime) -> Verdict:
+    """Settle each trace with its new rows by span, and write them and all that they change."""
+    settled = settlement.settle(project_id, by_trace, ground)
+    rows = [one for new in by_trace.values() for one in new.values()]
+    pipeline.flush(store.replacing(project_id, settled.replaced) + store.correcting(project_id, settled.corrections))
+    store.copy_spans(rows)
+    store.copy_ledger(project_id, settled.books.entries, now=now)
+    return _sum_up(project_id, rows, settled, now=now)
 
 
 def _fitting(spans: Iterable[Span], *, now: datetime) -> tuple[list[Span], list[Refused]]:

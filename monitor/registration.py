@@ -10,7 +10,7 @@ import msgspec
 from django.db import IntegrityError, connection, transaction
 from msgspec import Meta
 
-from monitor import attempts, changes, executions, outcomes
+from monitor import attempts, changes, executions, ground, outcomes
 from monitor.agentwork import AgentWork
 from monitor.bookings import Books, WorkSums
 from monitor.ids import uuid7
@@ -169,6 +169,9 @@ def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) 
 
     Its first attempt is 1, whatever `attempt` says. Raises IdTaken, and BadTimes for work already done.
     """
+    if body.trace_id is not None:
+        # Before all other locks, as ingest does: its batches then see this execution, or we see their spans.
+        ground.lock(project_id, UUID(body.trace_id).hex)
     with connection.cursor() as cursor:
         cursor.execute(DEFAULTS, {"project_id": project_id, "agent": body.agent})
         defaults = Defaults(*cursor.fetchone())

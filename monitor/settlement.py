@@ -1,6 +1,6 @@
 """What a batch changes in its traces: every span's place and role is settled anew, and each difference is booked."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -43,11 +43,8 @@ class _Turn(NamedTuple):
     parent_before: str | None
 
 
-def settle(project_id: int, rows: Iterable[Row], ground: Ground) -> Settlement:
-    """Settle the traces of the new rows, which get their places here."""
-    by_trace: dict[str, dict[int, Row]] = {}
-    for one in rows:
-        by_trace.setdefault(one.trace_id, {})[one.span_id] = one
+def settle(project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: Ground) -> Settlement:
+    """Settle each trace with its new rows by span, which get their places here."""
     done = Settlement(Books())
     turns: dict[Key, _Turn] = {}
     turned: list[tuple[str, Known]] = []

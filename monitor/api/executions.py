@@ -11,7 +11,7 @@ from django.http import HttpResponse
 from django.urls import path
 from msgspec import Meta
 
-from monitor import executions, heartbeats, registration
+from monitor import executions, heartbeats, ingest, registration
 from monitor.api import problems
 from monitor.api.door import Answer, Door, Request, endpoint
 from monitor.api.pages import PageQuery, paginate
@@ -156,13 +156,17 @@ def not_found() -> Problem:
 
 
 def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) -> tuple[Execution, bool]:
-    """Register, refusing as the API does."""
+    """Register, refusing as the API does; what its trace told already is its own from now on."""
     try:
-        return registration.register(project_id, body, now=now, actor=actor)
+        execution, created = registration.register(project_id, body, now=now, actor=actor)
     except registration.IdTaken as taken:
         raise Problem(409, "Conflict", f"{taken}.", state=taken.present.status) from taken
     except registration.BadTimes as bad:
         raise bad_field(bad.field, bad.message) from bad
+    if created and execution.trace_id is not None:
+        ingest.look_again(project_id, execution.trace_id.hex, now=now)
+        execution = executions.get(project_id, execution.id)
+    return execution, created
 
 
 class Executions(Door):

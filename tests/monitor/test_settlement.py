@@ -11,9 +11,11 @@ import pytest
 from msgspec.structs import replace
 
 from monitor import executions, heartbeats, trips, watch
+from monitor.api.executions import register
 from monitor.models import Agent, Conversation, Execution, LedgerEntry, Project, Run, Span, StateChange
 from monitor.records import Span as Record
 from monitor.records import Tokens, sealed
+from monitor.registration import NewExecution
 from monitor.tenancy import crossing, tenant
 from tests.monitor.spending import (
     CALL_USD,
@@ -303,3 +305,49 @@ def test_other_projects_see_none_of_it(db: None) -> None:
     with crossing():
         assert Execution.objects.values("id").distinct().count() == 4
         assert sum(Execution.objects.values_list("cost_usd", flat=True)) == Decimal(4) * CALL_USD
+
+
+def test_an_execution_registered_after_its_trace_takes_the_trace_over(db: None) -> None:
+    project, straight = a_project("late"), a_project("straight")
+    body = NewExecution(agent="owner", id=REPORTED, trace_id=UUID(int=1).hex, run_id="night", timeout_s=3600)
+    with tenant(straight.pk):
+        register(straight.pk, body, now=NOW, actor="key:agents")
+    accept(straight, triage())
+    accept(project, triage())
+    assert set(works(project)) == {"triage", "refund"}
+    with tenant(project.pk):
+        owner, created = register(project.pk, body, now=NOW, actor="key:agents")
+        assert (created, owner.cost_usd, owner.api_calls) == (True, CALL_USD, 1)
+        assert register(project.pk, body, now=NOW, actor="key:agents") == (owner, False)
+    assert [(one.agent, one.parent_id) for one in works(project).values()] == [("refund", REPORTED)]
+    assert books_of(project) == books_of(straight)
+    assert_books_balance(project)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_execution_registered_amid_its_trace_counts_the_same_work_once(committed_db: None, seed: int) -> None:
+    rng = random.Random(seed)
+    spans = triage() + [span for span in a_family(2, rng) if span.execution_id is None]
+    body = NewExecution(agent="owner", id=REPORTED, trace_id=UUID(int=1).hex, run_id="night", timeout_s=3600)
+    straight, crowded = a_project("straight"), a_project("crowded")
+    with tenant(straight.pk):
+        register(straight.pk, body, now=NOW, actor="key:agents")
+    accept(straight, spans)
+    rng.shuffle(spans)
+
+    def tell(part: list[Record] | None) -> None:
+        try:
+            if part is not None:
+                accept(crowded, part)
+                return
+            with tenant(crowded.pk):
+                register(crowded.pk, body, now=NOW, actor="key:agents")
+        finally:
+            close_connection()
+
+    parts: list[list[Record] | None] = [spans[n::4] for n in range(4)]
+    parts.insert(rng.randrange(5), None)
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(tell, parts))
+    assert_books_balance(crowded)
+    assert books_of(crowded) == books_of(straight)
