@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from monitor import lineage, outcomes
+from monitor import outcomes
 from monitor.models.executions import Status
 from monitor.rollups import RollupDelta
 from monitor.spanrows import LONGEST_NAME, Row
@@ -44,15 +44,13 @@ class AgentWork(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-def of(row: Row, parent_id: str | None) -> AgentWork | None:
-    """Return the execution that a placed span is; None when it is none, or one that the API reported."""
-    own = lineage.execution_id(row.project_id, row.trace_id, row.span_id) if row.kind == "agent" else None
-    if own is None or row.execution_id != own:
-        return None
+def of(row: Row, parent_id: str | None) -> AgentWork:
+    """Return the execution that a placed agent's span is, as part of the execution above it."""
+    assert row.execution_id is not None
     ended_at = row.ended_at
     status = Status.RUNNING if ended_at is None else Status.FAILED if row.failed else Status.COMPLETED
     return AgentWork(
-        id=own,
+        id=row.execution_id,
         parent_id=parent_id,
         agent=row.agent or row.name[:LONGEST_NAME],
         task=row.name[:LONGEST_TASK],

@@ -37,6 +37,11 @@ def execution_id(project_id: int, trace: str, span_id: int) -> str:
     return str(uuid5(TOLD_BY_SPANS, f"{project_id} {trace} {span_id}"))
 
 
+def is_own(row: Row) -> bool:
+    """Whether a placed span is an execution itself."""
+    return row.kind == "agent" and row.execution_id == execution_id(row.project_id, row.trace_id, row.span_id)
+
+
 def places(
     project_id: int,
     trace: str,

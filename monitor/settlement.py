@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from monitor import agentwork, lineage, metering
-from monitor.bookings import Books, Role, line, price_into, roles
+from monitor.bookings import ZERO, Books, Role, line, price_into, roles
 from monitor.ground import Ground, booked_rows
 from monitor.lineage import Place
 from monitor.spanrows import Known, Row
@@ -126,20 +126,7 @@ def _rename(known: Known, trace: str, place: Place, done: Settlement) -> None:
         run_id=place.run_id or trace,
         execution_id=place.execution_id,
     )
-    done.corrections.append(
-        Correction(
-            trace,
-            moved.span_id,
-            moved.started_at,
-            Decimal(0),
-            "none",
-            moved.bookings,
-            moved.agent,
-            moved.conversation_id,
-            moved.run_id,
-            moved.execution_id,
-        )
-    )
+    done.corrections.append(_correction(trace, moved, ZERO, "none"))
     _see(known, moved, done)
 
 
@@ -151,8 +138,8 @@ def _book(old: Row | None, fresh: Row | None, turn: _Turn, done: Settlement) -> 
         stays = _put(replace(old), turn.place)
     books = done.books
     books.tell(
-        agentwork.of(old, turn.parent_before) if old else None,
-        agentwork.of(stays, turn.place.parent_id),
+        agentwork.of(old, turn.parent_before) if old is not None and lineage.is_own(old) else None,
+        agentwork.of(stays, turn.place.parent_id) if turn.place.is_own else None,
     )
     after_line = line(stays, turn.becomes)
     stays.bookings = books.move(line(old, turn.was) if old else None, after_line, old.bookings if old else 0)
@@ -160,21 +147,23 @@ def _book(old: Row | None, fresh: Row | None, turn: _Turn, done: Settlement) -> 
     if fresh is not None or old is None:
         books.saw(stays)
         return
-    done.corrections.append(
-        Correction(
-            stays.trace_id,
-            stays.span_id,
-            stays.started_at,
-            stays.cost_usd,
-            stays.pricing,
-            stays.bookings,
-            stays.agent,
-            stays.conversation_id,
-            stays.run_id,
-            stays.execution_id,
-        )
-    )
+    done.corrections.append(_correction(stays.trace_id, stays, stays.cost_usd, stays.pricing))
     _see(old, stays, done)
+
+
+def _correction(trace: str, span: Known | Row, cost_usd: Decimal, pricing: str) -> Correction:
+    return Correction(
+        trace,
+        span.span_id,
+        span.started_at,
+        cost_usd,
+        pricing,
+        span.bookings,
+        span.agent,
+        span.conversation_id,
+        span.run_id,
+        span.execution_id,
+    )
 
 
 def _see(before: Known | Row, after: Known | Row, done: Settlement) -> None:

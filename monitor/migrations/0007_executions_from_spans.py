@@ -18,6 +18,15 @@ class Migration(migrations.Migration):
         # The spans of one trace may belong to several runs; nobody read which one this was.
         migrations.RemoveField("trace", "run_id"),
         migrations.AddField("execution", "from_spans", models.BooleanField(default=False, db_default=False)),
+        migrations.RemoveIndex("execution", "execution_by_trace"),
+        migrations.AddIndex(
+            "execution",
+            models.Index(
+                fields=["project", "trace_id"],
+                name="execution_by_trace",
+                condition=models.Q(trace_id__isnull=False, from_spans=False),
+            ),
+        ),
         migrations.RemoveConstraint("execution", DEADLINE),
         migrations.AddConstraint(
             "execution",

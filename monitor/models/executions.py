@@ -166,9 +166,10 @@ class Execution(models.Model):
                 name="execution_by_parent",
                 condition=models.Q(parent_id__isnull=False),
             ),
+            # Read by ground.read: whose a trace is. Of the many that traces tell of none enters it.
             models.Index(
                 fields=["project", "trace_id"],
                 name="execution_by_trace",
-                condition=models.Q(trace_id__isnull=False),
+                condition=models.Q(trace_id__isnull=False, from_spans=False),
             ),
         ]

@@ -255,7 +255,9 @@ def assert_books_balance(project: Project) -> None:
                     place.run_id or trace,
                     place.execution_id,
                 )
-                if (told := agentwork.of(row, place.parent_id)) is not None:
+                assert lineage.is_own(row) == place.is_own
+                if place.is_own:
+                    told = agentwork.of(row, place.parent_id)
                     works[told.id] = told
                     books.tell(None, told)
                 role = counted.get(row.span_id)
