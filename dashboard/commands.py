@@ -84,9 +84,11 @@ class Outcome:
     words: str
 
 
-def offered(status: str) -> list[Command]:
-    """The commands that an execution in this state can be given, in the order of their buttons."""
-    return [one for one in COMMANDS.values() if status in one.states]
+def offered(execution: Execution) -> list[Command]:
+    """The commands that the execution can be given as it is, in the order of their buttons."""
+    if execution.from_spans:
+        return []
+    return [one for one in COMMANDS.values() if execution.status in one.states]
 
 
 def carry_out(
@@ -102,6 +104,8 @@ def carry_out(
             moved = command.act(project_id, execution_id, now=now, actor=actor, note=note)
     except Execution.DoesNotExist:
         return Outcome(execution_id, f"Execution {words.short_id(execution_id)}", False, "is not there any more")
+    except executions.KnownFromSpans as refused:
+        return Outcome(execution_id, name_of(refused.execution), False, "is known from its trace alone; nobody listens")
     except executions.Refused as refused:
         with tenant(project_id):
             return Outcome(execution_id, name_of(refused.execution), False, _refusal(refused.execution, now=now))

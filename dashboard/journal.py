@@ -14,6 +14,7 @@ MOST_MOVES = 500
 BEFORE_START = timedelta(days=7)
 CAUSES = {
     "registered": "The agent registered it",
+    "traced": "Its trace told of it",
     "tracked": "The agent reported it when it was done",
     "started": "The agent started it",
     "picked_up": "The agent picked up the next try",

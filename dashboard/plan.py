@@ -57,12 +57,26 @@ class Plan:
 
 def plan(execution: Execution, changes: Iterable[Change], *, now: datetime) -> Plan:
     """What was, is and will be; `changes` are the execution's own, oldest first."""
+    if execution.from_spans:
+        return _as_traced(execution, now=now)
     past = _past(execution, [one for one in changes if one.from_state != one.to_state])
     headline, coming = _coming(execution, now=now)
     if execution.status in ENDED:
         return Plan(tuple(past), headline.words)
     here = Step("now", now, "Now", _present(execution, now=now), _tone_now(execution, now=now))
     return Plan((*past, here, *coming), headline.words, headline.unless, headline.due_at, headline.from_at)
+
+
+def _as_traced(execution: Execution, *, now: datetime) -> Plan:
+    """Only its trace tells of it: no clock runs, and the journal knows when it was told, not when it was."""
+    began = Step("past", execution.started_at, "Started")
+    if execution.status not in ENDED:
+        here = Step("now", now, "Now", "its span has no end yet", "blue")
+        return Plan((began, here), "Runs until its trace tells of an end. No clock runs.")
+    look = look_of(execution.status)
+    took = "" if execution.duration_ms is None else f"after {words.took(execution.duration_ms / 1000)}"
+    ended = Step("past", execution.ended_at, look.word, execution.error[:80] or took, look.tone)
+    return Plan((began, ended), f"{look.word}, as its trace tells.")
 
 
 @dataclass(frozen=True)

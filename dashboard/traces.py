@@ -16,6 +16,7 @@ from monitor.models import Execution, Span, Trace
 from monitor.models.spans import Kind, Pricing
 
 MOST_SPANS = 10_000
+MOST_BELOW = 1_000
 # Clocks of agents are off by some minutes, and spans may end after their execution.
 SLACK = timedelta(minutes=10)
 NOTE_LENGTH = 90
@@ -33,6 +34,15 @@ KINDS = {
 }
 MODEL_KINDS = (Kind.LLM, Kind.EMBEDDING)
 TOOL_KINDS = (Kind.TOOL, Kind.RETRIEVAL, Kind.MEMORY)
+BELOW = """
+WITH RECURSIVE below (id) AS (
+    SELECT id FROM monitor_execution WHERE project_id = %(project_id)s AND parent_id = %(id)s AND from_spans
+     UNION
+    SELECT one.id FROM monitor_execution AS one JOIN below ON one.parent_id = below.id
+     WHERE one.project_id = %(project_id)s AND one.from_spans
+)
+SELECT id FROM below LIMIT %(most)s
+"""
 DRAWN = (
     "trace_id",
     "span_id",
@@ -80,16 +90,27 @@ class Drawn:
     tokens: int
 
 
-def spans_of(execution: Execution, *, now: datetime) -> QuerySet[Span]:
-    """The execution's spans: those that name it, and those of its trace that name none. Bounded by its time."""
+def below(execution: Execution) -> list[UUID]:
+    """The executions that traces tell of under this one, at most MOST_BELOW."""
+    with connection.cursor() as cursor:
+        cursor.execute(BELOW, {"project_id": execution.project_id, "id": execution.id, "most": MOST_BELOW})
+        return [one for (one,) in cursor.fetchall()]
+
+
+def spans_of(execution: Execution, *, now: datetime, also: Iterable[UUID] = ()) -> QuerySet[Span]:
+    """The execution's spans, and those of the executions `also`, bounded by its time.
+
+    Its own are those that name it, and those of the trace it was registered for that name none.
+    """
     since = execution.started_at - SLACK
     until = (execution.ended_at or now) + SLACK
-    mine = Q(execution_id=execution.id)
+    mine = Q(execution_id__in=[execution.id, *also])
     if execution.trace_id is not None:
         trace = Trace.objects.filter(project_id=execution.project_id, trace_id=execution.trace_id).first()
         if trace is not None:
             since, until = min(since, trace.first_at), max(until, trace.last_at)
-        mine |= Q(trace_id=execution.trace_id, execution_id__isnull=True)
+        if not execution.from_spans:
+            mine |= Q(trace_id=execution.trace_id, execution_id__isnull=True)
     return Span.objects.filter(mine, project_id=execution.project_id, started_at__gte=since, started_at__lte=until)
 
 

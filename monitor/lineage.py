@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
-from monitor.spanrows import Known, Row, Unsaid, Work
+from monitor.spanrows import AGENT, CONVERSATION, EXECUTION, RUN, Known, Row, Work
 
-AGENT, CONVERSATION, RUN, EXECUTION = (int(flag) for flag in Unsaid)
 TOLD_BY_SPANS = UUID("6d6a6f0e-3c0b-4b52-9c53-4a7f2d1f9e31")
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from enum import IntFlag
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -25,14 +24,8 @@ MOST_MS = 2**31 - 1
 CENTS = Decimal("1e-10")
 
 
-class Unsaid(IntFlag):
-    """What a span does not say itself, and takes from above: the bits of `inherits`."""
-
-    AGENT = 1
-    CONVERSATION = 2
-    RUN = 4
-    EXECUTION = 8
-
+# The bits of `inherits`: what a span does not say itself, and takes from above.
+AGENT, CONVERSATION, RUN, EXECUTION = 1, 2, 4, 8
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -181,10 +174,10 @@ def row(
         agent = agent or work.agent
         department = work.department or department
     inherits = (
-        (0 if agent else Unsaid.AGENT.value)
-        | (0 if conversation_id else Unsaid.CONVERSATION.value)
-        | (0 if run_id else Unsaid.RUN.value)
-        | (0 if span.execution_id else Unsaid.EXECUTION.value)
+        (0 if agent else AGENT)
+        | (0 if conversation_id else CONVERSATION)
+        | (0 if run_id else RUN)
+        | (0 if span.execution_id else EXECUTION)
     )
     service = "" if agent else _title(span.agent, LONGEST_NAME)
     tokens = span.tokens

@@ -65,10 +65,13 @@ def execution(request: PageRequest, execution_id: UUID) -> HttpResponse:
     if part in (None, "commands"):
         context |= _commands(request, subject)
     if part in (None, "tab"):
+        under = traces.below(subject)
         spans = traces.spans_of(subject, now=request.now)
-        context |= BUILDERS[tab](request, subject, changes, spans)
+        whole = traces.spans_of(subject, now=request.now, also=under) if under else spans
+        context |= BUILDERS[tab](request, subject, changes, whole if tab == "trace" else spans)
         if part is None:
-            context["tabs"] = _tabs(subject, changes, traces.count_by_kind(spans))
+            own = traces.count_by_kind(spans)
+            context["tabs"] = _tabs(subject, changes, own, traces.count_by_kind(whole) if under else own)
     templates = {None: "execution/page.html", "tab": f"execution/_{tab}.html"}
     return TemplateResponse(request, templates.get(part, f"execution/_{part}.html"), context)
 
@@ -104,9 +107,12 @@ class Tab:
     count: str
 
 
-def _tabs(subject: Execution, changes: Sequence[StateChange], kinds: dict[str, int]) -> list[Tab]:
+def _tabs(
+    subject: Execution, changes: Sequence[StateChange], kinds: dict[str, int], whole: dict[str, int]
+) -> list[Tab]:
+    """The tabs with their numbers: the trace shows the agents below too, calls and tools are its own."""
     counts = {
-        "trace": traces.spoken_count(kinds, kinds),
+        "trace": traces.spoken_count(whole, whole),
         "moves": str(len(changes)),
         "calls": traces.spoken_count(kinds, MODEL_KINDS),
         "tools": traces.spoken_count(kinds, TOOL_KINDS),
@@ -126,7 +132,7 @@ def _commands(request: PageRequest, subject: Execution) -> dict[str, Any]:
         .order_by("-requested_at")
         .first()
     )
-    offered = commands.offered(subject.status) if request.visitor.may(Role.OPERATOR) else []
+    offered = commands.offered(subject) if request.visitor.may(Role.OPERATOR) else []
     return {
         "offered": [one for one in offered if one.name != "cancel"],
         "cancel": next((one for one in offered if one.name == "cancel"), None),
@@ -235,11 +241,15 @@ def tools(
 def payloads(
     request: PageRequest, subject: Execution, changes: Sequence[StateChange], spans: QuerySet[Span]
 ) -> dict[str, Any]:
-    """What went in and what came out."""
+    """What went in and what came out; its agent's span says it where nobody else does."""
+    taken, given = subject.inputs, subject.output
+    if subject.from_spans:
+        own = spans.filter(trace_id=subject.trace_id, span_id=subject.span_id)
+        taken, given = own.values_list("input", "output").first() or (None, None)
     return {
         "payloads": [
-            Payload.of("Input", subject.inputs),
-            Payload.of("Output", subject.output),
+            Payload.of("Input", taken),
+            Payload.of("Output", given),
             Payload.of("Error", subject.error or None),
             Payload.of("Last message", subject.message or None),
             Payload.of("Metadata", subject.metadata or None),
@@ -317,7 +327,8 @@ def span(request: PageRequest, execution_id: UUID, key: str) -> HttpResponse:
     wanted = traces.read_key(key)
     if wanted is None:
         raise Http404
-    found = traces.spans_of(subject, now=request.now).filter(trace_id=wanted[0], span_id=wanted[1]).first()
+    spans = traces.spans_of(subject, now=request.now, also=traces.below(subject))
+    found = spans.filter(trace_id=wanted[0], span_id=wanted[1]).first()
     if found is None:
         raise Http404
     context = {

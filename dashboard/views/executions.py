@@ -76,6 +76,7 @@ class Row:
     beat_at: datetime | None
     beat_tone: str
     beat_words: str
+    from_spans: bool
     started_at: datetime
     ended_at: datetime | None
     took_s: float | None
@@ -106,6 +107,7 @@ def row_of(execution: Execution, *, now: datetime) -> Row:
         beat_at=beat_at if is_open and not waits else None,
         beat_tone=look_of(look).tone if look in ("hitl_paused", "zombie") else "",
         beat_words=waits if is_open else "",
+        from_spans=execution.from_spans,
         started_at=execution.started_at,
         ended_at=execution.ended_at,
         took_s=None if execution.duration_ms is None else execution.duration_ms / 1000,

@@ -70,6 +70,8 @@ class ExecutionOut(msgspec.Struct, kw_only=True):
     trace_id: str | None
     span_id: str | None
     metadata: dict[str, Any]
+    # Only its trace tells of it: no clock runs and it takes no commands.
+    from_spans: bool
 
 
 class Transition(msgspec.Struct, kw_only=True):

@@ -81,7 +81,7 @@ class Span(models.Model):
     digest = models.BinaryField(max_length=16)
     # The agent's name where neither the span nor one above it says one.
     service = models.TextField(db_default="")
-    # Which of agent, conversation, run and execution the span did not say itself (spanrows.Unsaid).
+    # Which of agent, conversation, run and execution the span did not say itself (the bits in spanrows).
     inherits = models.SmallIntegerField(db_default=0)
     attributes = models.JSONField(default=dict)
     # What went in and out: messages, arguments, results; read only when a person opens them.

@@ -12,11 +12,12 @@ from django.db import connection
 from django.test import Client
 
 from dashboard import listing
-from monitor import executions
+from monitor import executions, ingest
 from monitor.ids import uuid7
 from monitor.models import Execution, Membership, Person, Span, StateChange
 from monitor.tenancy import crossing, tenant
 from tests.monitor.fleets import a_project, an_execution, beat, look
+from tests.monitor.spending import a_bare_span, pending
 
 LIST = "/executions"
 # Session, person, memberships and the frame: seven; the page's own are what the budget is about.
@@ -356,3 +357,37 @@ def test_search_finds_executions_people_and_goes_straight_to_an_id(db: None) -> 
     assert browser.get(f"/search?q={one.id}").headers["Location"] == f"{LIST}/{one.id}"
     assert "Nothing matches." in page(browser, "/search?q=nobody")
     assert browser.get("/search?q=").headers["Location"] == LIST
+
+
+def test_what_only_its_trace_tells_of_has_no_clocks_and_takes_no_commands(db: None) -> None:
+    project = a_project()
+    began = before(60).replace(microsecond=0)
+    triage = a_bare_span(1, 1, kind="agent", agent="triage", agent_stated=True, name="sort mail", started_at=began)
+    refund = a_bare_span(1, 2, 1, kind="agent", agent="refund", agent_stated=True, name="pay back", started_at=began)
+    call = a_bare_span(1, 3, 2, started_at=began)
+    with tenant(project):
+        ingest.accept(project, [pending(triage), refund, call], now=now())
+        outer, inner = (Execution.objects.get(agent=agent) for agent in ("triage", "refund"))
+    browser = signed_in(project)
+
+    text = page(browser, f"{LIST}/{outer.id}")
+    for shown in ("known from its trace", "nobody beats for it", "Runs until its trace tells of an end", "sort mail"):
+        assert shown in text
+    for absent in ("hx-post=", "Timeout", "Beats", "Zombie", "unless it beats"):
+        assert absent not in text
+    # The waterfall shows the agents below too; calls and costs are each one's own.
+    figure = json.loads(re.search(r'<script id="trace"[^>]*>(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
+    assert sorted(row[3] for row in figure["spans"]) == ["chat", "pay back", "sort mail"]
+    assert page(browser, f"{LIST}/{outer.id}/spans/{UUID(int=1).hex}-{3:016x}")
+    assert "$0.0035" not in page(browser, f"{LIST}/{outer.id}?tab=calls")
+    assert "$0.0035" in page(browser, f"{LIST}/{inner.id}?tab=calls")
+    assert "Completed, as its trace tells." in page(browser, f"{LIST}/{inner.id}")
+    assert "Its trace told of it" in page(browser, f"{LIST}/{inner.id}?tab=moves")
+    listed = page(browser, LIST)
+    assert set(rows(listed)) == {outer.id, inner.id}
+
+    told = browser.post(f"{LIST}/act", {"command": "cancel", "id": [outer.id]}).content.decode()
+    assert "known from its trace alone" in told
+    assert browser.post(f"{LIST}/{outer.id}/cancel", {"note": ""}).status_code < 500
+    with tenant(project):
+        assert Execution.objects.get(id=outer.id).status == "running"
