@@ -1,5 +1,6 @@
 """Two programs with real OpenTelemetry instrumentation report to a running Handrail, and nothing gets lost."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -106,6 +107,24 @@ def test_an_agent_of_pydantic_ai_that_delegates(handrail: Instance, tmp_path: Pa
     errors = spans(handrail, "pydantic", "tool, error", "kind = 'tool' AND failed")
     assert errors == [("flaky", "RuntimeError: CRM is down")] * rounds
 
+    # Nobody registered anything: each agent's work is an execution that its trace tells of.
+    with api(handrail, key) as client:
+        found = client.get("/api/v1/executions?limit=500").raise_for_status().json()["results"]
+    assert Counter((one["agent"], one["status"]) for one in found) == {
+        ("weather_agent", "completed"): 2 * rounds,
+        ("weather_agent", "failed"): rounds,
+        ("triage_agent", "completed"): rounds,
+        ("refund_agent", "completed"): rounds,
+        ("test_agent", "failed"): rounds,
+    }
+    assert all(one["from_spans"] and one["trace_id"] and one["duration_ms"] is not None for one in found)
+    assert sum(one["api_calls"] for one in found) == sums["total_calls"]
+    assert sum(Decimal(one["cost_usd"]) for one in found) == Decimal(sums["total_cost_usd"])
+    agent_of = {one["id"]: one["agent"] for one in found}
+    assert {(one["agent"], agent_of.get(one["parent_id"])) for one in found if one["parent_id"]} == {
+        ("refund_agent", "triage_agent")
+    }
+
     # One run is one trace: the agent that delegates, the one that it asks, and the tool between them.
     (delegating, *_) = spans(handrail, "pydantic", "run_id", "tool = 'ask_refund_agent'")
     with api(handrail, key) as client:
@@ -113,6 +132,10 @@ def test_an_agent_of_pydantic_ai_that_delegates(handrail: Instance, tmp_path: Pa
         runs = summary(handrail, key, "run")["groups"]
         body = {"agent": "triage_agent", "task": "I want help", "trace_id": delegating[0], "timeout_s": 3600}
         execution = client.post("/api/v1/executions", json=body).raise_for_status().json()
+        working = client.get("/api/v1/executions?agent=triage_agent").raise_for_status().json()["results"]
+    # Registered after its trace, it takes the agent's place; what the trace cost is counted once.
+    assert [one["from_spans"] for one in working].count(True) == rounds - 1
+    assert Decimal(execution["cost_usd"]) > 0
     assert (run["total_calls"], run["tool_calls"], run["failed_calls"]) == (3, 1, 0)
     assert set(run["cost_by_model"]) == {"gpt-4o-mini-2024-07-18", "claude-sonnet-4-5-20250929"}
     assert len(runs) == 5 * rounds
@@ -122,5 +145,7 @@ def test_an_agent_of_pydantic_ai_that_delegates(handrail: Instance, tmp_path: Pa
     with sign_in(handrail, "pydantic@example.org", password) as browser:
         overview = seen(browser, "/")
         page = browser.get(f"/executions/{execution['id']}").raise_for_status().text
+        listed = browser.get("/executions?range=7d").raise_for_status().text
     assert all(agent in overview for agent in ("weather_agent", "triage_agent"))
+    assert all(agent in listed for agent in agents)
     assert all(word in page for word in ("triage_agent run", "ask_refund_agent", "refund_agent run"))
