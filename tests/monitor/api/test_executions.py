@@ -9,12 +9,14 @@ import msgspec
 import pytest
 from django.test import Client
 
+from monitor import ingest
 from monitor.api import execution_events
 from monitor.api.problems import Problem
 from monitor.models import Execution, Project, StateChange
 from monitor.tenancy import tenant
 from tests.monitor.api.conftest import client_with, make_key, make_project
 from tests.monitor.fleets import after, an_execution, tick
+from tests.monitor.spending import a_bare_span
 
 PROMISED = {
     "id", "agent", "run_id", "task", "crew_id", "conversation_id", "parent_id", "department", "mode", "status",
@@ -113,6 +115,23 @@ def test_what_has_ended_stays_as_it_is(client: Client) -> None:
         assert post(client, f"/{one}/{verb}", status=409)["state"] == "cancelled"
     assert post(client, f"/{one}/heartbeat")["command"] == "cancel"
     assert get(client, f"/{one}") | {"transitions": 0} == done | {"transitions": 0}
+
+
+def test_what_only_its_trace_tells_of_is_shown_and_refuses_every_command(client: Client, project: Project) -> None:
+    now = datetime.now(UTC)
+    agent = a_bare_span(1, 1, kind="agent", agent="triage", agent_stated=True, started_at=now, ended_at=None)
+    with tenant(project.pk):
+        ingest.accept(project.pk, [agent], now=now)
+    [one] = get(client)["results"]
+    assert (one["agent"], one["status"], one["from_spans"], one["deadline_at"]) == ("triage", "running", True, None)
+    for verb in ("complete", "fail", "pause", "resume", "retry", "cancel"):
+        refusal = post(client, f"/{one['id']}/{verb}", status=409)
+        assert (refusal["state"], refusal["title"]) == ("running", "Conflict")
+        assert refusal["detail"] == "the execution is known from its trace alone, which says how it ends."
+    assert post(client, f"/{one['id']}/heartbeat", {"progress": 9})["command"] == "continue"
+    detail = get(client, f"/{one['id']}")
+    assert [(move["to_state"], move["cause"]) for move in detail.pop("transitions")] == [("running", "traced")]
+    assert detail == one
 
 
 def test_work_already_done_is_one_call(client: Client) -> None:
