@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -84,6 +85,8 @@ TYPES = {
     "digest": "bytea",
     "attributes": "jsonb",
 }
+# The same few ids stand in many rows of a batch, and reading one costs more than finding it again.
+_uuid = lru_cache(maxsize=4096)(UUID)
 _TRACE, _EXECUTION, _ATTRIBUTES = (COLUMNS.index(name) for name in ("trace_id", "execution_id", "attributes"))
 LEDGER_COLUMNS = (
     "project_id",
@@ -151,8 +154,8 @@ def copy_spans(rows: Iterable[Row]) -> None:
     by_day: dict[date, list[Sequence[Any]]] = {}
     for row in rows:
         values = [getattr(row, name) for name in COLUMNS]
-        values[_TRACE] = UUID(hex=row.trace_id)
-        values[_EXECUTION] = UUID(row.execution_id) if row.execution_id else None
+        values[_TRACE] = _uuid(row.trace_id)
+        values[_EXECUTION] = _uuid(row.execution_id) if row.execution_id else None
         values[_ATTRIBUTES] = Jsonb(row.attributes, str.encode)
         by_day.setdefault(row.started_at.date(), []).append(values)
     _copy("monitor_span", COLUMNS, by_day)
@@ -166,14 +169,14 @@ def copy_ledger(project_id: int, entries: Iterable[tuple[Line, int, int]], *, no
         by_day.setdefault(row.started_at.date(), []).append(
             (
                 project_id,
-                UUID(hex=row.trace_id),
+                _uuid(row.trace_id),
                 row.span_id,
                 sequence,
                 row.started_at,
                 now,
                 row.kind,
                 row.run_id,
-                UUID(row.execution_id) if row.execution_id else None,
+                _uuid(row.execution_id) if row.execution_id else None,
                 row.conversation_id,
                 row.agent,
                 row.department,
