@@ -9,6 +9,7 @@ from uuid import UUID
 
 import psycopg
 from django.db import connection
+from msgspec.structs import astuple
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
@@ -153,7 +154,7 @@ def copy_spans(rows: Iterable[Row]) -> None:
     """Write new rows, each straight into the partition of its day (COPY is refused on tables under policy)."""
     by_day: dict[date, list[Sequence[Any]]] = {}
     for row in rows:
-        values = [getattr(row, name) for name in COLUMNS]
+        values: list[Any] = list(astuple(row))
         values[_TRACE] = _uuid(row.trace_id)
         values[_EXECUTION] = _uuid(row.execution_id) if row.execution_id else None
         values[_ATTRIBUTES] = Jsonb(row.attributes, str.encode)

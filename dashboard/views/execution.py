@@ -243,7 +243,7 @@ def payloads(
 ) -> dict[str, Any]:
     """What went in and what came out; its agent's span says it where nobody else does."""
     taken, given = subject.inputs, subject.output
-    if subject.from_spans:
+    if subject.from_spans and subject.trace_id is not None and subject.span_id is not None:
         own = spans.filter(trace_id=subject.trace_id, span_id=subject.span_id)
         taken, given = own.values_list("input", "output").first() or (None, None)
     return {
