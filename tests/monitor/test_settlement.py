@@ -1,6 +1,7 @@
 """Traces alone: who a span belongs to, which spans are executions, and that neither depends on how they came."""
 
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
@@ -8,9 +9,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import connection
 from msgspec.structs import replace
 
-from monitor import executions, heartbeats, trips, watch
+from monitor import executions, ground, heartbeats, ingest, trips, watch
 from monitor.api.executions import register
 from monitor.models import Agent, Conversation, Execution, LedgerEntry, Project, Run, Span, StateChange
 from monitor.records import Span as Record
@@ -351,3 +353,38 @@ def test_an_execution_registered_amid_its_trace_counts_the_same_work_once(commit
         list(pool.map(tell, parts))
     assert_books_balance(crowded)
     assert books_of(crowded) == books_of(straight)
+
+
+def test_a_registration_and_a_batch_of_its_trace_wait_for_each_other_in_one_order(committed_db: None) -> None:
+    project = a_project()
+    body = NewExecution(agent="triage", id=REPORTED, trace_id=UUID(int=1).hex, timeout_s=3600)
+
+    def tell() -> None:
+        try:
+            with tenant(project.pk):
+                register(project.pk, body, now=NOW, actor="key:agents")
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            ground.lock(project.pk, UUID(int=1).hex)
+            late = pool.submit(tell)
+            await_a_waiter()
+            # Both see the agent `triage` for the first time: who held its row now would never get the trace.
+            ingest.accept(project.pk, triage(), now=NOW)
+        late.result(timeout=30)
+    assert [(one.agent, one.parent_id) for one in works(project).values()] == [("refund", REPORTED)]
+    assert_books_balance(project)
+
+
+def await_a_waiter() -> None:
+    """Return once a connection waits for a lock of a trace."""
+    deadline_s = time.monotonic() + 30
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            if cursor.fetchone()[0]:
+                return
+            assert time.monotonic() < deadline_s, "nobody waits"
+            time.sleep(0.01)
