@@ -8,9 +8,11 @@ from functools import cached_property, wraps
 from typing import Any
 from urllib.parse import urlencode
 
+from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
+from monitor import commons
 from monitor.models import HumanAgent, Membership, Person, Project
 from monitor.models.people import Role
 from monitor.people import human_for
@@ -31,6 +33,11 @@ class Visitor:
     def may(self, role: str) -> bool:
         """Whether the person has this role, or one above it."""
         return RANKS[Role(self.role)] >= RANKS[Role(role)]
+
+    @property
+    def sees(self) -> Q:
+        """Which budgets and trips are shown to the person."""
+        return commons.visible(self.project.pk, is_instance_admin=self.person.is_instance_admin)
 
     @cached_property
     def human(self) -> HumanAgent | None:

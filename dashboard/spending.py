@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from django.db.models import Count, F, Q, Window
 from django.db.models.functions import RowNumber
 
-from monitor import rollups, windows
+from monitor import commons, rollups, windows
 from monitor.models import Budget, BudgetWindow, Project, Trip
 from monitor.models.money import BudgetAction, BudgetScope, Period
 from monitor.windows import INSTANCE
@@ -139,11 +139,11 @@ def reached_at(left_usd: Decimal, per_hour_usd: Decimal, *, now: datetime, until
     return now + timedelta(hours=float(left_usd / per_hour_usd))
 
 
-def standing(project: Project, *, with_global: bool, now: datetime) -> Standing:
-    """Where each budget of the project stands, the most spent first; the instance's own only `with_global`."""
-    mine = Q(project_id=project.pk)
-    budgets = list(Budget.objects.filter(mine | Q(project_id=None) if with_global else mine).order_by("id"))
-    trips = _open_trips(mine | Q(project_id=None) if with_global else mine)
+def standing(project: Project, *, is_instance_admin: bool, now: datetime) -> Standing:
+    """Where each budget that the visitor may see stands, the most spent first."""
+    seen = commons.visible(project.pk, is_instance_admin=is_instance_admin)
+    budgets = list(Budget.objects.filter(seen).order_by("id"))
+    trips = _open_trips(seen)
     held = _windows(project, budgets, trips, now=now)
     rates = _rates(project.pk, {budget.scope for budget in budgets}, now=now)
     by_window = {(trip.scope, trip.target, trip.period, trip.window_starts_at): trip for trip in trips}

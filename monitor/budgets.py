@@ -13,7 +13,7 @@ import msgspec
 
 from monitor import changes, pipeline, trips, windows
 from monitor.bookings import Charge
-from monitor.models import BudgetWindow, Subject
+from monitor.models import Budget, BudgetWindow, Subject
 from monitor.models.money import BudgetAction, BudgetScope, Period
 from monitor.pipeline import Statement, array, texts, times
 from monitor.windows import INSTANCE, Key
@@ -68,7 +68,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What the budgets say: may the caller go on, and if not which scope says no.
 
     `current_cost` is what the run, hour, day and month have spent, `remaining` the least that any stopping
-    budget has left (None without one); both in US dollars.
+    budget of the project has left (None without one); both in US dollars. A global budget that refuses leaves 0,
+    and before that says nothing: what it has left tells what others spend.
     """
 
     allowed: bool = True
@@ -153,11 +154,25 @@ def standing(project_id: int, *, now: datetime, run_id: str = "", agent: str = "
     """What the budgets would say now, without spending anything."""
     budgets, time_zone = _budgets(project_id)
     applied = dict(_windows(project_id, budgets, time_zone, run_id, agent, department, now=now))
-    (rows,) = pipeline.flush([Statement(LOOK, _keys(list(applied)))])
     rules = {key: rule for key, rule in applied.items() if rule is not None}
-    held = {key: Held() for key in applied} | {Key(*row[:5]): Held(*row[5:]) for row in rows}
+    held = {key: Held() for key in applied} | look(applied)
     seen = _verdict(held, rules)
     return msgspec.structs.replace(seen, warned=[], tripped=[])
+
+
+def window_of(budget: Budget, time_zone: str, *, now: datetime) -> Key | None:
+    """The one window that a budget binds now, by its project's time zone; None where it binds many."""
+    if not budget.target and budget.scope not in (BudgetScope.PROJECT, BudgetScope.GLOBAL):
+        return None
+    is_global = budget.project_id is None
+    began = windows.starts_at(budget.period, "UTC" if is_global else time_zone, now=now)
+    return Key(budget.project_id or INSTANCE, budget.scope, budget.target, budget.period, began)
+
+
+def look(keys: Iterable[Key]) -> dict[Key, Held]:
+    """What the windows hold; those in which nothing was spent are left out."""
+    (rows,) = pipeline.flush([Statement(LOOK, _keys(list(keys)))])
+    return {Key(*row[:5]): Held(*row[5:]) for row in rows}
 
 
 def _verdict(held: dict[Key, Held], rules: dict[Key, Rule]) -> Verdict:
@@ -176,10 +191,12 @@ def _verdict(held: dict[Key, Held], rules: dict[Key, Rule]) -> Verdict:
         if over and window.tripped_at is None:
             tripped.append((key, rule, window))
         if rule.action == BudgetAction.STOP:
-            left = max(allowance - spent, ZERO)
-            remaining = left if remaining is None else min(remaining, left)
-            if refusing is None and (over or window.tripped_at is not None):
+            refuses = over or window.tripped_at is not None
+            if refuses and refusing is None:
                 refusing = key, rule, window
+            if refuses or key.project_id != INSTANCE:
+                left = ZERO if key.project_id == INSTANCE else max(allowance - spent, ZERO)
+                remaining = left if remaining is None else min(remaining, left)
     return Verdict(
         allowed=refusing is None,
         reason=_reason(*refusing) if refusing else "",
@@ -202,6 +219,8 @@ def _current(held: dict[Key, Held]) -> dict[str, Decimal]:
 
 
 def _reason(key: Key, rule: Rule, held: Held) -> str:
+    if key.project_id == INSTANCE:
+        return f"The budget of all projects for this {key.period} is spent."
     whose = f"{key.scope} {key.target}".strip()
     span = "" if key.period == Period.RUN else f" for this {key.period}"
     return (

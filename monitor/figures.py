@@ -1,7 +1,7 @@
 """What a project adds up to at the moment: agents by window, the system, money. Read from rollups and windows."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -9,18 +9,19 @@ from typing import Any
 import psutil
 from django.db.models import Max, Sum
 
-from monitor import budgets, rollups, windows
-from monitor.models import Budget, BudgetWindow, Execution, Project
+from monitor import budgets, commons, rollups, windows
+from monitor.budgets import Held
+from monitor.models import Budget, Execution, Project
 from monitor.models.executions import ENDED
-from monitor.models.money import BudgetScope, Period
+from monitor.models.money import Period
 from monitor.rollups import Totals
-from monitor.windows import INSTANCE
 
 WINDOWS = {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
 CALLS = ("llm", "tool")
 # Rollups read up to the beginning of a minute.
 THIS_MINUTE = timedelta(minutes=1)
 ZERO = Decimal(0)
+NOTHING = Held()
 # The first measurement of a process has nothing to compare with.
 psutil.cpu_percent(None)
 
@@ -117,32 +118,34 @@ def of_costs(project_id: int, *, now: datetime) -> dict[str, Any]:
         "today": current["day"],
         "month": current["month"],
         **by,
-        "budgets": list(_budgets(project_id, time_zone, now=now)),
+        "budgets": _budgets(project_id, time_zone, now=now),
     }
 
 
-def _budgets(project_id: int, time_zone: str, *, now: datetime) -> Iterable[dict[str, Any]]:
-    """Each budget with its present window; one that binds every target by itself has no single window."""
-    for budget in Budget.objects.order_by("scope", "period", "target"):
-        is_global = budget.scope == BudgetScope.GLOBAL
-        window = None
-        if budget.target or budget.scope in (BudgetScope.PROJECT, BudgetScope.GLOBAL):
-            window = BudgetWindow.objects.filter(
-                project_id=INSTANCE if is_global else project_id,
-                scope=budget.scope,
-                target=budget.target,
-                period=budget.period,
-                starts_at=windows.starts_at(budget.period, "UTC" if is_global else time_zone, now=now),
-            ).first()
-        yield {
-            "scope": budget.scope,
-            "target": budget.target,
-            "period": budget.period,
-            "limit_usd": budget.limit_usd,
-            "spent_usd": window.spent_usd if window else ZERO,
-            "reserved_usd": window.reserved_usd if window else ZERO,
-            "tripped": bool(window and window.tripped_at),
-        }
+def _budgets(project_id: int, time_zone: str, *, now: datetime) -> list[dict[str, Any]]:
+    """Each budget of the project with its present window; one that binds every target by itself has no single window.
+
+    Figures are the project's, whoever asks: no global budget is among them.
+    """
+    seen = commons.visible(project_id, is_instance_admin=False)
+    bound = [
+        (budget, budgets.window_of(budget, time_zone, now=now))
+        for budget in Budget.objects.filter(seen).order_by("scope", "period", "target")
+    ]
+    held = budgets.look(key for _, key in bound if key is not None)
+    return [_of_budget(budget, held.get(key, NOTHING) if key else NOTHING) for budget, key in bound]
+
+
+def _of_budget(budget: Budget, held: Held) -> dict[str, Any]:
+    return {
+        "scope": budget.scope,
+        "target": budget.target,
+        "period": budget.period,
+        "limit_usd": budget.limit_usd,
+        "spent_usd": held.spent_usd,
+        "reserved_usd": held.reserved_usd,
+        "tripped": held.tripped_at is not None,
+    }
 
 
 def _only(rows: list[Totals]) -> Totals | None:

@@ -31,13 +31,12 @@ def trip(project_id: int, key: Key, *, spent_usd: Decimal, threshold_usd: Decima
     The caller holds the window's row, so that it trips once.
     """
     by_model, calls, began = _spending(project_id, key, now=now)
-    reason = (
-        f"{key.scope} {key.target}".strip()
-        + ("" if key.period == Period.RUN else f", this {key.period}")
-        + f": {spent_usd:.2f} of {threshold_usd:.2f} US dollars spent"
-    )
+    is_global = key.project_id == INSTANCE
+    whose = "all projects" if is_global else f"{key.scope} {key.target}".strip()
+    what = whose + ("" if key.period == Period.RUN else f", this {key.period}")
+    reason = f"{what}: {spent_usd:.2f} of {threshold_usd:.2f} US dollars spent"
     made = Trip.objects.create(
-        project_id=None if key.project_id == INSTANCE else project_id,
+        project_id=None if is_global else project_id,
         scope=key.scope,
         target=key.target,
         period=key.period,
@@ -55,24 +54,24 @@ def trip(project_id: int, key: Key, *, spent_usd: Decimal, threshold_usd: Decima
         "scope": key.scope,
         "target": key.target,
         "period": key.period,
-        "total_cost_usd": f"{spent_usd:f}",
-        "threshold_usd": f"{threshold_usd:f}",
         "cost_by_model": by_model,
         "call_count": calls,
-        "is_global": key.project_id == INSTANCE,
+        "is_global": is_global,
         "run_id": key.target if key.scope == BudgetScope.RUN else "",
         "agent": key.target if key.scope == BudgetScope.AGENT else "",
     }
+    sums = {"total_cost_usd": f"{spent_usd:f}", "threshold_usd": f"{threshold_usd:f}"}
     changes.record(
-        project_id, Subject.TRIP, made.id, to_state="open", cause="budget", now=now, note=reason, data=evidence
+        project_id, Subject.TRIP, made.id, to_state="open", cause="budget", now=now, note=reason, data=evidence | sums
     )
     queue.open_item(
         project_id,
         ItemKind.TRIP,
         made.id,
-        title=f"Budget tripped: {reason}",
+        # Everybody of the project sees the item; what all projects spend is for the instance's admins.
+        title=f"Budget tripped: {what if is_global else reason}",
         trigger="budget",
-        evidence=evidence,
+        evidence=evidence if is_global else evidence | sums,
         agent=evidence["agent"],
         now=now,
     )

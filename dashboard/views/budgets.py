@@ -4,7 +4,6 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.db.models import Q
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -39,7 +38,7 @@ def budgets(request: PageRequest) -> HttpResponse:
 @page(role=Role.ADMIN)
 def budget(request: PageRequest, budget_id: UUID) -> HttpResponse:
     """A POST changes one budget, or with `do=delete` takes it away."""
-    found = Budget.objects.filter(_visible(request), pk=budget_id).first()
+    found = Budget.objects.filter(request.visitor.sees, pk=budget_id).first()
     if found is None or request.method != "POST":
         raise Http404
     project_id, is_global, name = request.visitor.project.pk, found.project_id is None, _name(found)
@@ -90,7 +89,7 @@ def _fields(request: PageRequest) -> dict[str, Any] | str:
 
 
 def _show(request: PageRequest, context: dict[str, Any]) -> HttpResponse:
-    found = list(Budget.objects.filter(_visible(request)))
+    found = list(Budget.objects.filter(request.visitor.sees))
     found.sort(
         key=lambda one: (list(SCOPES).index(BudgetScope(one.scope)), one.target, Period.values.index(one.period))
     )
@@ -109,11 +108,6 @@ def _show(request: PageRequest, context: dict[str, Any]) -> HttpResponse:
 def _scopes(request: PageRequest) -> list[str]:
     is_admin = request.visitor.person.is_instance_admin
     return [scope.value for scope in SCOPES if is_admin or scope != BudgetScope.GLOBAL]
-
-
-def _visible(request: PageRequest) -> Q:
-    mine = Q(project_id=request.visitor.project.pk)
-    return mine | Q(project_id=None) if request.visitor.person.is_instance_admin else mine
 
 
 def _plain(budget: Budget) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Q
 from django.http import Http404, HttpResponse
 from django.template.response import TemplateResponse
 
@@ -41,7 +40,8 @@ def costs(request: PageRequest) -> HttpResponse:
 def budgets(request: PageRequest, span: Range) -> dict[str, Any]:
     """The sentence about today, and each budget with what is left of it."""
     visitor = request.visitor
-    standing = spending.standing(visitor.project, with_global=visitor.person.is_instance_admin, now=request.now)
+    is_instance_admin = visitor.person.is_instance_admin
+    standing = spending.standing(visitor.project, is_instance_admin=is_instance_admin, now=request.now)
     return {"standing": standing, "today": standing.today, "may_edit": visitor.may(Role.ADMIN)}
 
 
@@ -121,12 +121,6 @@ def unpriced(request: PageRequest) -> HttpResponse:
     found: list[Totals] = sorted((one for one in totals if one.unpriced), key=lambda one: (-one.unpriced, one.group))
     context = {"models": found, "calls": sum(one.unpriced for one in found), "span": span}
     return TemplateResponse(request, "costs/unpriced.html", context)
-
-
-def visible_trips(request: PageRequest) -> Q:
-    """The project's trips, for the instance's admins those of global budgets as well."""
-    mine = Q(project_id=request.visitor.project.pk)
-    return mine | Q(project_id=None) if request.visitor.person.is_instance_admin else mine
 
 
 def _up_to(span: Range) -> Any:

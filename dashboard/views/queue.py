@@ -273,15 +273,15 @@ def _holding(row: waiting.Waiting, me: HumanAgent | None) -> str:
 
 
 def _trip(look: Looking) -> dict[str, Any]:
-    """The trip and its budget's limit; global ones are seen by all and reset by the instance's admins."""
-    own = Q(project_id=look.item.project_id) | Q(project_id=None)
-    trip = Trip.objects.filter(own, pk=look.item.subject_id).first()
-    may = trip is not None and (trip.project_id is not None or look.request.visitor.person.is_instance_admin)
+    """The trip and its budget's limit; of a global one only the instance's admins see more than that it tripped."""
+    sees = look.request.visitor.sees
+    trip = Trip.objects.filter(sees, pk=look.item.subject_id).first()
     limit = None
     if trip is not None:
-        limits = Budget.objects.filter(own, scope=trip.scope, period=trip.period, target__in=[trip.target, ""])
+        limits = Budget.objects.filter(sees, scope=trip.scope, period=trip.period, target__in=[trip.target, ""])
         limit = limits.order_by("-target").values_list("limit_usd", flat=True).first()
-    return {"trip": trip, "may_reset": may, "trip_limit_usd": limit, "costs_url": _url("costs")}
+    is_global = bool(look.item.evidence.get("is_global"))
+    return {"trip": trip, "is_global": is_global, "trip_limit_usd": limit, "costs_url": _url("costs")}
 
 
 def why_of(look: Looking) -> dict[str, Any]:

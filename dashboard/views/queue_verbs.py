@@ -153,8 +153,10 @@ def decide(request: PageRequest, item: QueueItem, me: HumanAgent) -> str:
 @verb
 def reset(request: PageRequest, item: QueueItem, me: HumanAgent) -> str:
     """Reset the trip: its spenders may go on, by the top-up or by the limit once more."""
-    trip = Trip.objects.filter(pk=item.subject_id).first() if item.kind == ItemKind.TRIP else None
-    if trip is None or (trip.project_id is None and not request.visitor.person.is_instance_admin):
+    if item.kind != ItemKind.TRIP:
+        raise Http404
+    trip = Trip.objects.filter(request.visitor.sees, pk=item.subject_id).first()
+    if trip is None:
         raise Http404
     _refuse_what_others_have(item, me)
     trips.reset(

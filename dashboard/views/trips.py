@@ -15,7 +15,6 @@ from django.template.response import TemplateResponse
 
 from dashboard import words
 from dashboard.access import PageRequest, page
-from dashboard.views.costs import visible_trips
 from monitor import trips as verbs
 from monitor import windows
 from monitor.models import Trip
@@ -46,7 +45,7 @@ class TripRow:
 def trips(request: PageRequest) -> HttpResponse:
     """Every trip, `?status=open` only the open ones."""
     only_open = request.GET.get("status") == "open"
-    found = Trip.objects.filter(visible_trips(request))
+    found = Trip.objects.filter(request.visitor.sees)
     if only_open:
         found = found.filter(reset_at=None)
     after = _after(request.GET.get("after", ""))
@@ -73,7 +72,7 @@ def trips(request: PageRequest) -> HttpResponse:
 @page(role=Role.OPERATOR)
 def reset(request: PageRequest, trip_id: UUID) -> HttpResponse:
     """The form of a reset, alone for a dialog; sent, it lets the spenders go on."""
-    trip = Trip.objects.filter(visible_trips(request), pk=trip_id).first()
+    trip = Trip.objects.filter(request.visitor.sees, pk=trip_id).first()
     if trip is None:
         raise Http404
     context: dict[str, Any] = {"row": _row(request, trip), "trip": trip}

@@ -1,20 +1,22 @@
 """Budgets over HTTP; the global ones belong to the instance's admins alone."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
-from monitor import ledger, limits, windows
+from monitor import budgets, commons, ledger, limits, windows
 from monitor.api.bodies import within_usd
 from monitor.api.caller import Request
 from monitor.api.door import Answer, Door, endpoint
 from monitor.api.pages import PageQuery, paginate
 from monitor.api.problems import Forbidden, Problem, bad_field
-from monitor.models import Budget, BudgetWindow
+from monitor.budgets import Held
+from monitor.models import Budget
 
 Scope = Literal["run", "agent", "department", "project", "global"]
 Period = Literal["run", "hour", "day", "week", "month"]
@@ -81,11 +83,12 @@ class Budgets(Door):
             found = found.filter(scope__in=query.scope)
         rows, following = paginate(found, ("id",), query, request)
         zone = ledger.time_zone(request.caller.project_id)
-        return BudgetPage([_out(budget, zone, request) for budget in rows], following)
+        return BudgetPage(_all_out(rows, zone, request), following)
 
     @endpoint(scope="admin", body=NewBudget, answer=BudgetOut, status=201, also=(409,))
     def post(self, request: Request, body: NewBudget) -> BudgetOut:
-        _allow(request, is_global=body.scope == "global")
+        if body.scope == "global" and not request.caller.is_instance_admin:
+            raise Forbidden("Global budgets belong to the admins of the instance.")
         try:
             budget = limits.make(request.caller.project_id, **msgspec.structs.asdict(body))
         except limits.BadLimit as error:
@@ -102,22 +105,20 @@ class OneBudget(Door):
 
     @endpoint(scope="admin", body=ChangedBudget, answer=BudgetOut)
     def patch(self, request: Request, budget_id: UUID, body: ChangedBudget) -> BudgetOut:
-        budget = _get(request, budget_id)
-        is_global = budget.project_id is None
-        _allow(request, is_global=is_global)
+        is_global = _get(request, budget_id).project_id is None
         limits.change(request.caller.project_id, budget_id, is_global=is_global, **msgspec.structs.asdict(body))
         return _out(_get(request, budget_id), ledger.time_zone(request.caller.project_id), request)
 
     @endpoint(scope="admin", status=204)
     def delete(self, request: Request, budget_id: UUID) -> Answer:
         is_global = _get(request, budget_id).project_id is None
-        _allow(request, is_global=is_global)
         limits.remove(request.caller.project_id, budget_id, is_global=is_global)
         return Answer(status=204)
 
 
 def _visible(request: Request) -> "QuerySet[Budget]":
-    return Budget.objects.filter(Q(project_id=request.caller.project_id) | Q(project_id=None))
+    caller = request.caller
+    return Budget.objects.filter(commons.visible(caller.project_id, is_instance_admin=caller.is_instance_admin))
 
 
 def _get(request: Request, budget_id: UUID) -> Budget:
@@ -127,14 +128,21 @@ def _get(request: Request, budget_id: UUID) -> Budget:
     return budget
 
 
-def _allow(request: Request, *, is_global: bool) -> None:
-    """Let only the instance's admins write global budgets."""
-    if is_global and not request.caller.is_instance_admin:
-        raise Forbidden("Global budgets belong to the admins of the instance.")
-
-
 def _out(budget: Budget, time_zone: str, request: Request) -> BudgetOut:
-    held = _window(budget, time_zone, request)
+    return _all_out([budget], time_zone, request)[0]
+
+
+def _all_out(found: Sequence[Budget], time_zone: str, request: Request) -> list[BudgetOut]:
+    """The budgets with what the windows hold that they bind now, in one query."""
+    bound = [budgets.window_of(budget, time_zone, now=request.now) for budget in found]
+    held = budgets.look(key for key in bound if key is not None)
+    return [
+        _told(budget, held.get(key) if key else None, time_zone, now=request.now)
+        for budget, key in zip(found, bound, strict=True)
+    ]
+
+
+def _told(budget: Budget, held: Held | None, time_zone: str, *, now: datetime) -> BudgetOut:
     is_global = budget.project_id is None
     plain: dict[str, Any] = {
         name: getattr(budget, name)
@@ -146,18 +154,5 @@ def _out(budget: Budget, time_zone: str, request: Request) -> BudgetOut:
         spent_usd=held.spent_usd if held else None,
         top_up_usd=held.top_up_usd if held else None,
         tripped=held is not None and held.tripped_at is not None,
-        renews_at=windows.ends_at(budget.period, "UTC" if is_global else time_zone, now=request.now),
+        renews_at=windows.ends_at(budget.period, "UTC" if is_global else time_zone, now=now),
     )
-
-
-def _window(budget: Budget, time_zone: str, request: Request) -> BudgetWindow | None:
-    """The window that the budget binds now, when it binds just one."""
-    if not budget.target and budget.scope not in ("project", "global"):
-        return None
-    return BudgetWindow.objects.filter(
-        project_id=budget.project_id or windows.INSTANCE,
-        scope=budget.scope,
-        target=budget.target,
-        period=budget.period,
-        starts_at=windows.starts_at(budget.period, time_zone if budget.project_id else "UTC", now=request.now),
-    ).first()

@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
-from monitor import trips
+from monitor import commons, trips
 from monitor.api.bodies import within_usd
 from monitor.api.caller import Request
 from monitor.api.door import Door, endpoint
 from monitor.api.pages import PageQuery, paginate
-from monitor.api.problems import Forbidden, Problem
+from monitor.api.problems import Problem
 from monitor.models import Trip
 from monitor.models.money import BudgetScope
 
@@ -87,8 +87,6 @@ class Reset(Door):
     @endpoint(scope="operate", body=ResetBody, answer=TripOut, also=(409,))
     def post(self, request: Request, trip_id: UUID, body: ResetBody) -> TripOut:
         trip = _get(request, trip_id)
-        if trip.project_id is None and not request.caller.is_instance_admin:
-            raise Forbidden("Trips of global budgets are reset by the admins of the instance.")
         try:
             done = trips.reset(
                 trip,
@@ -104,7 +102,8 @@ class Reset(Door):
 
 
 def _visible(request: Request) -> "QuerySet[Trip]":
-    return Trip.objects.filter(Q(project_id=request.caller.project_id) | Q(project_id=None))
+    caller = request.caller
+    return Trip.objects.filter(commons.visible(caller.project_id, is_instance_admin=caller.is_instance_admin))
 
 
 def _get(request: Request, trip_id: UUID) -> Trip:
