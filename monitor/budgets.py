@@ -81,6 +81,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     tripped: list[tuple[Key, Rule, Held]] = []
 
 
+# Nothing was spent, so no window was looked at: whoever asks looks at what stands.
+UNASKED = Verdict()
+
+
 class Charging(msgspec.Struct, frozen=True):
     """The windows that a batch of charges touches, with what each adds, and the budgets that apply."""
 
@@ -131,8 +135,10 @@ def charging(project_id: int, charges: Iterable[Charge], *, now: datetime) -> Ch
 
 
 def judge(plan: Charging, answers: Sequence[Sequence[tuple[Any, ...]]]) -> Verdict:
-    """Say what the windows, as they are after the charges, mean for whoever spent."""
-    return _verdict({Key(*row[:5]): Held(*row[5:]) for row in answers[0]} if answers else {}, plan.rules)
+    """Say what the windows, as they are after the charges, mean for whoever spent; unasked when nobody did."""
+    if not answers:
+        return UNASKED
+    return _verdict({Key(*row[:5]): Held(*row[5:]) for row in answers[0]}, plan.rules)
 
 
 def act(project_id: int, verdict: Verdict, *, now: datetime) -> None:

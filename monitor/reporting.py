@@ -100,7 +100,7 @@ def record_call(project_id: int, call: Call, *, now: datetime, department: str =
         project_id=project_id, trace_id=place.trace_id, span_id=place.span_id, started_at=place.at
     )
     verdict = done.verdict
-    if not done.accepted or not verdict.current_cost:
+    if verdict == budgets.UNASKED:
         verdict = budgets.standing(
             project_id, run_id=stored.run_id, agent=stored.agent, department=stored.department, now=now
         )

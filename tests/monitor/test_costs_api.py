@@ -144,6 +144,16 @@ def test_a_call_answers_what_it_cost_and_where_the_budgets_stand(north: Project,
         assert LedgerEntry.objects.count() == 3
 
 
+def test_a_call_that_was_billed_by_a_fuller_report_is_refused_as_any_other(north: Project, client: Client) -> None:
+    a_budget(north, "project", "0.01")
+    told = CALL | {"trace_id": "0" * 31 + "7", "response_id": "r-1"}
+    fuller = post(client, "/api/v1/calls", told | {"input_tokens": 10_000}).json()
+    twin = post(client, "/api/v1/calls", told).json()
+    assert (fuller["allowed"], twin["allowed"]) == (False, False)
+    for name in ("reason", "current_cost", "remaining"):
+        assert twin[name] == fuller[name]
+
+
 def test_an_id_is_one_call_whatever_the_clock_says(north: Project, client: Client) -> None:
     body = CALL | {"id": str(uuid4())}
     first, again = post(client, "/api/v1/calls", body), post(client, "/api/v1/calls", body)
