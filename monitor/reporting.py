@@ -10,6 +10,7 @@ import msgspec
 
 from monitor import budgets, ingest, ingestkeys
 from monitor.budgets import Verdict
+from monitor.ids import uuid7
 from monitor.ingestkeys import Place
 from monitor.models import Span as StoredSpan
 from monitor.prices import booked_usd
@@ -25,17 +26,22 @@ class IdTaken(BadReport):
 
 
 class Taken(NamedTuple):
-    """How many reports were new, how many repeated, and the refused ones by their place among the given."""
+    """How many reports were new, how many repeated, and by their place among the given the refused and all ids."""
 
     accepted: int
     duplicates: int
     refused: dict[int, BadReport]
     verdict: Verdict
     places: dict[int, Place]
+    ids: list[UUID]
 
 
 def take(project_id: int, reports: Sequence[Report], *, now: datetime, department: str = "") -> Taken:
-    """Take the reports into the project; `department` is the key's own, for those that name none."""
+    """Take the reports into the project; `department` is the key's own, for those that name none.
+
+    Each has an id of its own, made here unless it brings one; only those that are brought can be told again.
+    """
+    ids = [report.id or uuid7() for report in reports]
     refused: dict[int, BadReport] = {}
     spans: dict[int, Span] = {}
     wanted: dict[UUID, Place] = {}
@@ -43,7 +49,7 @@ def take(project_id: int, reports: Sequence[Report], *, now: datetime, departmen
     repeats = 0
     for n, report in enumerate(reports):
         try:
-            span = report.span(now=now)
+            span = msgspec.structs.replace(report, id=ids[n]).span(now=now)
         except BadReport as error:
             refused[n] = error
             continue
@@ -70,7 +76,7 @@ def take(project_id: int, reports: Sequence[Report], *, now: datetime, departmen
     done = ingest.accept(project_id, list(spans.values()), now=now, department=department)
     for one in done.rejected:
         refused[kept[one.index]] = BadReport("occurred_at", one.reason)
-    return Taken(done.accepted, done.duplicates + repeats, refused, done.verdict, places)
+    return Taken(done.accepted, done.duplicates + repeats, refused, done.verdict, places, ids)
 
 
 class CallAnswer(msgspec.Struct):
@@ -107,7 +113,7 @@ def record_call(project_id: int, call: Call, *, now: datetime, department: str =
     cost = booked_usd(stored.computed_usd, stored.reported_usd)
     return (
         CallAnswer(
-            id=call.id or place.trace_id,
+            id=done.ids[0],
             allowed=verdict.allowed,
             reason=verdict.reason,
             cost_usd=cost or Decimal(0),

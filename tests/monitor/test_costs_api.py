@@ -154,6 +154,14 @@ def test_a_call_that_was_billed_by_a_fuller_report_is_refused_as_any_other(north
         assert twin[name] == fuller[name]
 
 
+def test_calls_of_one_trace_have_ids_of_their_own(north: Project, client: Client) -> None:
+    trace = str(uuid4())
+    told = [post(client, "/api/v1/calls", CALL | {"trace_id": trace}).json()["id"] for _ in range(3)]
+    assert len({*told, trace}) == 4
+    mine = str(uuid4())
+    assert post(client, "/api/v1/calls", CALL | {"trace_id": trace, "id": mine}).json()["id"] == mine
+
+
 def test_an_id_is_one_call_whatever_the_clock_says(north: Project, client: Client) -> None:
     body = CALL | {"id": str(uuid4())}
     first, again = post(client, "/api/v1/calls", body), post(client, "/api/v1/calls", body)
