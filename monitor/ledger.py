@@ -127,19 +127,23 @@ class DayCosts(msgspec.Struct, kw_only=True):
     unique_runs: int
 
 
+def booked(run: Run) -> tuple[dict[str, Decimal], int]:
+    """What the run cost by model or tool, and how many calls that were; reads the days of the run alone."""
+    entries = LedgerEntry.objects.filter(
+        project_id=run.project_id, run_id=run.run_id, occurred_at__gte=run.first_at, occurred_at__lte=run.last_at
+    )
+    by_model: dict[str, Decimal] = defaultdict(Decimal)
+    calls = 0
+    for model, tool, cost, count in entries.values_list("model", "tool").annotate(Sum("cost_usd"), Sum("calls")):
+        by_model[model or tool] += cost
+        calls += count
+    return dict(sorted(by_model.items())), calls
+
+
 def run_costs(project_id: int, run_id: str) -> RunCosts:
     """What a run cost so far. Raises Run.DoesNotExist."""
     run = Run.objects.get(project_id=project_id, run_id=run_id)
-    booked = (
-        LedgerEntry.objects.filter(
-            project_id=project_id, run_id=run_id, occurred_at__gte=run.first_at, occurred_at__lte=run.last_at
-        )
-        .values_list("model", "tool")
-        .annotate(cost=Sum("cost_usd"))
-    )
-    by_model: dict[str, Decimal] = defaultdict(Decimal)
-    for model, tool, cost in booked:
-        by_model[model or tool] += cost
+    by_model, _ = booked(run)
     return RunCosts(
         run_id=run.run_id,
         total_cost_usd=run.cost_usd,
@@ -149,7 +153,7 @@ def run_costs(project_id: int, run_id: str) -> RunCosts:
         failed_calls=run.failed_calls,
         tool_calls=run.tool_calls,
         unpriced_calls=run.unpriced_calls,
-        cost_by_model=dict(sorted(by_model.items())),
+        cost_by_model=by_model,
         input_tokens=run.input_tokens,
         output_tokens=run.output_tokens,
         avg_latency_ms=run.latency_ms / run.calls if run.calls else None,

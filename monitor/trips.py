@@ -5,10 +5,10 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F, Sum
+from django.db.models import F
 
-from monitor import changes, executions, queue, rollups
-from monitor.models import Budget, BudgetWindow, Execution, LedgerEntry, Run, Subject, Trip
+from monitor import changes, executions, ledger, queue, rollups
+from monitor.models import Budget, BudgetWindow, Execution, Run, Subject, Trip
 from monitor.models.money import BudgetScope, Period
 from monitor.models.queue import ItemKind, ItemStatus
 from monitor.windows import INSTANCE, Key
@@ -152,14 +152,9 @@ def _limit_usd(trip: Trip) -> Decimal:
 def _spending(project_id: int, key: Key, *, now: datetime) -> tuple[dict[str, str], int, datetime]:
     """What the window holds by model, how many calls, and since when; of a global one this project's share."""
     if key.scope == BudgetScope.RUN:
-        booked = (
-            LedgerEntry.objects.filter(project_id=project_id, run_id=key.target)
-            .values_list("model", "tool")
-            .annotate(cost=Sum("cost_usd"), count=Sum("calls"))
-        )
-        began = Run.objects.filter(project_id=project_id, run_id=key.target).values_list("first_at", flat=True).first()
-        by_model = {model or tool: cost for model, tool, cost, _ in booked}
-        calls = sum(count for *_, count in booked)
+        run = Run.objects.get(project_id=project_id, run_id=key.target)
+        by_model, calls = ledger.booked(run)
+        began = run.first_at
     else:
         groups = rollups.totals(
             project_id,
@@ -173,7 +168,7 @@ def _spending(project_id: int, key: Key, *, now: datetime) -> tuple[dict[str, st
         began = key.starts_at
         by_model = {one.group: one.cost_usd for one in groups}
         calls = sum(one.count for one in groups)
-    return {name: f"{cost:f}" for name, cost in sorted(by_model.items()) if cost}, calls, began or now
+    return {name: f"{cost:f}" for name, cost in sorted(by_model.items()) if cost}, calls, began
 
 
 def stop_run(project_id: int, run_id: str, *, reason: str, now: datetime) -> list[UUID]:

@@ -1,5 +1,6 @@
 """Budgets warn once, trip once, and bind the very next call."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
@@ -7,7 +8,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import connection
 from django.db.models import Sum
+from django.test.utils import CaptureQueriesContext
 
 from monitor import budgets, trips
 from monitor.models import (
@@ -112,6 +115,21 @@ def test_a_tripped_run_is_marked_and_its_open_executions_are_cancelled(db: None)
         states = dict(Execution.objects.values_list("run_id", "status"))
         assert states == {"night": Status.CANCELLED, "other": Status.PENDING}
         assert Trip.objects.get().reason == "run night: 5.00 of 5.00 US dollars spent"
+
+
+def test_a_trip_reads_the_days_of_its_run_alone(db: None) -> None:
+    project = a_project()
+    a_budget(project, "run", "5")
+    with crossing(), connection.cursor() as cursor:
+        days = ["monitor_ledgerentry", (NOW - timedelta(days=30)).date(), NOW.date()]
+        cursor.execute("SELECT handrail_make_partitions(%s::regclass, %s, %s)", days)
+    with CaptureQueriesContext(connection) as asked:
+        assert not spend(project, "5", 1).allowed
+    (summing,) = [one["sql"] for one in asked if 'SUM("monitor_ledgerentry"' in one["sql"]]
+    with tenant(project.pk), connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {summing}")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert set(re.findall(r"monitor_ledgerentry_p\d{8}", plan)) == {f"monitor_ledgerentry_p{NOW:%Y%m%d}"}
 
 
 def test_an_alert_budget_tells_and_never_stops(db: None) -> None:
