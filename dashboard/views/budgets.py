@@ -10,7 +10,7 @@ from django.template.response import TemplateResponse
 
 from dashboard import words
 from dashboard.access import PageRequest, page
-from dashboard.views.trips import usd_of
+from dashboard.amounts import usd_of
 from monitor import limits
 from monitor.models import Budget
 from monitor.models.money import BudgetAction, BudgetScope, Period

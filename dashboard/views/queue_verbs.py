@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST
 
 from dashboard import refusals, waiting
 from dashboard.access import PageRequest, page
+from dashboard.amounts import usd_of
 from dashboard.views.queue import Looking, centre_of, item_of
 from monitor import conversations, executions, handback, people, queue, transcript, trips
 from monitor.models import HumanAgent, QueueItem, Trip
@@ -162,7 +163,7 @@ def reset(request: PageRequest, item: QueueItem, me: HumanAgent) -> str:
     trips.reset(
         trip,
         note=_note(request),
-        top_up_usd=_usd(request.POST.get("top_up_usd", "")),
+        top_up_usd=_top_up(request),
         actor=request.visitor.person.email,
         project_id=item.project_id,
         now=request.now,
@@ -188,17 +189,13 @@ def _note(request: PageRequest) -> str:
     return request.POST.get("note", "").strip()[:LONGEST_NOTE]
 
 
-def _usd(text: str) -> Decimal | None:
-    """An amount of US dollars, None when the field is empty."""
-    if not text.strip():
-        return None
-    try:
-        amount = Decimal(text.strip().lstrip("$"))
-    except InvalidOperation as error:
-        raise Unreadable("write the top-up with a point, like 12.50") from error
-    if not amount.is_finite() or not 0 <= amount <= trips.MOST_TOP_UP_USD:
-        raise Unreadable(f"a top-up is between 0 and {trips.MOST_TOP_UP_USD:,} dollars")
-    return amount.quantize(Decimal("0.0000000001"))
+def _top_up(request: PageRequest) -> Decimal | None:
+    """The amount of US dollars, None when the field is empty."""
+    given = request.POST.get("top_up_usd", "").strip()
+    amount = usd_of(given)
+    if given and amount is None:
+        raise Unreadable(f"a top-up is an amount of 0 to {trips.MOST_TOP_UP_USD:,} dollars, like 1,250.50")
+    return amount
 
 
 VERBS = {

@@ -15,6 +15,7 @@ from django.template.response import TemplateResponse
 
 from dashboard import words
 from dashboard.access import PageRequest, page
+from dashboard.amounts import usd_of
 from monitor import trips as verbs
 from monitor import windows
 from monitor.models import Trip
@@ -130,14 +131,3 @@ def _after(text: str) -> tuple[Decimal, UUID] | None:
         return (amount, UUID(trip_id)) if amount.is_finite() else None
     except (InvalidOperation, ValueError):
         return None
-
-
-def usd_of(text: str) -> Decimal | None:
-    """`$1,250.50` or `1250.5` as an amount; None unless it is 0 to 1,000,000 dollars."""
-    try:
-        amount = Decimal(text.strip().removeprefix("$").replace(",", ""))
-    except InvalidOperation:
-        return None
-    if not amount.is_finite() or not 0 <= amount <= verbs.MOST_TOP_UP_USD:
-        return None
-    return amount.quantize(Decimal("1e-10"))

@@ -263,10 +263,10 @@ def test_a_trip_is_reset_with_a_top_up() -> None:
         item = queue.open_item(mara.project_id, "trip", trip.pk, title="Budget tripped", trigger="budget", now=ago(60))
     assert "5.02 of 5.00 US dollars spent" in shown(mara, f"/queue/{item.pk}")
     assert act(mara, item, "reset", top_up_usd="much").status_code == 409
-    assert act(mara, item, "reset", top_up_usd="2.50", note="Let it finish").status_code == 200
+    assert act(mara, item, "reset", top_up_usd="$1,250.50", note="Let it finish").status_code == 200
     with tenant(mara.project_id):
         done = Trip.objects.get()
-        assert (done.top_up_usd, done.note, done.reset_by) == (Decimal("2.50"), "Let it finish", mara.person.email)
+        assert (done.top_up_usd, done.note, done.reset_by) == (Decimal("1250.50"), "Let it finish", mara.person.email)
     assert now_of(item).status == ItemStatus.RESOLVED
 
 

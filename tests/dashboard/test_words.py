@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 
 from dashboard import words
+from dashboard.amounts import usd_of
 
 NOW = datetime(2026, 11, 20, 14, 5, 38, tzinfo=UTC)
 
@@ -104,3 +105,24 @@ def test_shares_countdowns_ids_and_initials() -> None:
         "JC",
         "?",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "usd"),
+    [
+        ("$1,250.50", "1250.5"),
+        (" 1250.5 ", "1250.5"),
+        (".5", "0.5"),
+        ("0", "0"),
+        ("1,000,000", "1000000"),
+        ("12,50", None),
+        ("1,000,000.01", None),
+        ("-1", None),
+        ("nan", None),
+        ("1e5", None),
+        ("", None),
+        ("9" * 40, None),
+    ],
+)
+def test_an_amount_is_read_as_people_write_it(text: str, usd: str | None) -> None:
+    assert usd_of(text) == (None if usd is None else Decimal(usd))
