@@ -29,6 +29,12 @@ class Pruned(NamedTuple):
     also: str = "true"
 
 
+# A run's window begins with time itself and stays for as long as the run does.
+ITS_RUN = """
+SELECT FROM monitor_run AS run
+ WHERE run.project_id = monitor_budgetwindow.project_id AND run.run_id = monitor_budgetwindow.target
+"""
+
 PRUNED = (
     # As long as a late span may still change its minute, and its hour is recomputed from the minutes.
     Pruned("monitor_minuterollup", "minute", 92),
@@ -39,6 +45,7 @@ PRUNED = (
     Pruned("monitor_message", "created_at", 90),
     Pruned("monitor_execution", "ended_at", 180),
     Pruned("monitor_budgetwindow", "starts_at", 400, "scope <> 'run'"),
+    Pruned("monitor_budgetwindow", "starts_at", 400, f"scope = 'run' AND NOT EXISTS ({ITS_RUN})"),
 )
 MAKE = "SELECT handrail_make_partitions(%(table)s::regclass, %(first)s, %(last)s)"
 DROP = "SELECT handrail_drop_partitions(%(table)s::regclass, %(before)s)"

@@ -12,7 +12,7 @@ from django.db import connection
 from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
 
-from monitor import budgets, trips
+from monitor import budgets, retention, trips
 from monitor.models import (
     Budget,
     BudgetWindow,
@@ -130,6 +130,22 @@ def test_a_trip_reads_the_days_of_its_run_alone(db: None) -> None:
         cursor.execute(f"EXPLAIN {summing}")
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert set(re.findall(r"monitor_ledgerentry_p\d{8}", plan)) == {f"monitor_ledgerentry_p{NOW:%Y%m%d}"}
+
+
+def test_a_runs_window_goes_with_the_run(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "ROWS_AT_ONCE", 2)
+    north, south = a_project("north"), a_project("south")
+    for n in range(5):
+        spend(north, "1", n + 1, run_id=f"old-{n}")
+    spend(south, "1", 10, run_id="old-3")
+    spend(north, "1", 11, run_id="new")
+    with crossing():
+        Run.objects.filter(project=north, run_id__startswith="old").update(last_at=NOW - timedelta(days=401))
+    retention.prune(now=NOW)
+    with crossing():
+        kept = BudgetWindow.objects.filter(scope="run").values_list("project_id", "target")
+        assert set(kept) == {(south.pk, "old-3"), (north.pk, "new")}
+        assert BudgetWindow.objects.filter(project_id=north.pk, scope="project").count() == 3
 
 
 def test_an_alert_budget_tells_and_never_stops(db: None) -> None:
