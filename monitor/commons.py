@@ -2,6 +2,10 @@
 
 from django.db.models import Q
 
+from monitor.models import QueueItem, Trip
+from monitor.models.queue import ItemKind
+from monitor.tenancy import crossing
+
 
 def visible(project_id: int, *, is_instance_admin: bool) -> Q:
     """The budgets or trips of the project; for the instance's admins, which a key never is, the global ones as well.
@@ -10,3 +14,15 @@ def visible(project_id: int, *, is_instance_admin: bool) -> Q:
     """
     mine = Q(project_id=project_id)
     return mine | Q(project_id=None) if is_instance_admin else mine
+
+
+def home(trip: Trip, project_id: int) -> int:
+    """The project in whose queue and journal a trip stands: of a global one the project whose call tripped it.
+
+    `project_id` when nobody knows that any more.
+    """
+    if trip.project_id is not None:
+        return trip.project_id
+    with crossing():
+        item = QueueItem.objects.filter(kind=ItemKind.TRIP, subject_id=str(trip.pk)).first()
+    return project_id if item is None else item.project_id

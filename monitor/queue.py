@@ -19,10 +19,11 @@ from monitor.models.conversations import Owner, State
 from monitor.models.people import Presence
 from monitor.models.queue import CLOSED_ITEMS, HELD, ITEM_MOVES, OPEN_ITEMS, ItemKind, ItemStatus
 
-# Closed by their own verbs: a decision, or a command to the execution.
+# Closed by their own verbs: a decision, a command to the execution, more to spend.
 DECIDED_ELSEWHERE = {
     ItemKind.APPROVAL: "approve or deny it",
     ItemKind.PAUSED_EXECUTION: "resume, retry or cancel the execution",
+    ItemKind.TRIP: "reset the trip, or wait until its hour, day, week or month is over",
 }
 
 

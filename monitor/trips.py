@@ -7,10 +7,11 @@ from uuid import UUID
 
 from django.db.models import F
 
-from monitor import changes, executions, ledger, queue, rollups
+from monitor import changes, commons, executions, ledger, news, queue, rollups
 from monitor.models import Budget, BudgetWindow, Execution, Run, Subject, Trip
 from monitor.models.money import BudgetScope, Period
 from monitor.models.queue import ItemKind, ItemStatus
+from monitor.tenancy import tenant
 from monitor.windows import INSTANCE, Key
 
 ZERO = Decimal(0)
@@ -84,8 +85,12 @@ def trip(project_id: int, key: Key, *, spent_usd: Decimal, threshold_usd: Decima
 def reset(trip: Trip, *, note: str, top_up_usd: Decimal | None, actor: str, project_id: int, now: datetime) -> Trip:
     """Let the window's spenders go on: by `top_up_usd` more, else by the budget's limit once more.
 
-    Counted from what is spent by now, for what came in after the trip was spent as well. Raises ResetRefused.
+    Counted from what is spent by now, for what came in after the trip was spent as well. `project_id` is where it is
+    reset; a global trip may have tripped in another project. Raises ResetRefused.
     """
+    if trip.scope == BudgetScope.RUN:
+        # Whoever spends takes the run before its window.
+        Run.objects.select_for_update(no_key=True).filter(project_id=project_id, run_id=trip.target).first()
     window = BudgetWindow.objects.select_for_update().get(**_window(trip, project_id))
     limit_usd = _limit_usd(trip)
     granted_usd = limit_usd if top_up_usd is None else top_up_usd
@@ -101,29 +106,36 @@ def reset(trip: Trip, *, note: str, top_up_usd: Decimal | None, actor: str, proj
     )
     if trip.scope == BudgetScope.RUN:
         Run.objects.filter(project_id=project_id, run_id=trip.target).update(tripped_at=None)
-    changes.record(
-        project_id,
-        Subject.TRIP,
-        trip.id,
-        from_state="open",
-        to_state="reset",
-        cause="reset",
-        actor=actor,
-        note=note,
-        now=now,
-        data={"top_up_usd": f"{granted_usd:f}", "scope": trip.scope, "target": trip.target},
-    )
-    queue.close_for(
-        project_id,
-        ItemKind.TRIP,
-        trip.id,
-        status=ItemStatus.RESOLVED,
-        outcome="reset",
-        note=note,
-        now=now,
-        actor=actor,
-    )
+    _tell_reset(commons.home(trip, project_id), trip, now=now)
+    news.tell(project_id, "costs", str(trip.id))
     return trip
+
+
+def _tell_reset(project_id: int, trip: Trip, *, now: datetime) -> None:
+    """Close the item and settle the alert where the window tripped, which need not be where it is reset."""
+    with tenant(project_id):
+        changes.record(
+            project_id,
+            Subject.TRIP,
+            trip.id,
+            from_state="open",
+            to_state="reset",
+            cause="reset",
+            actor=trip.reset_by,
+            note=trip.note,
+            now=now,
+            data={"top_up_usd": f"{trip.top_up_usd:f}", "scope": trip.scope, "target": trip.target},
+        )
+        queue.close_for(
+            project_id,
+            ItemKind.TRIP,
+            trip.id,
+            status=ItemStatus.RESOLVED,
+            outcome="reset",
+            note=trip.note,
+            now=now,
+            actor=trip.reset_by,
+        )
 
 
 def _window(trip: Trip, project_id: int) -> dict[str, object]:

@@ -9,13 +9,15 @@ from django.core.cache import cache
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from monitor import figures
+from alerts.judge import judge
+from alerts.models import Alert
+from monitor import budgets, figures, trips
 from monitor.models import Budget, Person, Project, QueueItem, Trip
 from monitor.tenancy import crossing, tenant
 from tests.dashboard.builders import SignedIn, signed_in
 from tests.monitor.api.conftest import client_with, make_key
-from tests.monitor.spending import a_project
-from tests.monitor.test_budgets import a_budget, spend
+from tests.monitor.spending import NOW, a_project
+from tests.monitor.test_budgets import a_budget, changes_of, spend
 
 SPENT = "1234.56"
 
@@ -122,3 +124,35 @@ def test_figures_ask_as_often_for_twenty_budgets_as_for_one(
         told = figures.of_costs(north.pk, now=now)["budgets"]
     spent = {one["target"]: one["spent_usd"] for one in told}
     assert spent == {f"agent-{n}": Decimal(3 if n == 3 else 0) for n in range(20)}
+
+
+def test_a_global_trip_is_settled_where_it_tripped_wherever_it_is_reset(db: None) -> None:
+    north, south = a_project("north"), a_project("south")
+    a_budget(None, "global", "10")
+    spend(north, "12", 1)
+    judge(now=NOW)
+    with tenant(south.pk):
+        trip = Trip.objects.get()
+        trips.reset(trip, note="go on", top_up_usd=Decimal(5), actor="ada", project_id=south.pk, now=NOW)
+        assert budgets.standing(south.pk, now=NOW).allowed
+    judge(now=NOW)
+    with crossing():
+        items = QueueItem.objects.values_list("project__name", "status", "outcome", "note")
+        assert list(items) == [("north", "resolved", "reset", "go on")]
+        told = Alert.objects.filter(type="budget_tripped").values_list("project__name", "status")
+        assert list(told) == [("north", "resolved")]
+    assert (changes_of(north, "trip"), changes_of(south, "trip")) == (["open", "reset"], [])
+
+
+def test_a_trips_item_is_closed_by_its_reset_and_not_in_the_queue(db: None) -> None:
+    mara = signed_in("north")
+    with tenant(mara.project_id):
+        a_budget(Project.objects.get(), "run", "10")
+        spend(Project.objects.get(), "12", 1)
+        item = QueueItem.objects.get()
+    answer = in_project(mara, "north").post(f"/api/v1/queue/{item.pk}/resolve", {}, content_type="application/json")
+    assert (answer.status_code, answer.json()["reason"]) == (409, "decided_elsewhere")
+    assert answer.json()["detail"] == "Reset the trip, or wait until its hour, day, week or month is over."
+    with tenant(mara.project_id):
+        item.refresh_from_db()
+        assert item.status == "pending"
