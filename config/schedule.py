@@ -22,6 +22,7 @@ JOBS = (
     Job("watch.overdue", 5, "monitor.watch.overdue"),
     Job("clocks.breaches", 5, "monitor.clocks.breaches"),
     Job("clocks.unanswered", 15, "monitor.clocks.unanswered"),
+    Job("renewals.close_over", 30, "monitor.renewals.close_over"),
     Job("people.presence", 15, "monitor.people.presence"),
     Job("jobs.silence", 15, "monitor.jobs.report_silence", alone=True),
     Job("alerts.judge", 5, "alerts.judge.judge"),

@@ -27,6 +27,7 @@ JOBS = {
     "watch.overdue": ("Finds silent executions", "A silent agent is not noticed and not retried."),
     "clocks.breaches": ("Watches the clock for claiming", "Nobody is told when a customer waits too long."),
     "clocks.unanswered": ("Gives unanswered chats back", "A chat whose holder is silent stays with them."),
+    "renewals.close_over": ("Closes trips whose time is over", "They stay in the queue, though nothing is refused."),
     "people.presence": ("Sets absent people to away", "Work may be given to people who have left."),
     "jobs.silence": ("Watches these jobs", "A job that stops is not told by an alert."),
     "alerts.judge": ("Turns events into alerts", "New alerts are not raised. Events are kept and judged later."),

@@ -35,7 +35,8 @@ def in_words(error: Exception, about: str, *, now: datetime) -> tuple[str, str]:
         case handback.BouncedTooOften():
             return "It stays with people.", f"The AI has sent {about} back {error.bounces} times within 24 hours."
         case trips.ResetRefused():
-            return "It is reset already.", f"{str(error)[:1].upper()}{str(error)[1:]}."
+            head = "It is reset already." if error.trip.reset_by else "It is over."
+            return head, f"{str(error)[:1].upper()}{str(error)[1:]}."
     return "That did not happen.", f"{str(error)[:1].upper()}{str(error)[1:]}."
 
 

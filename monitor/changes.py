@@ -1,6 +1,6 @@
 """The journal: every move is recorded in the transaction that makes it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -50,3 +50,10 @@ def record(
     )
     news.tell(project_id, TOPICS[subject], str(subject_id))
     return change
+
+
+def record_all(moves: Sequence[StateChange]) -> None:
+    """Write many moves at once, of any projects."""
+    StateChange.objects.bulk_create(moves)
+    for move in moves:
+        news.tell(move.project_id, TOPICS[Subject(move.subject)], move.subject_id)

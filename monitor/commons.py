@@ -16,13 +16,13 @@ def visible(project_id: int, *, is_instance_admin: bool) -> Q:
     return mine | Q(project_id=None) if is_instance_admin else mine
 
 
-def home(trip: Trip, project_id: int) -> int:
+def home(trip: Trip) -> int | None:
     """The project in whose queue and journal a trip stands: of a global one the project whose call tripped it.
 
-    `project_id` when nobody knows that any more.
+    None when nobody knows that any more.
     """
     if trip.project_id is not None:
         return trip.project_id
     with crossing():
-        item = QueueItem.objects.filter(kind=ItemKind.TRIP, subject_id=str(trip.pk)).first()
-    return project_id if item is None else item.project_id
+        items = QueueItem.objects.filter(kind=ItemKind.TRIP, subject_id=str(trip.pk))
+        return items.values_list("project_id", flat=True).first()

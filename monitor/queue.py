@@ -384,11 +384,16 @@ def record(
         actor=actor,
         note=note,
         now=now,
-        data={
-            "kind": item.kind,
-            "subject_id": item.subject_id,
-            "conversation_id": item.conversation.conversation_id if item.conversation else "",
-            "title": item.title,
-            "agent": item.agent,
-        },
+        data=facts(item),
     )
+
+
+def facts(item: QueueItem) -> dict[str, Any]:
+    """What the journal says of an item with each of its moves."""
+    return {
+        "kind": item.kind,
+        "subject_id": item.subject_id,
+        "conversation_id": item.conversation.conversation_id if item.conversation else "",
+        "title": item.title,
+        "agent": item.agent,
+    }

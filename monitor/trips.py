@@ -19,10 +19,11 @@ MOST_TOP_UP_USD = Decimal(1_000_000)
 
 
 class ResetRefused(Exception):
-    """The trip stays as it is: it has been reset already."""
+    """The trip stays as it is: it has been reset already, or its window is over."""
 
     def __init__(self, trip: Trip) -> None:
-        super().__init__(f"it was reset at {trip.reset_at:%Y-%m-%d %H:%M} UTC by {trip.reset_by}")
+        reset = f"it was reset at {trip.reset_at:%Y-%m-%d %H:%M} UTC by {trip.reset_by}"
+        super().__init__(reset if trip.reset_by else f"its {trip.period} is over, and calls are allowed again")
         self.trip = trip
 
 
@@ -106,7 +107,7 @@ def reset(trip: Trip, *, note: str, top_up_usd: Decimal | None, actor: str, proj
     )
     if trip.scope == BudgetScope.RUN:
         Run.objects.filter(project_id=project_id, run_id=trip.target).update(tripped_at=None)
-    _tell_reset(commons.home(trip, project_id), trip, now=now)
+    _tell_reset(commons.home(trip) or project_id, trip, now=now)
     news.tell(project_id, "costs", str(trip.id))
     return trip
 

@@ -101,9 +101,9 @@ def _reset(request: PageRequest, trip: Trip, *, note: str, top_up_usd: Decimal |
         messages.success(request, f"{name} may spend {words.usd(done.top_up_usd)} more.")
     except verbs.ResetRefused as refusal:
         first = refusal.trip
-        messages.warning(
-            request, f"{first.reset_by} was faster: {name} was reset {words.ago(first.reset_at, now=request.now)}."
-        )
+        when = words.ago(first.reset_at, now=request.now)
+        said = f"{first.reset_by} was faster: {name} was reset {when}." if first.reset_by else f"{name}: {refusal}."
+        messages.warning(request, said)
     return redirect("costs")
 
 

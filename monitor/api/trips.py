@@ -19,7 +19,10 @@ from monitor.models.money import BudgetScope
 
 
 class TripOut(msgspec.Struct, kw_only=True):
-    """A window that passed its limit: amounts in US dollars; open until `reset_at`."""
+    """A window that passed its limit: amounts in US dollars; open until `reset_at`.
+
+    `reset_by` is empty where no person reset it: its window was over.
+    """
 
     id: UUID
     scope: str

@@ -155,7 +155,10 @@ class BudgetWindow(models.Model):
 
 
 class Trip(models.Model):
-    """A financial stop: a window passed its limit. Open until a person resets it."""
+    """A financial stop: a window passed its limit. Open until a person resets it or the window is over.
+
+    `reset_at` says when; `reset_by` is "" when it was the end of the window.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     project = models.ForeignKey(Project, null=True, on_delete=models.CASCADE)

@@ -325,7 +325,7 @@ def test_a_trip_whose_window_is_over_stops_nobody(mara: SignedIn) -> None:
     assert "its hour is over" in text(mara, "/costs/trips")
     assert "not this hour" in row(mara, "project::hour")
     path = f"/costs/trips/{the_trip(mara).pk}/reset"
-    assert "takes it out of the queue" in mara.client.get(path).content.decode()
+    assert "leaves the queue by itself" in mara.client.get(path).content.decode()
 
 
 def test_models_without_a_price_are_listed(mara: SignedIn) -> None:
