@@ -2,7 +2,7 @@
 
 from django.db.models import Q
 
-from monitor.models import QueueItem, Trip
+from monitor.models import Project, QueueItem, Trip
 from monitor.models.queue import ItemKind
 from monitor.tenancy import crossing
 
@@ -26,3 +26,9 @@ def home(trip: Trip) -> int | None:
     with crossing():
         items = QueueItem.objects.filter(kind=ItemKind.TRIP, subject_id=str(trip.pk))
         return items.values_list("project_id", flat=True).first()
+
+
+def keeper() -> int:
+    """The project that keeps the journal of what belongs to the whole instance: its first."""
+    with crossing():
+        return Project.objects.order_by("pk").values_list("pk", flat=True)[0]

@@ -8,23 +8,16 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 
-from dashboard import words
+from dashboard import edits, words
 from dashboard.access import PageRequest, page
 from dashboard.amounts import usd_of
+from dashboard.edits import ACTIONS, SCOPES, named
 from monitor import limits
 from monitor.models import Budget
 from monitor.models.money import BudgetAction, BudgetScope, Period
 from monitor.models.people import Role
 
 TARGET_CHARS = 200
-SCOPES = {
-    BudgetScope.PROJECT: "the project",
-    BudgetScope.DEPARTMENT: "departments",
-    BudgetScope.AGENT: "agents",
-    BudgetScope.RUN: "runs",
-    BudgetScope.GLOBAL: "all projects",
-}
-ACTIONS = {BudgetAction.STOP: "stops new calls", BudgetAction.ALERT: "only alerts"}
 
 
 @page(role=Role.ADMIN)
@@ -41,15 +34,20 @@ def budget(request: PageRequest, budget_id: UUID) -> HttpResponse:
     found = Budget.objects.filter(request.visitor.sees, pk=budget_id).first()
     if found is None or request.method != "POST":
         raise Http404
-    project_id, is_global, name = request.visitor.project.pk, found.project_id is None, _name(found)
+    by = _by(request)
+    project_id, is_global, name = (
+        request.visitor.project.pk,
+        found.project_id is None,
+        named(found.scope, found.target, found.period),
+    )
     if request.POST.get("do") == "delete":
-        if limits.remove(project_id, budget_id, is_global=is_global):
+        if limits.remove(project_id, budget_id, is_global=is_global, **by):
             messages.success(request, f"{name} has no limit any more.")
         return redirect("budgets")
     fields = _fields(request)
     if isinstance(fields, str):
         return _show(request, {"wrong": budget_id, "error": fields})
-    limits.change(project_id, budget_id, is_global=is_global, **fields)
+    limits.change(project_id, budget_id, is_global=is_global, **fields, **by)
     messages.success(request, f"{name}: {words.usd_limit(fields['limit_usd'])}, from the next call on.")
     return redirect("budgets")
 
@@ -64,14 +62,26 @@ def _make(request: PageRequest) -> HttpResponse:
         return _show(request, {"error": fields, "given": request.POST})
     try:
         made = limits.make(
-            request.visitor.project.pk, scope=scope, period=period, target=target[:TARGET_CHARS], **fields
+            request.visitor.project.pk,
+            scope=scope,
+            period=period,
+            target=target[:TARGET_CHARS],
+            **fields,
+            **_by(request),
         )
     except limits.BadLimit as error:
         return _show(request, {"error": f"The {error.field} {error.message}.", "given": request.POST})
     except limits.LimitTaken:
         return _show(request, {"error": "There is one for this already: change it above.", "given": request.POST})
-    messages.success(request, f"{_name(made)}: {words.usd_limit(made.limit_usd)}, from the next call on.")
+    messages.success(
+        request,
+        f"{named(made.scope, made.target, made.period)}: {words.usd_limit(made.limit_usd)}, from the next call on.",
+    )
     return redirect("budgets")
+
+
+def _by(request: PageRequest) -> dict[str, Any]:
+    return {"actor": request.visitor.person.email, "now": request.now}
 
 
 def _fields(request: PageRequest) -> dict[str, Any] | str:
@@ -95,11 +105,17 @@ def _show(request: PageRequest, context: dict[str, Any]) -> HttpResponse:
     )
     context |= {
         "budgets": [
-            {"row": one, "name": _name(one), "warn_percent": round(one.warn_at * 100), "limit": _plain(one)}
+            {
+                "row": one,
+                "name": named(one.scope, one.target, one.period),
+                "warn_percent": round(one.warn_at * 100),
+                "limit": _plain(one),
+            }
             for one in found
         ],
         "scopes": [(value, SCOPES[BudgetScope(value)]) for value in _scopes(request)],
         "periods": [period for period in Period.values if period != Period.RUN],
+        "edits": edits.lines(request.visitor, now=request.now),
         "actions": [(value.value, word) for value, word in ACTIONS.items()],
     }
     return TemplateResponse(request, "costs/budgets.html", context, status=400 if "error" in context else 200)
@@ -113,11 +129,3 @@ def _scopes(request: PageRequest) -> list[str]:
 def _plain(budget: Budget) -> str:
     """The limit as it stands in its field: `260`, `0.5`."""
     return f"{budget.limit_usd.normalize():f}"
-
-
-def _name(budget: Budget) -> str:
-    """`Department Sales, month`, `Each run`, `The project, day`."""
-    if budget.scope in (BudgetScope.PROJECT, BudgetScope.GLOBAL):
-        return f"{SCOPES[BudgetScope(budget.scope)].capitalize()}, {budget.period}"
-    whose = f"{budget.scope.capitalize()} {budget.target}" if budget.target else f"Each {budget.scope}"
-    return whose if budget.period == Period.RUN else f"{whose}, {budget.period}"

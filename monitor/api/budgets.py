@@ -90,7 +90,8 @@ class Budgets(Door):
         if body.scope == "global" and not request.caller.is_instance_admin:
             raise Forbidden("Global budgets belong to the admins of the instance.")
         try:
-            budget = limits.make(request.caller.project_id, **msgspec.structs.asdict(body))
+            asked = msgspec.structs.asdict(body)
+            budget = limits.make(request.caller.project_id, **asked, actor=request.caller.actor, now=request.now)
         except limits.BadLimit as error:
             raise bad_field(error.field, error.message) from error
         except limits.LimitTaken as error:
@@ -106,13 +107,21 @@ class OneBudget(Door):
     @endpoint(scope="admin", body=ChangedBudget, answer=BudgetOut)
     def patch(self, request: Request, budget_id: UUID, body: ChangedBudget) -> BudgetOut:
         is_global = _get(request, budget_id).project_id is None
-        limits.change(request.caller.project_id, budget_id, is_global=is_global, **msgspec.structs.asdict(body))
+        limits.change(
+            request.caller.project_id,
+            budget_id,
+            is_global=is_global,
+            **msgspec.structs.asdict(body),
+            actor=request.caller.actor,
+            now=request.now,
+        )
         return _out(_get(request, budget_id), ledger.time_zone(request.caller.project_id), request)
 
     @endpoint(scope="admin", status=204)
     def delete(self, request: Request, budget_id: UUID) -> Answer:
         is_global = _get(request, budget_id).project_id is None
-        limits.remove(request.caller.project_id, budget_id, is_global=is_global)
+        caller = request.caller
+        limits.remove(caller.project_id, budget_id, is_global=is_global, actor=caller.actor, now=request.now)
         return Answer(status=204)
 
 

@@ -181,6 +181,14 @@ def test_the_instances_budgets_are_for_its_admins(mara: SignedIn) -> None:
     assert mara.client.post(f"/costs/budgets/{everything.pk}", change).status_code == 302
     everything.refresh_from_db()
     assert everything.limit_usd == 1
+    edited = "All projects, day changed: $1 instead of $1,000"
+    assert edited in text(mara, "/costs/budgets")
+    others = instance_admin(signed_in("south", role="admin"))
+    assert edited in text(others, "/costs/budgets")
+    with crossing():
+        Person.objects.update(is_instance_admin=False)
+    assert edited not in text(mara, "/costs/budgets")
+    assert edited not in text(others, "/costs/budgets")
 
 
 def test_an_admin_makes_changes_and_deletes_a_budget(mara: SignedIn) -> None:
@@ -200,8 +208,17 @@ def test_an_admin_makes_changes_and_deletes_a_budget(mara: SignedIn) -> None:
     assert mara.client.post(path, new | {"limit_usd": "3"}).status_code == 302
     made.refresh_from_db()
     assert made.limit_usd == 3
+    assert mara.client.post(path, new | {"limit_usd": "3"}).status_code == 302
     assert mara.client.post(path, {"do": "delete"}).status_code == 302
     assert not Budget.objects.exists()
+    told = text(mara, "/costs/budgets").partition("Changed within 30 days")[2]
+    told = " ".join(word for word in told.split() if not re.fullmatch(r"[\d:]{5,8}", word))
+    who = mara.person.email
+    assert (
+        f"Agent planner, day removed: $3, warns at 70 %, only alerts {who} "
+        f"Agent planner, day changed: $3 instead of $1,250.50 {who} "
+        f"Agent planner, day made: $1,250.50, warns at 70 %, only alerts {who}"
+    ) in told
 
 
 def test_a_target_of_the_project_makes_no_sense(mara: SignedIn) -> None:
@@ -325,7 +342,7 @@ def test_a_trip_whose_window_is_over_stops_nobody(mara: SignedIn) -> None:
     assert "its hour is over" in text(mara, "/costs/trips")
     assert "not this hour" in row(mara, "project::hour")
     path = f"/costs/trips/{the_trip(mara).pk}/reset"
-    assert "leaves the queue by itself" in mara.client.get(path).content.decode()
+    assert "it leaves the queue by itself" in mara.client.get(path).content.decode()
 
 
 def test_models_without_a_price_are_listed(mara: SignedIn) -> None:

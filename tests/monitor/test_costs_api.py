@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from monitor.models import Execution, LedgerEntry, Message, Project, Run, Span
+from monitor.models import Execution, LedgerEntry, Message, Project, Run, Span, StateChange
 from monitor.tenancy import tenant
 from tests.monitor.api.conftest import client_with, make_key
 from tests.monitor.spending import a_project, assert_books_balance
@@ -321,6 +321,14 @@ def test_budgets_are_made_changed_and_taken_away(north: Project, client: Client)
     assert twice.status_code == 409
     assert client.delete(path).status_code == 204
     assert client.get("/api/v1/budgets").json()["results"] == []
+    with tenant(north.pk):
+        journal = StateChange.objects.filter(subject="budget", cause="edited").order_by("id")
+        told = [(one.to_state, one.actor, Decimal(one.data["limit_usd"]), one.data["was"]) for one in journal]
+    assert told == [
+        ("made", "key:test", 2, {}),
+        ("changed", "key:test", 1, {"limit_usd": "2.0000000000"}),
+        ("removed", "key:test", 1, {}),
+    ]
     assert post(client, "/api/v1/calls", CALL).json()["allowed"] is True
 
 
