@@ -19,6 +19,8 @@ class Job(NamedTuple):
 
 
 JOBS = (
+    # First: the others write to the days that it makes.
+    Job("retention.make_partitions", 3600, "monitor.retention.make_partitions", alone=True),
     Job("watch.overdue", 5, "monitor.watch.overdue"),
     Job("clocks.breaches", 5, "monitor.clocks.breaches"),
     Job("clocks.unanswered", 15, "monitor.clocks.unanswered"),
@@ -29,7 +31,6 @@ JOBS = (
     Job("alerts.escalate", 5, "alerts.escalation.escalate_due"),
     Job("alerts.deliver", 5, "alerts.delivery.deliver"),
     Job("rollups.close_hours", 60, "monitor.rollups.close_hours", alone=True),
-    Job("retention.make_partitions", 3600, "monitor.retention.make_partitions", alone=True),
     Job("retention.drop_partitions", 3600, "monitor.retention.drop_partitions", alone=True),
     Job("retention.prune", 600, "monitor.retention.prune", alone=True),
 )

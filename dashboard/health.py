@@ -34,7 +34,7 @@ JOBS = {
     "alerts.escalate": ("Escalates and wakes alerts", "Warnings do not become critical, snoozed ones sleep on."),
     "alerts.deliver": ("Sends notifications", "Nobody is notified. What is planned is kept and sent later."),
     "rollups.close_hours": ("Sums the hours", "Charts read from minutes and get slower, figures stay right."),
-    "retention.make_partitions": ("Makes room for coming days", "In three days nothing more can be stored."),
+    "retention.make_partitions": ("Makes room for coming days", "In a week nothing more can be stored."),
     "retention.drop_partitions": ("Drops old days", "The database keeps growing."),
     "retention.prune": ("Prunes small tables", "The database keeps growing."),
     listening.EARS: ("Hears the agents", "Heartbeats do not arrive, and nobody is accused of silence meanwhile."),

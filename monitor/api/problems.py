@@ -126,6 +126,10 @@ def _of_integrity(error: IntegrityError) -> Problem | None:
     match state:
         case "23505" | "23P01":
             return Problem(409, "Conflict", f"There is one already: {rule}.")
+        case "23514" if not rule:
+            # No constraint: there is no partition for the day, until the job or the next start has made it.
+            log.error("a row has no partition to go to: %s", _first_line(error))
+            return unavailable("The database has no room for this day yet; nothing was stored.")
         case "23514" if "moves only as listed" in rule or "append only" in rule:
             return Problem(409, "Conflict", f"The database refuses this change: {rule}.")
         case "23514":

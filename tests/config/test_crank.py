@@ -26,6 +26,8 @@ from monitor import jobs
 from monitor.models import JobHeartbeat, StateChange
 from monitor.tenancy import crossing
 from tests.alerts.builders import NOW, a_project, at_once, the_alert
+from tests.monitor.days import drop_every_day
+from tests.monitor.fleets import an_execution
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = timedelta(seconds=1)
@@ -60,6 +62,15 @@ def test_a_turn_runs_what_is_due_and_leaves_signs(committed_db: None) -> None:
     assert (row.runs, row.every_s, row.last_started_at, row.error) == (2, 5, NOW + 5 * SECOND, "")
     assert row.last_ok_at >= NOW + 5 * SECOND
     assert row.took_ms is not None
+
+
+def test_the_first_turn_after_a_long_sleep_makes_the_days_that_the_other_jobs_write_to(db: None) -> None:
+    project = a_project()
+    silent = an_execution(project, now=NOW - 300 * SECOND)
+    drop_every_day()
+    assert crank.turn(now=NOW) == {job.name: "ok" for job in JOBS}
+    with crossing():
+        assert StateChange.objects.get(subject_id=str(silent)).cause == "zombie"
 
 
 def test_of_eight_that_turn_at_once_one_runs_each_job(committed_db: None) -> None:

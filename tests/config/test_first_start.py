@@ -1,5 +1,6 @@
 """The first start makes what is needed and shows it once; commands print what can be used."""
 
+from datetime import timedelta
 from decimal import Decimal
 from io import StringIO
 from typing import Any
@@ -7,13 +8,16 @@ from typing import Any
 import pytest
 from django.contrib.auth import authenticate
 from django.core.management import CommandError, call_command
+from django.test import Client
 
 from alerts.models import Channel
 from config.management.commands.demo import prepare
 from monitor import keys
 from monitor.models import ApiKey, Budget, HumanAgent, Membership, Person, Project
+from monitor.retention import PARTITIONED_DAYS
 from monitor.tenancy import crossing
 from tests.monitor.api.conftest import now
+from tests.monitor.days import days_of, drop_every_day
 from tests.monitor.fleets import an_execution
 
 
@@ -67,6 +71,18 @@ def test_the_project_begins_with_the_promised_budgets(db: None) -> None:
     }
     with crossing():
         assert Budget.objects.get(scope="global").limit_usd == Decimal(1000)
+
+
+def test_a_start_after_a_long_time_off_makes_the_days_that_are_missing(db: None) -> None:
+    drop_every_day()
+    text = run("bootstrap")
+    api = Client(headers={"authorization": f"Bearer {value_of(text, 'API key')}"})
+    answer = api.post("/api/v1/executions", {"agent": "planner"}, content_type="application/json")
+    assert (answer.status_code, answer.json()["status"]) == (201, "running")
+    today = now().date()
+    for table in PARTITIONED_DAYS:
+        made = {f"{table}_p{today + timedelta(days=ahead):%Y%m%d}" for ahead in range(-1, 8)}
+        assert days_of(table) == made
 
 
 def test_a_later_start_tells_the_way_back_until_somebody_has_signed_in(committed_db: None) -> None:

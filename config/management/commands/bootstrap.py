@@ -1,4 +1,4 @@
-"""`manage.py bootstrap`: what a first start makes. Prints the sign-in and the key once, later nothing secret."""
+"""`manage.py bootstrap`: what stands between the migrations and the web. Prints the sign-in and the key once."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,6 +7,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from config import founding
+from monitor import retention
 from monitor.checks import role_problems
 from monitor.models import Person
 
@@ -19,12 +20,14 @@ These are shown this once. More: manage.py create_operator EMAIL, manage.py crea
 
 
 class Command(BaseCommand):
-    help = "Make the first project, budgets, channels, operator and key, where they are missing."
+    help = "Make what is missing of the coming days' partitions, first project, budgets, channels, operator and key."
 
     def handle(self, *args: Any, **options: Any) -> None:
         if problems := role_problems():
             raise CommandError("\n".join(f"{problem.id}: {problem.msg} {problem.hint}" for problem in problems))
-        first = founding.found(now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        retention.make_partitions(now=now)
+        first = founding.found(now=now)
         lines = ""
         if first.password:
             lines += f"Sign in as    {founding.FIRST_OPERATOR}\nPassword      {first.password}\n"

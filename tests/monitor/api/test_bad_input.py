@@ -220,6 +220,11 @@ def problem_status(answer: Any) -> int:
             400,
             "a is b",
         ),
+        (
+            "CREATE TEMP TABLE a_day (at date) PARTITION BY RANGE (at); INSERT INTO a_day VALUES (now())",
+            503,
+            "nothing was stored",
+        ),
         ("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = 'unique_violation', CONSTRAINT = 'a_b'; END $$", 409, "a b"),
         ("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = 'foreign_key_violation'; END $$", 409, "does not exist"),
         ("DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = 'deadlock_detected'; END $$", 503, "nothing was stored"),
