@@ -1,6 +1,7 @@
 """Fixtures about the database; the servers themselves are in tests/plugin.py."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -10,6 +11,8 @@ from django.test.utils import override_settings
 from psycopg import sql
 from pytest_django.plugin import DjangoDbBlocker
 
+from monitor import retention
+from monitor.retention import DAYS_AHEAD
 from tests.plugin import servers
 
 # Every ordinary table but the parts of partitioned ones, which follow their parents.
@@ -64,9 +67,17 @@ def _cheap_passwords() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup() -> None:
-    """pytest-django's database set-up, replaced: the settings already name a database of ours."""
+def django_db_setup(django_db_blocker: DjangoDbBlocker) -> None:
+    """pytest-django's database set-up, replaced: the settings already name a database of ours.
+
+    What it is copied from may have been migrated weeks ago, so the days around today are made.
+    """
     servers.make_database()
+    today = datetime.now(UTC)
+    with django_db_blocker.unblock():
+        for now in (today - timedelta(days=DAYS_AHEAD), today):
+            retention.make_partitions(now=now)
+        connections.close_all()
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ from monitor.rollups import KEY, MEASURES, _by_minute
 from monitor.spanrows import BOOKED_COLUMNS, Row, Work
 from monitor.tenancy import crossing, tenant
 
-NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
 # An execution that the API reported, where a test makes it.
 REPORTED = UUID(int=77)
 # 1,000 tokens in and 100 out cost 0.0035 dollars.

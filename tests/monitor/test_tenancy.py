@@ -1,7 +1,7 @@
 """A project sees its own rows and nothing else, whatever the code above forgets."""
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -10,7 +10,7 @@ from django.db import IntegrityError, ProgrammingError, connection, transaction
 from monitor.models import Agent, BudgetWindow, Execution, LedgerEntry, Project, StateChange, Subject
 from monitor.tenancy import crossing, tenant
 
-NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
 # Tables with a project column that are read across projects on purpose.
 UNBOUND = {"monitor_person"}
 
