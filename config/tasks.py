@@ -51,7 +51,7 @@ def _name(hostname: str) -> str:
 def _leave(sender: Any, **_: Any) -> None:
     """A worker that is stopped on purpose is not missed."""
     try:
-        jobs.gone(_name(sender.hostname))
+        jobs.gone(_name(sender.hostname), now=jobs.database_now())
     except Error as error:
         log.warning("not signed off: %s", error)
 

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from dashboard import words
 from dashboard.states import look_of
-from monitor import executions
-from monitor.models import Execution, Person, StateChange, Subject
+from monitor import changes, executions
+from monitor.models import Execution, Person
 from monitor.models.executions import ENDED, MOVES, OPEN, Status
 from monitor.tenancy import tenant
 
@@ -119,13 +119,7 @@ def name_of(execution: Execution) -> str:
 
 def _refusal(execution: Execution, *, now: datetime) -> str:
     """`has ended, cancelled at 14:05:31 by Mara Lind`; `has been paused since …` while it is open."""
-    last = (
-        StateChange.objects.filter(
-            project_id=execution.project_id, subject=Subject.EXECUTION, subject_id=str(execution.id)
-        )
-        .order_by("-id")
-        .first()
-    )
+    last = changes.journal_of(execution).order_by("-id").first()
     word = look_of(execution.status).word.lower()
     is_so = f"has ended, {word} at" if execution.status in ENDED else f"has been {word} since"
     if last is None:

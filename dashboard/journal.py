@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from dashboard.commands import actor_names
 from dashboard.states import Look, look_of
-from monitor.models import Execution, StateChange, Subject
+from monitor.changes import journal_of
+from monitor.models import Execution, StateChange
 from monitor.models.executions import Status, Verdict
 
 MOST_MOVES = 500
-# A pending execution counts as started when it first beats, so its journal may begin earlier.
-BEFORE_START = timedelta(days=7)
 CAUSES = {
     "registered": "The agent registered it",
     "traced": "Its trace told of it",
@@ -61,13 +60,7 @@ class Try:
 
 def moves(execution: Execution) -> list[StateChange]:
     """The execution's newest MOST_MOVES moves, oldest first."""
-    found = StateChange.objects.filter(
-        project_id=execution.project_id,
-        subject=Subject.EXECUTION,
-        subject_id=str(execution.id),
-        at__gte=execution.started_at - BEFORE_START,
-    )
-    return list(found.order_by("-id")[:MOST_MOVES])[::-1]
+    return list(journal_of(execution).order_by("-id")[:MOST_MOVES])[::-1]
 
 
 def lines(changes: Sequence[StateChange]) -> list[Line]:

@@ -1,12 +1,16 @@
 """The journal: every move is recorded in the transaction that makes it."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from monitor import news
-from monitor.models import StateChange, Subject
+from django.db.models import QuerySet
 
+from monitor import news
+from monitor.models import Execution, StateChange, Subject
+
+# A pending execution counts as started when it first beats, so its journal may begin earlier.
+BEFORE_START = timedelta(days=7)
 TOPICS = {
     Subject.EXECUTION: "executions",
     Subject.CONVERSATION: "conversations",
@@ -16,6 +20,16 @@ TOPICS = {
     Subject.MODEL: "costs",
     Subject.JOB: "jobs",
 }
+
+
+def journal_of(execution: Execution) -> QuerySet[StateChange]:
+    """The journal of one execution, of no day before its own: the journal has a table for each of 400 days."""
+    return StateChange.objects.filter(
+        project_id=execution.project_id,
+        subject=Subject.EXECUTION,
+        subject_id=str(execution.id),
+        at__gte=execution.started_at - BEFORE_START,
+    )
 
 
 def record(

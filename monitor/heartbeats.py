@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import connection
 
 from monitor import attempts, changes, executions
-from monitor.models import Execution, StateChange, Subject
+from monitor.models import Execution, Subject
 from monitor.models.executions import ENDED, Status
 
 
@@ -95,7 +95,7 @@ def _came_back(
     seen: Execution, attempt: int | None, *, progress: float | None, message: str | None, now: datetime, actor: str
 ) -> None:
     """Tell the journal, once after each move, of a beat that came after its attempt was given up."""
-    journal = StateChange.objects.filter(project_id=seen.project_id, subject=Subject.EXECUTION, subject_id=str(seen.id))
+    journal = changes.journal_of(seen)
     last_move = journal.exclude(cause="came_back").order_by("-id").values_list("id", flat=True).first()
     if journal.filter(cause="came_back", attempt=attempt, id__gt=last_move or 0).exists():
         return

@@ -14,12 +14,13 @@ from django.db import connection
 from django.db.models import F, Q
 
 from monitor import changes
-from monitor.models import JobHeartbeat, Project, StateChange, Subject
+from monitor.models import JobHeartbeat, Project, Subject
 from monitor.tenancy import crossing
 
 # A job is silent after this many of its periods, but never before MIN_SILENCE.
 SILENT_PERIODS = 3
 MIN_SILENCE = timedelta(seconds=15)
+SILENT, ALIVE = "silent", "alive"
 # The crank's own row: `last_ok_at` is the last turn, `last_started_at` the first of the unbroken stretch it belongs to.
 CRANK = "crank"
 CRANK_GAP_S = 60
@@ -91,10 +92,12 @@ def sign_of_life(name: str, every_s: float, *, now: datetime) -> None:
         cursor.execute(SIGN, {"name": name[:100], "every_s": every_s, "now": now, "node": node()})
 
 
-def gone(name: str) -> None:
-    """A process ends on purpose: nobody has to miss it."""
+def gone(name: str, *, now: datetime) -> None:
+    """A process ends on purpose: nobody has to miss it, nor goes on to if it was told to be silent."""
     with crossing():
-        JobHeartbeat.objects.filter(name=name[:100]).delete()
+        for row in JobHeartbeat.objects.filter(name=name[:100]):
+            _report(row, ALIVE, now=now)
+            row.delete()
 
 
 @contextmanager
@@ -146,22 +149,22 @@ def report_silence(*, now: datetime) -> int:
     They belong to the whole instance and are told once: in its first project.
     """
     with crossing():
-        project_id = Project.objects.order_by("pk").values_list("pk", flat=True).first()
-        if project_id is None:
-            return 0
         quiet = {row.name for row in silent(now=now)}
-        reported = 0
-        for row in JobHeartbeat.objects.exclude(name=CRANK):
-            was = _last_report(project_id, row.name)
-            state = "silent" if row.name in quiet else "alive"
-            if state != was:
-                _report(project_id, row, was, state, now=now)
-                reported += 1
-        _forget_processes(project_id, now=now)
+        rows = JobHeartbeat.objects.exclude(name=CRANK)
+        reported = sum(_report(row, SILENT if row.name in quiet else ALIVE, now=now) for row in rows)
+        _forget_processes(now=now)
     return reported
 
 
-def _report(project_id: int, row: JobHeartbeat, was: str, state: str, *, now: datetime) -> None:
+def _report(row: JobHeartbeat, state: str, *, now: datetime) -> bool:
+    """Tell of the row's state unless that was told last, or there is no project to tell it in."""
+    was = row.reported_state
+    if was == state:
+        return False
+    project_id = Project.objects.order_by("pk").values_list("pk", flat=True).first()
+    told = JobHeartbeat.objects.filter(name=row.name, reported_state=was)
+    if project_id is None or not told.update(reported_state=state):
+        return False
     changes.record(
         project_id,
         Subject.JOB,
@@ -178,21 +181,17 @@ def _report(project_id: int, row: JobHeartbeat, was: str, state: str, *, now: da
             "node": row.node,
         },
     )
+    return True
 
 
-def _last_report(project_id: int, name: str) -> str:
-    told = StateChange.objects.filter(project_id=project_id, subject=Subject.JOB, subject_id=name)
-    return told.order_by("-id").values_list("to_state", flat=True).first() or "alive"
-
-
-def _forget_processes(project_id: int, *, now: datetime) -> None:
+def _forget_processes(*, now: datetime) -> None:
     """A node that is long gone is no longer missed, as long as another of its kind lives."""
     rows = list(JobHeartbeat.objects.filter(name__startswith=PROCESS))
     kinds = {row.name.partition("@")[0] for row in rows if row.last_ok_at and row.last_ok_at > now - MIN_SILENCE}
     for row in rows:
         old = row.last_ok_at is not None and row.last_ok_at < now - FORGET_PROCESSES_AFTER
         if old and row.name.partition("@")[0] in kinds:
-            _report(project_id, row, "silent", "alive", now=now)
+            _report(row, ALIVE, now=now)
             row.delete()
 
 

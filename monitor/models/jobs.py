@@ -14,4 +14,6 @@ class JobHeartbeat(models.Model):
     error = models.TextField(blank=True, default="")
     took_ms = models.IntegerField(null=True)
     runs = models.BigIntegerField(default=0)
+    # What was told of it last: `silent` or `alive`.
+    reported_state = models.CharField(max_length=6, default="alive", db_default="alive")
     node = models.CharField(max_length=200, blank=True, default="")

@@ -126,6 +126,18 @@ def test_silence_is_told_once_and_so_is_the_return(committed_db: None) -> None:
     assert the_alert(alert.pk).status == "resolved"
 
 
+def test_who_leaves_on_purpose_after_a_silence_is_not_silent_for_ever(committed_db: None) -> None:
+    a_project()
+    later = NOW + 60 * SECOND
+    jobs.sign_of_life("process:worker@old", 5, now=NOW)
+    turned_until(later, since=NOW)
+    assert jobs.report_silence(now=later) == 1
+    jobs.gone("process:worker@old", now=later)
+    with crossing():
+        assert list(StateChange.objects.order_by("id").values_list("to_state", flat=True)) == ["silent", "alive"]
+        assert not JobHeartbeat.objects.filter(name__contains="worker").exists()
+
+
 def test_after_our_own_downtime_nobody_is_accused(committed_db: None) -> None:
     a_project()
     jobs.sign_of_life("process:beat", 5, now=NOW)
