@@ -83,6 +83,8 @@ class Alert(models.Model):
                 name="alert_snooze_over",
                 condition=models.Q(snoozed_until__isnull=False),
             ),
+            # Read by retention.
+            models.Index(fields=["resolved_at"], name="alert_by_age", condition=models.Q(status=AlertStatus.RESOLVED)),
         ]
 
 

@@ -33,6 +33,7 @@ JOBS = (
     Job("rollups.close_hours", 60, "monitor.rollups.close_hours", alone=True),
     Job("retention.drop_partitions", 3600, "monitor.retention.drop_partitions", alone=True),
     Job("retention.prune", 600, "monitor.retention.prune", alone=True),
+    Job("alerts.prune", 600, "alerts.retention.prune", alone=True),
 )
 
 

@@ -37,6 +37,7 @@ JOBS = {
     "retention.make_partitions": ("Makes room for coming days", "In a week nothing more can be stored."),
     "retention.drop_partitions": ("Drops old days", "The database keeps growing."),
     "retention.prune": ("Prunes small tables", "The database keeps growing."),
+    "alerts.prune": ("Prunes old alerts", "The database keeps growing."),
     listening.EARS: ("Hears the agents", "Heartbeats do not arrive, and nobody is accused of silence meanwhile."),
 }
 

@@ -7,6 +7,7 @@ import django
 from django.http import Http404, HttpResponse
 from django.template.response import TemplateResponse
 
+from alerts import retention as alerts_retention
 from dashboard import health
 from dashboard.access import PageRequest, page
 from monitor import retention, vitals
@@ -37,7 +38,11 @@ def system(request: PageRequest) -> HttpResponse:
 
 
 # How many days each table keeps.
-KEPT = {**retention.PARTITIONED_DAYS, **{one.table: one.days for one in retention.PRUNED}}
+KEPT = {
+    **retention.PARTITIONED_DAYS,
+    **{one.table: one.days for one in retention.PRUNED},
+    **dict.fromkeys(("alerts_alert", "alerts_alertevent", "alerts_delivery"), alerts_retention.DAYS),
+}
 
 
 def versions() -> list[tuple[str, str]]:

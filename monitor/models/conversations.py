@@ -120,3 +120,4 @@ class Message(models.Model):
                 fields=["conversation", "role", "author", "client_id"], name="message_one_per_client_id"
             ),
         ]
+        indexes = [models.Index(fields=["created_at"], name="message_by_age")]  # read by retention

@@ -172,4 +172,6 @@ class Execution(models.Model):
                 name="execution_by_trace",
                 condition=models.Q(trace_id__isnull=False, from_spans=False),
             ),
+            # Read by retention.
+            models.Index(fields=["ended_at"], name="execution_by_age", condition=models.Q(ended_at__isnull=False)),
         ]

@@ -91,6 +91,8 @@ class QueueItem(models.Model):
                 condition=models.Q(status__in=OPEN_ITEMS),
             ),
             models.Index(fields=["project", "-requested_at"], name="queue_item_newest"),
+            # Read by retention.
+            models.Index(fields=["closed_at"], name="queue_item_by_age", condition=models.Q(closed_at__isnull=False)),
         ]
 
 
@@ -120,4 +122,5 @@ class QueueEvent(models.Model):
         indexes = [
             models.Index(fields=["project", "conversation_id", "seq"], name="queue_event_of_conversation"),
             models.Index(fields=["project", "execution_id", "seq"], name="queue_event_of_execution"),
+            models.Index(fields=["at"], name="queue_event_by_age"),  # read by retention
         ]

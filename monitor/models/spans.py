@@ -117,6 +117,10 @@ class Trace(models.Model):
     last_at = models.DateTimeField()
     spans = models.IntegerField(db_default=0)
 
+    class Meta:
+        # Read by retention. `last_at` moves with each batch of spans, and no index may have to follow it.
+        indexes = [models.Index(fields=["first_at"], name="trace_by_age")]
+
 
 class Run(models.Model):
     """What a run (the client's own string, else the trace id in hex) adds up to, and whether it tripped."""

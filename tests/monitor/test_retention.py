@@ -1,0 +1,98 @@
+"""What is old leaves, what is open stays, and looking for it reads no whole table."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from monitor import conversations, executions, queue, retention
+from monitor.models import Conversation, Execution, Message, QueueEvent, QueueItem, Trace
+from monitor.models.conversations import MessageRole
+from monitor.retention import PRUNED, Pruned
+from monitor.tenancy import crossing, tenant
+from tests.monitor import spending
+from tests.monitor.fleets import NOW, a_project, an_execution
+from tests.monitor.spending import a_span
+from tests.monitor.test_queue import a_human
+
+DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize("pruned", PRUNED, ids=[one.table for one in PRUNED])
+def test_old_rows_are_found_by_an_index_on_their_age(db: None, pruned: Pruned) -> None:
+    with CaptureQueriesContext(connection) as captured:
+        retention.prune(now=NOW)
+    (statement,) = (one["sql"] for one in captured if one["sql"].strip().startswith(f"DELETE FROM {pruned.table} "))
+    with crossing(), connection.cursor() as cursor:
+        # Of empty tables even the best plan reads the whole.
+        for name in ("seqscan", "bitmapscan", "mergejoin", "hashjoin"):
+            cursor.execute(f"SET LOCAL enable_{name} = off")
+        cursor.execute("EXPLAIN " + statement)
+        plan = [line.strip() for (line,) in cursor.fetchall()]
+    assert any(line.startswith("Index Cond:") and f"{pruned.column} <" in line for line in plan), "\n".join(plan)
+
+
+def a_talk(project_id: int, name: str, *, handed_over: bool = False) -> Conversation:
+    with tenant(project_id):
+        talk, _ = conversations.open_conversation(project_id, name, now=NOW)
+        conversations.say(project_id, talk.pk, role=MessageRole.USER, content="Good morning", now=NOW)
+        if handed_over:
+            conversations.hand_over(project_id, talk.pk, reason="They ask for a person.", now=NOW)
+    return talk
+
+
+def kept(project_id: int) -> dict[str, list[str]]:
+    with tenant(project_id):
+        talks = dict(Conversation.objects.values_list("pk", "conversation_id"))
+        return {
+            "talks": sorted(talks.values()),
+            "messages": sorted(talks[one] for one in Message.objects.values_list("conversation", flat=True)),
+            "items": sorted(QueueItem.objects.values_list("status", flat=True)),
+        }
+
+
+def test_conversations_leave_after_what_was_said_and_asked_unless_a_person_has_them(db: None) -> None:
+    project = a_project()
+    answered = a_talk(project, "answered", handed_over=True)
+    a_talk(project, "waiting", handed_over=True)
+    a_talk(project, "quiet")
+    ada = a_human(project, "ada")
+    with tenant(project):
+        item = conversations.open_chat(project, answered.pk)
+        assert item is not None
+        queue.claim(project, item.pk, ada, now=NOW)
+        queue.resolve(project, item.pk, ada, now=NOW)
+    everything = kept(project)
+    assert everything == {
+        "talks": ["answered", "quiet", "waiting"],
+        "messages": ["answered", "quiet", "waiting"],
+        "items": ["pending", "resolved"],
+    }
+    assert retention.prune(now=NOW + 89 * DAY) == 0
+    retention.prune(now=NOW + 91 * DAY)
+    assert kept(project) == everything | {"messages": ["waiting"]}
+    with tenant(project):
+        assert not QueueEvent.objects.exists()
+    retention.prune(now=NOW + 181 * DAY)
+    assert kept(project) == {"talks": ["waiting"], "messages": ["waiting"], "items": ["pending"]}
+
+
+def test_executions_leave_half_a_year_after_their_end(db: None) -> None:
+    project = a_project()
+    ended, runs = (an_execution(project, agent=name) for name in ("done", "runs"))
+    with tenant(project):
+        executions.complete(project, ended, now=NOW, actor="key:agents")
+    retention.prune(now=NOW + 181 * DAY)
+    with tenant(project):
+        assert [one.id for one in Execution.objects.all()] == [runs]
+
+
+def test_a_trace_that_goes_on_is_kept_however_long_ago_it_began(db: None) -> None:
+    project = spending.a_project()
+    long_ago = spending.NOW - 80 * DAY
+    told = [a_span(1, 1, started_at=long_ago), a_span(2, 1, started_at=long_ago), a_span(2, 2, 1)]
+    spending.accept(project, told)
+    retention.prune(now=spending.NOW + 13 * DAY)
+    with tenant(project.pk):
+        assert [one.trace_id.int for one in Trace.objects.all()] == [2]
