@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from monitor import pipeline
+from monitor import pipeline, tallies
 from monitor.models.rollups import BOUNDS_MS, BUCKETS
 from monitor.pipeline import Statement
 from monitor.tenancy import crossing
@@ -214,6 +214,7 @@ def close_hours(*, now: datetime) -> int:
                 "hours": pipeline.times(hour for _, hour in claimed),
             }
             pipeline.flush([Statement(FORGET, parameters), Statement(RECOMPUTE, parameters)])
+            tallies.unsettle((hour for _, hour in claimed), now=now)
     return len(claimed)
 
 

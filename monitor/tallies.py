@@ -1,12 +1,16 @@
 """Totals since the first day, over all projects: counters for Prometheus, which never go back.
 
-Days that nothing can change any more are summed once a day and kept in the cache; the rest is read from the rollups.
+Days of more than a week ago seldom change: they are summed once a day and kept in the cache, until a late span changes
+one of their hours. The rest is read from the rollups.
 """
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from uuid import uuid4
 
 from django.core.cache import cache
 from redis import RedisError
@@ -16,9 +20,12 @@ from monitor.models.rollups import BOUNDS_MS, BUCKETS
 from monitor.pipeline import Statement
 from monitor.tenancy import crossing
 
-# What occurred at most 7 days ago may still arrive.
+log = logging.getLogger(__name__)
+
+# Most of what arrives occurred within this time; what is older drops the kept sums.
 SETTLED_AFTER = timedelta(days=8)
 KEPT_FOR_S = 8 * 24 * 3600
+EDITION = "tallies:edition"
 SUMS = ("count", "failed", "duration_ms", "input_tokens", "cache_read_tokens", "output_tokens", "cost_usd")
 MEASURES = (*SUMS, *(f"h{n:02d}" for n in range(BUCKETS)))
 _SUMMED = ", ".join(f"sum({name})" for name in MEASURES)
@@ -95,10 +102,23 @@ def tallies(*, now: datetime) -> Tallies:
         # Hours that nobody has closed yet, because the job that does was dead.
         settled_until = min(settled_until, oldest)
     day = settled_until.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    total = _settled(day)
+    total = _settled(day, _recall(EDITION) or "")
     for key, tally in _read(RECENT, since=day).items():
         total[key] = total[key].plus(tally) if key in total else tally
     return total
+
+
+def unsettle(hours: Iterable[datetime], *, now: datetime) -> None:
+    """Forget kept sums that hold one of these hours. Call it before the hours' marks are gone for all to see.
+
+    Whoever still sees the marks keeps no sum of those hours, and whoever does not sees the new edition.
+    """
+    if any(hour < now - SETTLED_AFTER for hour in hours):
+        try:
+            # It outlives every sum that was kept before it.
+            cache.set(EDITION, uuid4().hex, 2 * KEPT_FOR_S)
+        except RedisError as error:
+            log.warning("sums of old days stay as they were kept: %s", error)
 
 
 def _oldest_mark() -> datetime | None:
@@ -107,33 +127,33 @@ def _oldest_mark() -> datetime | None:
     return oldest
 
 
-def _settled(day: datetime) -> Tallies:
+def _settled(day: datetime, edition: str) -> Tallies:
     """All that was counted before this day; from the day before, where the cache still knows it."""
-    known = _recall(day)
+    known = _recall(_name(day, edition))
     if known is not None:
         return known
     before = day - timedelta(days=1)
-    total = _recall(before)
+    total = _recall(_name(before, edition))
     newer = _read(SETTLED, since=before if total is not None else datetime.min.replace(tzinfo=UTC), until=day)
     total = total or {}
     for key, tally in newer.items():
         total[key] = total[key].plus(tally) if key in total else tally
     try:
-        cache.set(_name(day), total, KEPT_FOR_S)
+        cache.set(_name(day, edition), total, KEPT_FOR_S)
     except RedisError:
         pass  # Then it is summed again the next time.
     return total
 
 
-def _recall(day: datetime) -> Tallies | None:
+def _recall(name: str) -> Any:
     try:
-        return cache.get(_name(day))
+        return cache.get(name)
     except RedisError:
         return None
 
 
-def _name(day: datetime) -> str:
-    return f"tallies:{day:%Y%m%d}"
+def _name(day: datetime, edition: str) -> str:
+    return f"tallies:{day:%Y%m%d}:{edition}"
 
 
 def _read(sql: str, **parameters: datetime) -> Tallies:

@@ -109,6 +109,26 @@ def test_tallies_count_everything_once_whether_settled_or_not(db: None) -> None:
     assert later[Key("llm", "a", "m")] == tally
 
 
+def test_a_counter_does_not_go_back_when_the_hour_of_a_late_call_is_closed(db: None) -> None:
+    project = make_project("north")
+
+    def call(ago: timedelta) -> None:
+        with tenant(project.pk):
+            rollups.fold(project.pk, [RollupDelta(at=now() - ago, kind="llm", agent="a", model="m")], now=now())
+
+    def counted() -> int:
+        return tallies(now=now())[Key("llm", "a", "m")].count
+
+    call(timedelta(days=20))
+    rollups.close_hours(now=now())
+    assert counted() == 1
+    for late, ago in enumerate((timedelta(days=20), timedelta(days=80)), start=2):
+        call(ago)
+        assert counted() == late
+        rollups.close_hours(now=now())
+        assert [counted(), counted()] == [late, late]
+
+
 def test_the_exposition_has_the_promised_names(db: None) -> None:
     count("north", kind="execution", agent="a", duration_ms=4_000)
     count("east", kind="execution", agent="a", duration_ms=4_000, failed=1)
