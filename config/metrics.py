@@ -66,8 +66,9 @@ def _of_executions(found: Tallies) -> Iterator[Metric]:
     counted = CounterMetricFamily("agent_executions", "Executions that ended.", labels=[*labels, "status"])
     timed = HistogramMetricFamily("agent_execution_duration_seconds", "How long they took, nearly.", labels=labels)
     for agent, tally in _by(found, lambda key: key.agent):
-        counted.add_metric([agent, "", "completed"], tally.count - tally.failed)
+        counted.add_metric([agent, "", "completed"], tally.count - tally.failed - tally.cancelled)
         counted.add_metric([agent, "", "failed"], tally.failed)
+        counted.add_metric([agent, "", "cancelled"], tally.cancelled)
         timed.add_metric([agent, ""], *_histogram(tally, EXECUTION_BOUNDS_S))
     yield counted
     yield timed

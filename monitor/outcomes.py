@@ -12,12 +12,20 @@ FAILED = (Status.FAILED, Status.TIMEOUT)
 
 
 def count(project_id: int, ended: Iterable[Execution], *, now: datetime) -> None:
-    """Count executions that have just ended; a cancelled one is no failure."""
+    """Count executions that have just ended; a cancelled one is neither a success nor a failure."""
     rollups.fold(project_id, [_delta(execution, now=now) for execution in ended], now=now)
 
 
 def delta(
-    *, at: datetime, agent: str, department: str, failed: bool, duration_ms: int, model: str = "", sign: int = 1
+    *,
+    at: datetime,
+    agent: str,
+    department: str,
+    failed: bool,
+    duration_ms: int,
+    cancelled: bool = False,
+    model: str = "",
+    sign: int = 1,
 ) -> RollupDelta:
     """What one execution that ended adds, or with `sign` -1 takes back."""
     # Cost and tokens are those of its calls, which count themselves.
@@ -29,6 +37,7 @@ def delta(
         model=model,
         count=sign,
         failed=failed * sign,
+        cancelled=cancelled * sign,
         duration_ms=duration_ms * sign,
     )
 
@@ -40,5 +49,6 @@ def _delta(execution: Execution, *, now: datetime) -> RollupDelta:
         department=execution.department,
         model=execution.model,
         failed=execution.status in FAILED,
+        cancelled=execution.status == Status.CANCELLED,
         duration_ms=execution.duration_ms or 0,
     )

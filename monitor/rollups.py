@@ -27,6 +27,7 @@ SUMS = (
     "reported_usd",
     "computed_usd",
     "unpriced",
+    "cancelled",
 )
 HISTOGRAM = tuple(f"h{n:02d}" for n in range(BUCKETS))
 MEASURES = (*SUMS, *HISTOGRAM)
@@ -139,6 +140,7 @@ class RollupDelta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reported_usd: Decimal = ZERO
     computed_usd: Decimal = ZERO
     unpriced: int = 0
+    cancelled: int = 0
 
 
 def bucket(duration_ms: int) -> int:
@@ -185,7 +187,7 @@ def _by_minute(deltas: Iterable[RollupDelta]) -> dict[tuple, tuple[list, list[in
         key = (minute, delta.agent, delta.department, delta.provider, delta.model, delta.kind)
         held = minutes.get(key)
         if held is None:
-            held = minutes[key] = ([0, 0, 0, 0, 0, 0, ZERO, ZERO, ZERO, 0], [0] * BUCKETS)
+            held = minutes[key] = ([0, 0, 0, 0, 0, 0, ZERO, ZERO, ZERO, 0, 0], [0] * BUCKETS)
         sums, histogram = held
         sums[0] += delta.count
         sums[1] += delta.failed
@@ -197,6 +199,7 @@ def _by_minute(deltas: Iterable[RollupDelta]) -> dict[tuple, tuple[list, list[in
         sums[7] += delta.reported_usd
         sums[8] += delta.computed_usd
         sums[9] += delta.unpriced
+        sums[10] += delta.cancelled
         histogram[bucket(abs(delta.duration_ms))] += delta.count
     return {key: held for key, held in minutes.items() if any(held[0]) or any(held[1])}
 
@@ -233,6 +236,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     reported_usd: Decimal = ZERO
     computed_usd: Decimal = ZERO
     unpriced: int = 0
+    cancelled: int = 0
     histogram: tuple[int, ...] = (0,) * BUCKETS
 
     @property

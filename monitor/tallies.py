@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 SETTLED_AFTER = timedelta(days=8)
 KEPT_FOR_S = 8 * 24 * 3600
 EDITION = "tallies:edition"
-SUMS = ("count", "failed", "duration_ms", "input_tokens", "cache_read_tokens", "output_tokens", "cost_usd")
+SUMS = ("count", "failed", "cancelled", "duration_ms", "input_tokens", "cache_read_tokens", "output_tokens", "cost_usd")
 MEASURES = (*SUMS, *(f"h{n:02d}" for n in range(BUCKETS)))
 _SUMMED = ", ".join(f"sum({name})" for name in MEASURES)
 SETTLED = f"""
@@ -60,6 +60,7 @@ class Key(NamedTuple):
 class Tally:
     count: int
     failed: int
+    cancelled: int
     duration_ms: int
     input_tokens: int
     cache_read_tokens: int
@@ -71,6 +72,7 @@ class Tally:
         return Tally(
             self.count + other.count,
             self.failed + other.failed,
+            self.cancelled + other.cancelled,
             self.duration_ms + other.duration_ms,
             self.input_tokens + other.input_tokens,
             self.cache_read_tokens + other.cache_read_tokens,
@@ -163,7 +165,6 @@ def _read(sql: str, **parameters: datetime) -> Tallies:
     return {Key(*row[:3]): Tally(*_sums(row[3:first]), tuple(int(n) for n in row[first:])) for row in rows}
 
 
-def _sums(row: tuple[Decimal, ...]) -> tuple[int, int, int, int, int, int, Decimal]:
-    count, failed, duration_ms, input_tokens, cache_read_tokens, output_tokens, cost_usd = row
-    counted = (int(n) for n in (count, failed, duration_ms, input_tokens, cache_read_tokens, output_tokens))
-    return (*counted, cost_usd)  # type: ignore[return-value]
+def _sums(row: tuple[Decimal, ...]) -> tuple[int, int, int, int, int, int, int, Decimal]:
+    *counted, cost_usd = row
+    return (*map(int, counted), cost_usd)  # type: ignore[return-value]

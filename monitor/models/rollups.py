@@ -32,6 +32,7 @@ class Rollup(models.Model):
     reported_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
     computed_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
     unpriced = models.IntegerField(db_default=0)
+    cancelled = models.IntegerField(db_default=0)  # of executions; neither failed nor completed
     for _n in range(BUCKETS):
         locals()[f"h{_n:02d}"] = models.IntegerField(db_default=0)
     del _n

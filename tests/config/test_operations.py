@@ -132,6 +132,7 @@ def test_a_counter_does_not_go_back_when_the_hour_of_a_late_call_is_closed(db: N
 def test_the_exposition_has_the_promised_names(db: None) -> None:
     count("north", kind="execution", agent="a", duration_ms=4_000)
     count("east", kind="execution", agent="a", duration_ms=4_000, failed=1)
+    count("centre", kind="execution", agent="a", duration_ms=4_000, cancelled=1)
     count("south", kind="llm", agent="a", model="m", input_tokens=10, output_tokens=5, cost_usd=Decimal("0.25"))
     count("west", kind="tool", agent="a", model="search", duration_ms=300)
     beat("executions.watch", ago_s=30)
@@ -139,9 +140,10 @@ def test_the_exposition_has_the_promised_names(db: None) -> None:
     for line in (
         'agent_executions_total{agent_type="a",status="completed",workflow=""} 4.0',
         'agent_executions_total{agent_type="a",status="failed",workflow=""} 4.0',
+        'agent_executions_total{agent_type="a",status="cancelled",workflow=""} 4.0',
         'agent_execution_duration_seconds_bucket{agent_type="a",le="1.0",workflow=""} 0.0',
-        'agent_execution_duration_seconds_bucket{agent_type="a",le="5.0",workflow=""} 8.0',
-        'agent_execution_duration_seconds_sum{agent_type="a",workflow=""} 32.0',
+        'agent_execution_duration_seconds_bucket{agent_type="a",le="5.0",workflow=""} 12.0',
+        'agent_execution_duration_seconds_sum{agent_type="a",workflow=""} 48.0',
         'agent_iterations_total{agent_type="a"} 4.0',
         'llm_cost_usd_total{agent_type="a",model="m"} 1.0',
         'llm_tokens_total{agent_type="a",model="m",type="input"} 40.0',
