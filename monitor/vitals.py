@@ -19,8 +19,6 @@ from monitor.models import StateChange
 from monitor.tenancy import crossing
 
 REDIS_WITHIN_S = 0.5
-# Where celery keeps what no worker has taken yet.
-BACKLOG = "celery"
 INGEST_MINUTES = 15
 DATABASE = """
 SELECT current_setting('server_version'), pg_postmaster_start_time(), pg_database_size(current_database()),
@@ -130,7 +128,8 @@ def redis() -> RedisVitals:
         client = _redis()
         pipe = client.pipeline(transaction=False)
         pipe.info()
-        pipe.llen(BACKLOG)
+        # Where Celery keeps what no worker has taken yet.
+        pipe.llen(settings.CELERY_TASK_DEFAULT_QUEUE)
         told, backlog = pipe.execute()
     except RedisError as error:
         return RedisVitals(error=type(error).__name__)

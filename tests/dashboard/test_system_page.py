@@ -12,6 +12,7 @@ from django.http import HttpResponse
 from pytest_django import DjangoAssertNumQueries
 
 from alerts.models import Channel, Delivery
+from config.tasks import TASKS
 from monitor import changes, jobs, vitals
 from monitor.models import JobHeartbeat, Subject
 from monitor.rollups import RollupDelta, fold
@@ -178,3 +179,15 @@ def test_about_names_every_part_with_its_licence() -> None:
     assert text.headers["content-type"].startswith("text/plain")
     assert "Redistribution" in text.content.decode()
     assert visitor.client.get("/about?text=nothing").status_code == 404
+
+
+def test_tasks_that_no_worker_has_taken_are_the_backlog() -> None:
+    queue = vitals._redis()
+    before = vitals.redis().backlog
+    try:
+        for _ in range(3):
+            TASKS["alerts.judge"].delay()
+        assert vitals.redis().backlog == before + 3
+    finally:
+        queue.ltrim("handrail", 3, -1)
+    assert vitals.redis().backlog == before
