@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from monitor import queue
+from monitor import jobs, queue
 from monitor.models import QueueItem
 from monitor.models.queue import ItemKind, ItemStatus
 from monitor.tenancy import crossing, tenant
@@ -17,7 +17,7 @@ def breaches(*, now: datetime) -> int:
     with crossing():
         late = QueueItem.objects.filter(status=ItemStatus.PENDING, claim_due_at__lte=now, claim_breached_at=None)
         found = list(late.values_list("project_id", "pk")[:AT_ONCE])
-    return sum(_breach(project_id, item_id, now=now) for project_id, item_id in found)
+    return jobs.one_by_one(_breach, found, now=now)
 
 
 def _breach(project_id: int, item_id: UUID, *, now: datetime) -> bool:
@@ -37,7 +37,7 @@ def unanswered(*, now: datetime) -> int:
             status=ItemStatus.CLAIMED, kind=ItemKind.CHAT, first_reply_at=None, claimed_at__lte=now - REPLY_WITHIN
         )
         found = list(silent.values_list("project_id", "pk", "version")[:AT_ONCE])
-    return sum(_requeue(project_id, item_id, version, now=now) for project_id, item_id, version in found)
+    return jobs.one_by_one(_requeue, found, now=now)
 
 
 def _requeue(project_id: int, item_id: UUID, version: int, *, now: datetime) -> bool:

@@ -3,19 +3,23 @@
 The signs are written outside the job's own transaction, so that a job that fails leaves one too.
 """
 
+import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 from django.db.models import F, Q
 
 from monitor import changes
 from monitor.models import JobHeartbeat, Project, Subject
 from monitor.tenancy import crossing
+
+log = logging.getLogger(__name__)
 
 # A job is silent after this many of its periods, but never before MIN_SILENCE.
 SILENT_PERIODS = 3
@@ -133,6 +137,22 @@ def alone(name: str) -> Iterator[bool]:
         if locked:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_unlock(hashtextextended('job:' || %s, 0))", [name])
+
+
+def one_by_one(act: Callable[..., bool], found: Iterable[tuple[Any, ...]], *, now: datetime) -> int:
+    """Act on each in turn, `act` in a transaction of its own; returns how often it did something.
+
+    One that fails is logged and holds up nobody behind it. A database that does not answer ends it all.
+    """
+    done = 0
+    for one in found:
+        try:
+            done += act(*one, now=now)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            log.exception("%s failed for %s", act.__qualname__, one)
+    return done
 
 
 def silent(*, now: datetime) -> list[JobHeartbeat]:

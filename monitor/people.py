@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q
 
-from monitor import news, queue
+from monitor import jobs, news, queue
 from monitor.models import Conversation, HumanAgent, Membership, Person, QueueItem
 from monitor.models.people import Presence
 from monitor.models.queue import HELD, ItemStatus
@@ -98,7 +98,7 @@ def presence(*, now: datetime) -> int:
             | Q(status=Presence.AWAY, last_seen_at__lt=now - GONE_AFTER)
         )
         found = list(quiet.values_list("project_id", "pk"))
-    return sum(_lost(project_id, human_id, now=now) for project_id, human_id in found)
+    return jobs.one_by_one(_lost, found, now=now)
 
 
 def _lost(project_id: int, human_id: int, *, now: datetime) -> bool:
