@@ -104,14 +104,6 @@ class Charging(msgspec.Struct, frozen=True):
         return [Statement(SPEND, _keys(keys) | spent)]
 
 
-def charge(project_id: int, charges: Sequence[Charge], *, now: datetime) -> Verdict:
-    """Hold the charges against every window that applies at `now`, warn and trip what passes its limit."""
-    plan = charging(project_id, charges, now=now)
-    verdict = judge(plan, pipeline.flush(plan.statements))
-    act(project_id, verdict, now=now)
-    return verdict
-
-
 def charging(project_id: int, charges: Iterable[Charge], *, now: datetime) -> Charging:
     """Find the windows of the charges, folded: one spend a window however many calls there were."""
     charges = list(charges)

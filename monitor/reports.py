@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -219,7 +219,6 @@ class Step(Report, kw_only=True, omit_defaults=True):
         )
 
 
-EventType = Literal["call", "tool_call", "operation", "step"]
 REPORTS: dict[str, type[Report]] = {"call": Call, "tool_call": ToolCall, "operation": Operation, "step": Step}
 
 

@@ -92,10 +92,6 @@ class Recording:
         """Which model the agent asked first; empty where the recording tells of no calls."""
         return next((turn.usage.model for turn in self.turns if turn.usage and turn.role == "assistant"), "")
 
-    @property
-    def has_transfer(self) -> bool:
-        return any(call.is_transfer for turn in self.turns for call in turn.tool_calls)
-
 
 def recordings(paths: list[Path]) -> Iterator[Recording]:
     """Every recorded conversation in the files and folders given, in a fixed order."""
