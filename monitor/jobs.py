@@ -27,7 +27,9 @@ MIN_SILENCE = timedelta(seconds=15)
 SILENT, ALIVE = "silent", "alive"
 # The crank's own row: `last_ok_at` is the last turn, `last_started_at` the first of the unbroken stretch it belongs to.
 CRANK = "crank"
-CRANK_GAP_S = 60
+# A longer pause ends a stretch: what did not run meanwhile could not have. A job that ran up to its period, 5 s,
+# before the pause must not seem silent after it.
+CRANK_GAP_S = MIN_SILENCE.total_seconds() - 5
 PROCESS = "process:"
 FORGET_PROCESSES_AFTER = timedelta(hours=1)
 # Beats come a little early or late; a job is due when this share of its period has passed.

@@ -138,11 +138,12 @@ def test_who_leaves_on_purpose_after_a_silence_is_not_silent_for_ever(committed_
         assert not JobHeartbeat.objects.filter(name__contains="worker").exists()
 
 
-def test_after_our_own_downtime_nobody_is_accused(committed_db: None) -> None:
+@pytest.mark.parametrize("away", [timedelta(seconds=11), timedelta(seconds=40), timedelta(hours=2)], ids=str)
+def test_after_our_own_downtime_nobody_is_accused(committed_db: None, away: timedelta) -> None:
     a_project()
-    jobs.sign_of_life("process:beat", 5, now=NOW)
+    jobs.sign_of_life("process:beat", 5, now=NOW - 5 * SECOND)
     jobs.turning(now=NOW)
-    restarted = NOW + timedelta(hours=2)
+    restarted = NOW + away
     jobs.turning(now=restarted)
     assert jobs.report_silence(now=restarted + SECOND) == 0
     turned_until(restarted + 20 * SECOND, since=restarted)
