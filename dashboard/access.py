@@ -1,8 +1,7 @@
 """The only way a page gets at rows: who looks, at which project, with which rights."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, wraps
 from typing import Any
@@ -13,10 +12,11 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
 from monitor import commons
+from monitor.deadlocks import unhindered
 from monitor.models import HumanAgent, Membership, Person, Project
 from monitor.models.people import Role
 from monitor.people import human_for
-from monitor.tenancy import crossing, tenant
+from monitor.tenancy import crossing
 
 RANKS = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 
@@ -58,7 +58,8 @@ Page = Callable[..., HttpResponse]
 def page(view: Page | None = None, *, role: str = Role.VIEWER, binds: bool = True) -> Any:
     """Make a function a page: signed in, a member with `role`, inside the project's transaction.
 
-    With `binds` false it opens its own transactions, because each thing that it moves stands for itself.
+    After a deadlock it runs once more. With `binds` false it opens its own transactions, because each thing that
+    it moves stands for itself.
 
     Without a session the answer leads to the sign-in page; below the role it is the 404 of no permission.
     """
@@ -69,14 +70,20 @@ def page(view: Page | None = None, *, role: str = Role.VIEWER, binds: bool = Tru
             if not request.user.is_authenticated:
                 return to_sign_in(request)
             request.now = datetime.now(UTC)
-            request.visitor = visitor_of(request)
-            if not request.visitor.may(role):
+            visitor = visitor_of(request)
+            if not visitor.may(role):
                 raise Http404
-            with tenant(request.visitor.project.pk) if binds else nullcontext():
+
+            def answer() -> HttpResponse:
+                # Each try meets a visitor of its own: what the last one remembered may be rolled back.
+                request.visitor = replace(visitor)
                 response = handler(request, *args, **kwargs)
                 if isinstance(response, TemplateResponse):
                     # While the project is bound: the frame and lazy querysets read rows too.
                     response.render()
+                return response
+
+            response = unhindered(visitor.project.pk, answer) if binds else answer()
             if request.method == "GET":
                 response.headers.setdefault("Cache-Control", "no-store")
             return response

@@ -8,6 +8,7 @@ from uuid import UUID
 from dashboard import words
 from dashboard.states import look_of
 from monitor import changes, executions
+from monitor.deadlocks import unhindered
 from monitor.models import Execution, Person
 from monitor.models.executions import ENDED, MOVES, OPEN, Status
 from monitor.tenancy import tenant
@@ -100,8 +101,7 @@ def carry_out(
     could wait for each other.
     """
     try:
-        with tenant(project_id):
-            moved = command.act(project_id, execution_id, now=now, actor=actor, note=note)
+        moved = unhindered(project_id, lambda: command.act(project_id, execution_id, now=now, actor=actor, note=note))
     except Execution.DoesNotExist:
         return Outcome(execution_id, f"Execution {words.short_id(execution_id)}", False, "is not there any more")
     except executions.KnownFromSpans as refused:

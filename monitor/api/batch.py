@@ -11,10 +11,10 @@ from django.urls import path
 from monitor import reporting
 from monitor.api import bodies, execution_events
 from monitor.api.caller import Caller, Request
-from monitor.api.deadlocks import unhindered
 from monitor.api.door import Door, endpoint
 from monitor.api.messages import MessageEvent, message_from_event
 from monitor.api.problems import Problem, bad_field
+from monitor.deadlocks import unhindered
 from monitor.reports import REPORTS, Report
 
 MOST_EVENTS = 10_000

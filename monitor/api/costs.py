@@ -9,9 +9,9 @@ from django.urls import URLPattern, path
 from monitor import ledger, reporting
 from monitor.api import budgets, trips
 from monitor.api.caller import Request
-from monitor.api.deadlocks import unhindered
 from monitor.api.door import Answer, Door, endpoint
 from monitor.api.problems import Problem, bad_field
+from monitor.deadlocks import unhindered
 from monitor.ledger import DayCosts, GroupBy, Period, RunCosts, Summary
 from monitor.models import Run
 from monitor.reporting import CallAnswer, IdTaken

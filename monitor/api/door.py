@@ -4,8 +4,8 @@
         @endpoint(scope="read", query=ExecutionQuery, answer=ExecutionPage)
         def get(self, request, query): ...
 
-A handler runs inside `tenant(request.caller.project_id)`, returns a Struct, a dict, a list or an Answer, and
-refuses by raising Problem, which rolls back.
+A handler runs inside `tenant(request.caller.project_id)`, and after a deadlock once more; it returns a Struct, a
+dict, a list or an Answer, and refuses by raising Problem, which rolls back.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ from rest_framework.views import APIView
 from monitor.api import bodies, problems, throttles
 from monitor.api.caller import Request, identify, require
 from monitor.api.problems import Problem, Throttled
-from monitor.tenancy import tenant
+from monitor.deadlocks import unhindered
 
 ScopeName = Literal["ingest", "read", "operate", "admin", "ingest or operate"]
 Handler = Callable[..., Any]
@@ -89,8 +89,7 @@ def endpoint(
                 given["body"] = raw if body is bytes else bodies.decode(raw, body)
             if not bound:
                 return respond(handler(self, request, **given), contract.status)
-            with tenant(request.caller.project_id):
-                result = handler(self, request, **given)
+            result = unhindered(request.caller.project_id, lambda: handler(self, request, **given))
             return respond(result, contract.status)
 
         method.contract = contract  # type: ignore[attr-defined]

@@ -9,9 +9,9 @@ from prometheus_client import Counter
 from monitor import ingest, otlp
 from monitor.api.bodies import TooLarge, WrongType
 from monitor.api.caller import Request
-from monitor.api.deadlocks import unhindered
 from monitor.api.door import Door, endpoint
 from monitor.api.problems import Problem
+from monitor.deadlocks import unhindered
 from monitor.records import Rejection
 
 MEDIA_TYPES = (otlp.PROTOBUF, otlp.JSON)

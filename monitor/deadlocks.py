@@ -1,0 +1,41 @@
+"""The order of locks, and transactions that are tried again where it could not be kept.
+
+Whoever writes takes what it needs of these in this order, several of one kind in the order of their keys:
+
+1. the partitions of days, and the traces (advisory locks)
+2. runs, traces, agents
+3. the hours of the rollups, then their minutes
+4. the windows of budgets
+5. the row of a person
+6. executions, parent before child
+7. items of the queue
+8. conversations
+9. the counter of the agents' events, held until commit
+
+A verb that needs a later lock to know which earlier one it wants may close a circle all the same: a trip cancels
+a run's executions one after the other. So every door that writes does it through `unhindered`, and what it runs may
+run again: it reads anew what it decides on, and does nothing outside of the database before the commit.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import psycopg
+from django.db import OperationalError
+
+from monitor.tenancy import tenant
+
+T = TypeVar("T")
+TRIES = 3
+
+
+def unhindered(project_id: int, work: Callable[[], T]) -> T:
+    """Run `work` in a transaction of the project; after a deadlock, which left nothing behind, once more."""
+    for left in reversed(range(TRIES)):
+        try:
+            with tenant(project_id):
+                return work()
+        except OperationalError as error:
+            if not left or not isinstance(error.__cause__, psycopg.errors.DeadlockDetected):
+                raise
+    raise AssertionError("the last try returns or raises")

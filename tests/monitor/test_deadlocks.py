@@ -1,0 +1,121 @@
+"""Locks: who writes at the same time waits, and who meets a deadlock all the same does not hear of it."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import connection, connections
+from django.test import Client
+
+from monitor import ingest
+from monitor.models import Execution, LedgerEntry, Project
+from monitor.tenancy import crossing, tenant
+from tests.dashboard.builders import signed_in
+from tests.monitor import spending
+from tests.monitor.api.conftest import client_with, make_key
+from tests.monitor.fleets import NOW, act, an_execution, look
+
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+
+
+def wait_for_somebody_waiting() -> None:
+    """Until another session waits for a lock."""
+    until_s = time.monotonic() + 20
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(WAITING)
+            if cursor.fetchone()[0]:
+                return
+        assert time.monotonic() < until_s, "nobody waits"
+        time.sleep(0.02)
+
+
+def meanwhile(pool: ThreadPoolExecutor, call: Callable[[], Any]) -> "Future[Any]":
+    """The call in a thread, on a connection of its own."""
+
+    def run() -> Any:
+        try:
+            return call()
+        finally:
+            connections.close_all()
+
+    return pool.submit(run)
+
+
+def spend(project: Project, number: int, execution_id: UUID) -> None:
+    span = spending.a_span(number, 1, started_at=NOW, execution_id=execution_id)
+    assert ingest.accept(project.pk, [span], now=NOW).accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("verb", "said", "ends"),
+    [
+        ("complete", {}, "completed"),
+        ("fail", {"error": "broken", "retryable": False}, "failed"),
+        ("cancel", {}, "cancelled"),
+    ],
+)
+def test_an_execution_ends_while_its_spans_come_in(
+    committed_db: None, verb: str, said: dict[str, Any], ends: str
+) -> None:
+    project = spending.a_project()
+    one, other = an_execution(project.pk), an_execution(project.pk)
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            spend(project, 1, other)
+            ending = meanwhile(pool, lambda: act(verb, project.pk, one, now=NOW, **said))
+            wait_for_somebody_waiting()
+            # Whoever ends it waits for the hour and holds nothing that is needed here.
+            spend(project, 2, one)
+        assert ending.result().status == ends
+    assert look(project.pk, one).api_calls == 1
+    with crossing():
+        assert LedgerEntry.objects.count() == 2
+
+
+def cross(project_id: int, parent: UUID, child: UUID, cancelling: Callable[[], Any]) -> Any:
+    """Lock the child, let `cancelling` lock the parent and wait for the child, and close the circle."""
+
+    def lock(execution_id: UUID) -> Execution:
+        return Execution.objects.select_for_update().get(project_id=project_id, id=execution_id)
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project_id):
+            lock(child)
+            answer = meanwhile(pool, cancelling)
+            wait_for_somebody_waiting()
+            # The one that has waited longer is the one that PostgreSQL gives up.
+            lock(parent)
+        return answer.result()
+
+
+def test_a_call_of_the_api_that_met_a_deadlock_is_made_again(committed_db: None) -> None:
+    project = spending.a_project()
+    parent = an_execution(project.pk)
+    child = an_execution(project.pk, parent_id=parent)
+    client = client_with(make_key(project)[1])
+    address = f"/api/v1/executions/{parent}/cancel"
+    answer = cross(
+        project.pk, parent, child, lambda: client.post(address, {"note": "stop"}, content_type="application/json")
+    )
+    assert (answer.status_code, answer.json().get("status")) == (200, "cancelled")
+    assert look(project.pk, child).status == "cancelled"
+
+
+def test_a_command_on_a_page_that_met_a_deadlock_is_given_again(committed_db: None) -> None:
+    ann = signed_in()
+    parent = an_execution(ann.project_id)
+    child = an_execution(ann.project_id, parent_id=parent)
+    client = Client()
+    client.force_login(ann.person)
+    answer = cross(
+        ann.project_id,
+        parent,
+        child,
+        lambda: client.post(f"/executions/{parent}/cancel", headers={"HX-Request": "true"}),
+    )
+    assert answer.status_code == 204
+    assert look(ann.project_id, parent).status == look(ann.project_id, child).status == "cancelled"
