@@ -6,7 +6,7 @@
     └── StaleAttempt    the caller speaks for an attempt that was given up
 
 Each verb is one guarded update; losing a race means looking again, at what the winner made of it.
-Locks are taken in one order: parent before child, execution before queue item, the counter of events last.
+What ends takes the hour that counts it before its own row; monitor/deadlocks.py lists the order of all locks.
 """
 
 from collections.abc import Iterable
@@ -92,6 +92,7 @@ def complete(
         seen = _movable(project_id, execution_id)
         if seen.status == Status.COMPLETED and attempt in (None, seen.attempt) and output == seen.output:
             return seen
+        outcomes.expect(project_id, now=now)
         if not _may_report(seen, Status.COMPLETED, attempt, now=now, actor=actor):
             continue
         if _end(seen, Status.COMPLETED, cause="completed", now=now, actor=actor, output=output, error=""):
@@ -121,6 +122,8 @@ def fail(
         # A person decides about what waits for one, although MOVES lets that decision be `failed`.
         if seen.status == Status.HITL_PAUSED:
             raise IllegalMove(seen, Status.FAILED)
+        if not retryable:
+            outcomes.expect(project_id, now=now)
         if not _may_report(seen, Status.FAILED, attempt, now=now, actor=actor):
             continue
         if retryable:
@@ -208,6 +211,7 @@ def cancel(
     watchdog, else as `cancelled`. Raises Execution.DoesNotExist, Refused.
     """
     reason = note or f"{cause} by {actor}"
+    outcomes.expect(project_id, now=now)
     while True:
         seen = _movable(project_id, execution_id)
         if seen.status in ENDED:

@@ -1,8 +1,7 @@
 """The one door: a batch of spans becomes rows, priced, booked, summed and held against the budgets.
 
-All of it in the running transaction, so that what was accepted is exact and durable once it commits. Everybody
-takes locks in the same order: the days' partitions, the traces, their runs and agents, the minutes and hours,
-the budgets, then executions and conversations.
+All of it in the running transaction, so that what was accepted is exact and durable once it commits. Locks are
+taken in the order that monitor/deadlocks.py lists.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,4 @@
-"""The human queue: open, claim, release, resolve.
-
-Locks are always taken in one order: the human's row, the queue item, the conversation, the counter of events.
-"""
+"""The human queue: open, claim, release, resolve. Locks are taken in the order of monitor/deadlocks.py."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

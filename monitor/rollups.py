@@ -168,9 +168,17 @@ def folding(project_id: int, deltas: Iterable[RollupDelta], *, now: datetime) ->
         parameters[name] = pipeline.texts(key[n] for key in keys)
     for n, name in enumerate(SUMS):
         parameters[name] = pipeline.array(minutes[key][0][n] for key in keys)
-    hours = sorted({key[0].replace(minute=0) for key in keys})
-    mark = {"project_id": project_id, "now": now, "hours": pipeline.times(hours)}
-    return [Statement(UPSERT, parameters), Statement(MARK, mark)]
+    return [_marking(project_id, (key[0] for key in keys), now=now), Statement(UPSERT, parameters)]
+
+
+def mark(project_id: int, times: Iterable[datetime], *, now: datetime) -> None:
+    """Mark the hours of these times, which locks them until commit."""
+    pipeline.flush([_marking(project_id, times, now=now)])
+
+
+def _marking(project_id: int, times: Iterable[datetime], *, now: datetime) -> Statement:
+    hours = sorted({at.replace(minute=0, second=0, microsecond=0) for at in times})
+    return Statement(MARK, {"project_id": project_id, "now": now, "hours": pipeline.times(hours)})
 
 
 @lru_cache(maxsize=4096)
