@@ -113,11 +113,16 @@ def fail(
 ) -> Execution:
     """An attempt met an error: the next one, a person when retries are spent, or the end if not retryable.
 
-    `jitter`, 0 to 1, takes up to half off the backoff. Raises Execution.DoesNotExist, Refused.
+    The same error again, without an attempt, is once. `jitter`, 0 to 1, takes up to half off the backoff. Raises
+    Execution.DoesNotExist, Refused.
     """
     while True:
         seen = _movable(project_id, execution_id)
         if seen.status == Status.FAILED and attempt in (None, seen.attempt) and error == seen.error:
+            return seen
+        # Who names no attempt can't have picked the next one up: this tells of the lost one once more.
+        known = (seen.status, seen.verdict, seen.error) == (Status.RETRYING, Verdict.ERROR, error)
+        if known and retryable and attempt is None:
             return seen
         # A person decides about what waits for one, although MOVES lets that decision be `failed`.
         if seen.status == Status.HITL_PAUSED:

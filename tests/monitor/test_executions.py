@@ -162,6 +162,20 @@ def test_jitter_takes_up_to_half_of_the_backoff(db: None) -> None:
     assert after(1) <= free <= after(2)
 
 
+def test_the_same_error_told_twice_spends_one_attempt(db: None) -> None:
+    project = a_project()
+    one = an_execution(project)
+    first = act("fail", project, one, now=after(3), error="503")
+    again = act("fail", project, one, now=after(4), error="503")
+    assert (again.status, again.attempt, again.retry_at) == ("retrying", 2, first.retry_at)
+    assert journal(project, one)[1:] == [("running", "retrying", "error")]
+    # Another error is news, and so is the same one of an attempt that was picked up.
+    assert act("fail", project, one, now=after(5), error="504").attempt == 3
+    beat(project, one, now=after(30), attempt=3)
+    assert act("fail", project, one, now=after(31), error="504").attempt == 4
+    assert act("fail", project, one, now=after(32), error="504", retryable=False).status == "failed"
+
+
 def test_an_error_that_is_not_retryable_ends_it(db: None) -> None:
     project = a_project()
     one = an_execution(project)
