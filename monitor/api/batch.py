@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 from django.urls import path
 
 from monitor import reporting
-from monitor.api import bodies, execution_events
+from monitor.api import bodies, execution_events, problems
 from monitor.api.caller import Caller, Request
 from monitor.api.door import Door, endpoint
 from monitor.api.messages import MessageEvent, message_from_event
@@ -32,8 +34,11 @@ class FieldError(msgspec.Struct):
 
 
 class RejectedEvent(msgspec.Struct):
+    """An event that was not kept, by its place. `retryable`: nothing is wrong with it, send it again."""
+
     index: int
     errors: list[FieldError]
+    retryable: bool = False
 
 
 class BatchAnswer(msgspec.Struct):
@@ -84,19 +89,29 @@ class Batch(Door):
         caller, now = request.caller, request.now
         answer = BatchAnswer(0, 0, [])
         reports: dict[int, Report] = {}
+        tellings: dict[int, tuple[str, msgspec.Struct]] = {}
         for index, raw in enumerate(body.events):
             try:
                 name, event = _event(bytes(raw))
-                if isinstance(event, Report):
-                    reports[index] = event
-                    continue
-                is_new = unhindered(caller.project_id, partial(TELLINGS[name].tell, caller, event, now))
             except Problem as problem:
-                answer.rejected.append(RejectedEvent(index, _errors(problem)))
+                answer.rejected.append(_rejected(index, problem))
                 continue
-            answer.accepted += is_new
-            answer.duplicates += not is_new
-        _take(answer, caller, reports, now=now)
+            if isinstance(event, Report):
+                reports[index] = event
+            else:
+                tellings[index] = name, event
+        left = {*tellings, *reports}
+        try:
+            for index, (name, event) in tellings.items():
+                _tell(answer, caller, index, name, event, now=now)
+                left.discard(index)
+            _take(answer, caller, reports, now=now)
+        except (DatabaseError, InterfaceError) as error:
+            refusal = problems.of(error)
+            # What is kept already is not taken back, so its sender has to hear of it.
+            if refusal is None or not answer.accepted:
+                raise
+            answer.rejected += [_rejected(index, refusal) for index in left]
         answer.rejected.sort(key=lambda one: one.index)
         return answer
 
@@ -115,6 +130,23 @@ def _event(raw: bytes) -> tuple[str, msgspec.Struct]:
         raise bodies.too_deep() from error
 
 
+def _tell(answer: BatchAnswer, caller: Caller, index: int, name: str, event: msgspec.Struct, *, now: datetime) -> None:
+    """Tell one event in a transaction of its own and add it to the answer.
+
+    Several in one would be hardly faster, and hold the hour of the rollups and the counter of events all the while.
+    """
+    try:
+        is_new = unhindered(caller.project_id, partial(TELLINGS[name].tell, caller, event, now))
+    except (Problem, DataError, IntegrityError) as error:
+        refusal = problems.of(error)
+        if refusal is None:
+            raise
+        answer.rejected.append(_rejected(index, refusal))
+        return
+    answer.accepted += is_new
+    answer.duplicates += not is_new
+
+
 def _take(answer: BatchAnswer, caller: Caller, reports: dict[int, Report], *, now: datetime) -> None:
     """Take all reports in one transaction and add them to the answer."""
     if not reports:
@@ -130,10 +162,12 @@ def _take(answer: BatchAnswer, caller: Caller, reports: dict[int, Report], *, no
         answer.rejected.append(RejectedEvent(places[n], [FieldError(error.field, error.message)]))
 
 
-def _errors(problem: Problem) -> list[FieldError]:
+def _rejected(index: int, problem: Problem) -> RejectedEvent:
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return RejectedEvent(index, [FieldError("event", "was not stored: the database did not answer")], True)
     if problem.errors:
-        return [FieldError(error["field"], error["message"]) for error in problem.errors]
-    return [FieldError("event", problem.detail or problem.title)]
+        return RejectedEvent(index, [FieldError(error["field"], error["message"]) for error in problem.errors])
+    return RejectedEvent(index, [FieldError("event", problem.detail or problem.title)])
 
 
 urlpatterns = [path("batch", Batch.as_view())]

@@ -1,0 +1,72 @@
+"""A batch whose database goes away: what is kept is counted, what is left is named."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+from django.db import connections
+from django.http import HttpResponse
+
+from monitor.models import Execution, LedgerEntry
+from monitor.tenancy import crossing, tenant
+from tests.monitor import spending
+from tests.monitor.api.conftest import client_with, make_key
+from tests.monitor.fleets import an_execution, look
+from tests.monitor.test_deadlocks import meanwhile, wait_for_somebody_waiting
+from tests.plugin import servers
+
+END_WHO_WAITS = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted"
+
+
+def batch_that_breaks_at(execution_id: object, project_id: int, send: object) -> HttpResponse:
+    """Send the batch and end its connection as it waits for the execution."""
+    with ThreadPoolExecutor(1) as pool, tenant(project_id):
+        Execution.objects.select_for_update().get(project_id=project_id, id=execution_id)
+        answer = meanwhile(pool, send)
+        wait_for_somebody_waiting()
+        with psycopg.connect(servers.url("postgres", servers.database)) as superuser:
+            superuser.execute(END_WHO_WAITS)
+        return answer.result()
+
+
+def test_what_is_left_when_the_database_goes_away_is_named_and_may_be_sent_again(committed_db: None) -> None:
+    project = spending.a_project()
+    one, other = an_execution(project.pk), an_execution(project.pk)
+    client = client_with(make_key(project)[1])
+    events = [
+        {"type": "call", "model": "gpt-4o", "input_tokens": 1},
+        {"type": "execution.completed", "execution_id": str(one), "attempt": 1},
+        {"type": "unheard of"},
+        {"type": "execution.completed", "execution_id": str(other), "attempt": 1},
+    ]
+
+    def send() -> HttpResponse:
+        return client.post("/api/v1/batch", {"events": events}, content_type="application/json")
+
+    answer = batch_that_breaks_at(other, project.pk, send)
+    connections.close_all()
+    assert answer.status_code == 200, answer.content
+    body = answer.json()
+    assert (body["accepted"], body["duplicates"]) == (1, 0)
+    assert [(one["index"], one["retryable"]) for one in body["rejected"]] == [(0, True), (2, False), (3, True)]
+    assert body["rejected"][0]["errors"] == [
+        {"field": "event", "message": "was not stored: the database did not answer"}
+    ]
+    assert [look(project.pk, each).status for each in (one, other)] == ["completed", "running"]
+    again = [events[one["index"]] for one in body["rejected"] if one["retryable"]]
+    answer = client.post("/api/v1/batch", {"events": again}, content_type="application/json")
+    assert answer.json() == {"accepted": 2, "duplicates": 0, "rejected": []}
+    assert look(project.pk, other).status == "completed"
+    with crossing():
+        assert LedgerEntry.objects.count() == 1
+
+
+def test_a_batch_of_which_nothing_is_kept_is_unavailable(committed_db: None) -> None:
+    project = spending.a_project()
+    one = an_execution(project.pk)
+    client = client_with(make_key(project)[1])
+    events = [{"type": "execution.completed", "execution_id": str(one)}]
+    answer = batch_that_breaks_at(
+        one, project.pk, lambda: client.post("/api/v1/batch", {"events": events}, content_type="application/json")
+    )
+    assert answer.status_code == 503
+    assert answer.json()["detail"].endswith("nothing was stored.")
