@@ -1,5 +1,9 @@
 """Signing in and out, the project one looks at, and whether one is there."""
 
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.contrib.auth.forms import AuthenticationForm
@@ -8,11 +12,14 @@ from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.views.decorators.http import require_POST
+from redis import RedisError
 
 from dashboard.access import PageRequest, page
 from monitor import people
 from monitor.models import Person
 from monitor.models.people import Presence, Role
+
+log = logging.getLogger(__name__)
 
 WRONG_TRIES = 10
 WRONG_TRIES_WITHIN_S = 600
@@ -28,17 +35,41 @@ class SignInForm(AuthenticationForm):
 
     def clean(self) -> dict[str, Any]:
         email = str(self.cleaned_data.get("username", "")).strip().lower()
-        counter = f"sign-in:{email}"
-        if cache.get(counter, 0) >= WRONG_TRIES:
+        # Whatever was typed, as a key of one length.
+        counter = f"sign-in:{hashlib.sha256(email.encode()).hexdigest()}"
+        if _wrong_tries(counter) >= WRONG_TRIES:
             raise ValidationError("Too many wrong tries. Try again in 10 minutes.", code="throttled")
         try:
             cleaned = super().clean()
         except ValidationError:
-            cache.add(counter, 0, WRONG_TRIES_WITHIN_S)
-            cache.incr(counter)
+            _count_wrong_try(counter)
             raise
-        cache.delete(counter)
+        with _even_without_redis():
+            cache.delete(counter)
         return cleaned or {}
+
+
+@contextmanager
+def _even_without_redis() -> Iterator[None]:
+    """Without Redis wrong tries are not counted: people sign in all the same, as calls have no limits then."""
+    try:
+        yield
+    except RedisError as error:
+        log.warning("wrong tries to sign in are not counted: %s", error)
+
+
+def _wrong_tries(counter: str) -> int:
+    with _even_without_redis():
+        return int(cache.get(counter, 0))
+    return 0
+
+
+def _count_wrong_try(counter: str) -> None:
+    with _even_without_redis():
+        if not cache.add(counter, 1, WRONG_TRIES_WITHIN_S):
+            # It may have expired in between; then this try was the last of its ten minutes.
+            with suppress(ValueError):
+                cache.incr(counter)
 
 
 class SignIn(LoginView):
