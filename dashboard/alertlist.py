@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from alerts.lifecycle import RANK
 from alerts.models import OPEN_ALERTS, Alert, AlertEvent, AlertStatus, EventKind, Level
-from dashboard import words
+from dashboard import words, written
 from dashboard.frame import SPANS, Range
 from monitor.models import Membership, Person, Project
 
@@ -198,11 +198,10 @@ def _resolved(project_id: int, wanted: Wanted, span: Range, after: str) -> tuple
 
 
 def _place(after: str) -> tuple[datetime, UUID] | None:
+    """The cursor of an address; None when somebody has written it by hand, wrongly."""
     at, _, last_id = after.partition("_")
-    try:
-        return datetime.fromisoformat(at), UUID(last_id)
-    except ValueError:
-        return None
+    moment, found = written.moment(at), written.uuid(last_id)
+    return (moment, found) if moment and found else None
 
 
 def _last_words(alerts: list[Alert], *, now: datetime) -> dict[UUID, tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import urlencode
 
@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
 from alerts import statistics
-from dashboard import words
+from dashboard import words, written
 from dashboard.access import Visitor
 from monitor import jobs
 from monitor.models import JobHeartbeat, QueueItem
@@ -155,21 +155,12 @@ def range_of(query: Mapping[str, str], *, now: datetime) -> Range:
     """The range that the address asks for: `?range=7d`, or `?range=custom&from=…&to=…`; 24 h when unreadable."""
     key = query.get("range", "24h")
     if key == "custom":
-        start, end = _moment(query.get("from")), _moment(query.get("to")) or now
+        start, end = written.moment(query.get("from", "")), written.moment(query.get("to", "")) or now
         if start is not None and start < end and end - start <= LONGEST:
             return Range("custom", start, end)
     if key not in SPANS:
         key = "24h"
     return Range(key, now - SPANS[key][1], now)
-
-
-def _moment(text: str | None) -> datetime | None:
-    """An ISO date or date-time; without an offset it is UTC."""
-    try:
-        moment = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def nav_for(path: str, counts: Counts) -> tuple[NavItem, ...]:

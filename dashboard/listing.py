@@ -16,6 +16,7 @@ from django.db.models.functions import Cast
 from django.http import QueryDict
 from psycopg.errors import QueryCanceled
 
+from dashboard import written
 from dashboard.frame import Range
 from monitor.models import Execution
 from monitor.models.executions import ENDED, OPEN, Status
@@ -67,12 +68,12 @@ class Cursor:
     @classmethod
     def read(cls, text: str) -> "Cursor | None":
         """The cursor of an address; None when somebody has written it by hand, wrongly."""
-        try:
-            segment, started_at, id_hex = text.split("_")
-            read = cls(int(segment), datetime.fromisoformat(started_at.replace(" ", "+")), UUID(id_hex))
-        except ValueError:
+        segment, _, place = text.partition("_")
+        started_at, _, id_hex = place.partition("_")
+        moment, found = written.moment(started_at.replace(" ", "+")), written.uuid(id_hex)
+        if segment not in map(str, range(len(SEGMENTS))) or moment is None or found is None:
             return None
-        return read if 0 <= read.segment < len(SEGMENTS) and read.started_at.tzinfo else None
+        return cls(int(segment), moment, found)
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,9 @@ def read(query: QueryDict, span: Range) -> Asked:
         range=span.key,
         view=view if view in VIEWS else "all",
         statuses=tuple(Status(one) for one in dict.fromkeys(query.getlist("status")) if one in Status.values),
-        agent=query.get("agent", "").replace("\0", "")[:200],
-        run_id=query.get("run_id", "").replace("\0", "")[:200],
-        q=query.get("q", "").replace("\0", "").strip()[:200],
+        agent=query.get("agent", "")[:200],
+        run_id=query.get("run_id", "")[:200],
+        q=query.get("q", "").strip()[:200],
         order="started" if query.get("order") == "started" else "state",
         after=Cursor.read(query.get("after", "")),
     )
@@ -155,7 +156,7 @@ def statuses_of(asked: Asked) -> tuple[Status, ...]:
 def matching(project_id: int, asked: Asked, *, now: datetime, time_zone: str) -> QuerySet[Execution]:
     """The executions that the address asks for, bounded in time, in no order. An id finds its row at any time."""
     since, until = bounds(asked, now=now, time_zone=time_zone)
-    if (whole := _uuid(asked.q)) is not None:
+    if (whole := written.uuid(asked.q)) is not None:
         return Execution.objects.of(project_id).filter(id=whole)
     found = Execution.objects.of(project_id).filter(started_at__gte=since)
     if asked.range == "custom" and asked.view == "all":
@@ -170,13 +171,6 @@ def matching(project_id: int, asked: Asked, *, now: datetime, time_zone: str) ->
         found = found.alias(id_text=Cast("id", CharField()))
         found = found.filter(reduce(or_, (Q(**{each: asked.q}) for each in SEARCHED)))
     return found
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 def page(found: QuerySet[Execution], asked: Asked) -> tuple[list[Execution], Cursor | None]:

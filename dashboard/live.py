@@ -40,7 +40,7 @@ class Events(View):
             return problems.render(problem)
         try:
             ago_s = max(0, int(request.GET.get("ago_ms", "0"))) / 1000 + TRAVEL_S
-        except ValueError:
+        except (ValueError, OverflowError):
             return problems.render(problems.Problem(400, "Bad request", "ago_ms is a number of milliseconds."))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingHttpResponse(self._stream(request, caller, ago_s), content_type=EVENT_STREAM, headers=headers)

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from django.db.models import Q, Sum
 
+from dashboard import written
 from dashboard.frame import Range
 from monitor.models import LedgerEntry, Run
 
@@ -28,16 +29,8 @@ class After:
     def read(cls, text: str, order: str) -> "After | None":
         """The cursor of an address; None when somebody has written it by hand, wrongly."""
         value, parted, run_id = text.partition("~")
-        if not parted:
-            return None
-        try:
-            if order == "cost":
-                amount = Decimal(value)
-                return cls(amount, run_id) if amount.is_finite() else None
-            moment = datetime.fromisoformat(value)
-        except (ValueError, InvalidOperation):
-            return None
-        return cls(moment, run_id) if moment.tzinfo else None
+        read = written.amount(value) if order == "cost" else written.moment(value)
+        return cls(read, run_id) if parted and read is not None else None
 
 
 @dataclass(frozen=True)

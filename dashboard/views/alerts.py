@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -17,7 +17,7 @@ from alerts import lifecycle, statistics
 from alerts.api import LONGEST_SNOOZE
 from alerts.lifecycle import AlreadyOpen
 from alerts.models import Alert, AlertStatus, Level
-from dashboard import alertlist, alertstory, words
+from dashboard import alertlist, alertstory, words, written
 from dashboard.access import PageRequest, page
 from dashboard.alertlist import OURSELVES, Names, Wanted
 from dashboard.arrival import curl
@@ -242,11 +242,7 @@ def _until(request: PageRequest) -> datetime | None:
     if choice == "tomorrow":
         day = request.now.astimezone(zone).date() + timedelta(days=1)
         return datetime.combine(day, MORNING, zone)
-    try:
-        moment = datetime.fromisoformat(request.POST.get("until", ""))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return written.moment(request.POST.get("until", ""))
 
 
 def _alert(request: PageRequest, alert_id: UUID) -> Alert:

@@ -53,7 +53,7 @@ def budget(request: PageRequest, budget_id: UUID) -> HttpResponse:
 
 
 def _make(request: PageRequest) -> HttpResponse:
-    scope, target = request.POST.get("scope", ""), request.POST.get("target", "").replace("\0", "").strip()
+    scope, target = request.POST.get("scope", ""), request.POST.get("target", "").strip()
     period = Period.RUN if scope == BudgetScope.RUN else request.POST.get("period", "")
     if scope not in _scopes(request) or period not in Period.values:
         raise Http404

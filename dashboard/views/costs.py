@@ -60,7 +60,7 @@ def chart(request: PageRequest, span: Range) -> dict[str, Any]:
 def run_list(request: PageRequest, span: Range) -> dict[str, Any]:
     """The runs that were active in the range."""
     q, order = _q(request), _order(request)
-    after = runs.After.read(request.GET.get("after", "").replace("\0", ""), order)
+    after = runs.After.read(request.GET.get("after", ""), order)
     found = runs.page(request.visitor.project.pk, span, q=q, order=order, after=after)
     following = {"after": str(found.following)} if found.following else {}
     return {
@@ -89,7 +89,7 @@ PARTS: dict[str, Callable[[PageRequest, Range], dict[str, Any]]] = {
 def run(request: PageRequest, run_id: str) -> HttpResponse:
     """One run: its sums, what it cost by model, its executions, and its trips."""
     project_id = request.visitor.project.pk
-    found = Run.objects.filter(project_id=project_id, run_id=run_id).first() if "\0" not in run_id else None
+    found = Run.objects.filter(project_id=project_id, run_id=run_id).first()
     if found is None:
         raise Http404
     executions = list(
@@ -132,7 +132,7 @@ def _by(request: PageRequest) -> By:
 
 
 def _q(request: PageRequest) -> str:
-    return request.GET.get("run", "").replace("\0", "").strip()[:SEARCH_CHARS]
+    return request.GET.get("run", "").strip()[:SEARCH_CHARS]
 
 
 def _order(request: PageRequest) -> str:

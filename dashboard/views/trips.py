@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -13,7 +13,7 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 
-from dashboard import words
+from dashboard import words, written
 from dashboard.access import PageRequest, page
 from dashboard.amounts import usd_of
 from monitor import trips as verbs
@@ -78,7 +78,7 @@ def reset(request: PageRequest, trip_id: UUID) -> HttpResponse:
         raise Http404
     context: dict[str, Any] = {"row": _row(request, trip), "trip": trip}
     if request.method == "POST":
-        note = request.POST.get("note", "").replace("\0", "").strip()[:NOTE_CHARS]
+        note = request.POST.get("note", "").strip()[:NOTE_CHARS]
         given = request.POST.get("top_up_usd", "").strip()
         top_up_usd = usd_of(given)
         if given and top_up_usd is None:
@@ -126,8 +126,5 @@ def _row(request: PageRequest, trip: Trip) -> TripRow:
 def _after(text: str) -> tuple[Decimal, UUID] | None:
     """The cursor of an address; None when somebody has written it by hand, wrongly."""
     total, _, trip_id = text.partition("~")
-    try:
-        amount = Decimal(total)
-        return (amount, UUID(trip_id)) if amount.is_finite() else None
-    except (InvalidOperation, ValueError):
-        return None
+    amount, found = written.amount(total), written.uuid(trip_id)
+    return (amount, found) if amount is not None and found else None
