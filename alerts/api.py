@@ -12,13 +12,12 @@ from django.urls import path
 
 from alerts import bodies, channels, delivery, lifecycle, planning, statistics
 from alerts.models import Alert, AlertStatus, Channel, Delivery, EventKind
+from monitor.api.acting import acting
 from monitor.api.caller import Request
 from monitor.api.door import Answer, Door, endpoint
 from monitor.api.pages import PageQuery, paginate
-from monitor.api.problems import Forbidden, Problem, bad_field
+from monitor.api.problems import Problem, bad_field
 from monitor.ids import uuid7
-from monitor.models import HumanAgent
-from monitor.models.keys import Scope
 from monitor.tenancy import tenant
 
 LONGEST_SNOOZE = timedelta(days=30)
@@ -207,7 +206,7 @@ def _act(
     request: Request, alert_id: UUID, body: bodies.Act, verb: Callable[..., Alert | None], **more: Any
 ) -> bodies.AlertOut:
     """Do the verb in the caller's name; a 409 that says how the alert stands when it does not apply."""
-    actor = _actor(request, body.as_)
+    _, actor = acting(request, body.as_)
     alert = verb(request.caller.project_id, alert_id, actor=actor, note=body.note, now=request.now, **more)
     if alert is None:
         present = _alert(request, alert_id)
@@ -215,18 +214,6 @@ def _act(
         detail = f"The alert is {present.status}" + (f" by {by}" if by else "") + "."
         raise Problem(409, "Conflict", detail, present=present.status)
     return bodies.alert_out(alert)
-
-
-def _actor(request: Request, email: str) -> str:
-    """The caller, or the person that a key with `act-as` acts for; both are recorded."""
-    if not email:
-        return request.caller.actor
-    if not request.caller.may(Scope.ACT_AS):
-        raise Forbidden("To act for a person, the key needs the scope act-as.")
-    known = HumanAgent.objects.filter(project_id=request.caller.project_id, person__email__iexact=email.strip())
-    if not known.exists():
-        raise bad_field("as", "is not the email of a human agent of this project")
-    return f"{email.strip().lower()} (through {request.caller.actor})"
 
 
 def _alert(request: Request, alert_id: UUID) -> Alert:

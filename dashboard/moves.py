@@ -49,7 +49,7 @@ def of_conversation(conversation: Conversation, item: QueueItem, *, names: Mappi
 
 def who(actor: str, names: Mapping[str, str], me: str) -> str:
     """`You`, a name, or what the journal has: a key that acts for a person is that person."""
-    email = actor.rpartition(" as ")[2]
+    email = actor.partition(" (through ")[0]
     return "You" if email and email == me else names.get(email) or actor or "Nobody"
 
 

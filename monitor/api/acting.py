@@ -17,7 +17,7 @@ ACTOR_LENGTH = 200
 
 
 def acting(request: Request, named: str) -> tuple[HumanAgent | None, str]:
-    """The person who acts and how the journal names them.
+    """The person who acts and how the journal names them: `ann@example.org (through key:desk)`.
 
     A session acts for its own person; a key with `act-as` for the one named by `as`; a key by itself is nobody.
     Raises Forbidden, and a 400 when the name is no human agent's.
@@ -35,7 +35,7 @@ def acting(request: Request, named: str) -> tuple[HumanAgent | None, str]:
     human = people.human_for(caller.project_id, email=named)
     if human is None:
         raise bad_field("as", "is not the email of a human agent of this project")
-    return human, f"{caller.actor} as {human.person.email}"[:ACTOR_LENGTH]
+    return human, f"{human.person.email} (through {caller.actor})"[:ACTOR_LENGTH]
 
 
 def acting_person(request: Request, named: str) -> tuple[HumanAgent, str]:

@@ -144,6 +144,20 @@ def test_a_key_may_act_for_a_human_agent_and_both_are_recorded(api: Client) -> N
     assert taken["acknowledged_by"] == "ann@example.org (through key:north key)"
 
 
+def test_long_names_of_a_key_and_a_person_fit_the_journal(api: Client) -> None:
+    path = f"/api/v1/alerts/{raised(api)['id']}/acknowledge"
+    with crossing():
+        project = Project.objects.get()
+    email = f"{'a' * 60}@{'.'.join(['b' * 60] * 2)}.example"
+    with tenant(project.pk):
+        people.add(project.pk, email)
+        _, key = keys.make(project, "k" * 100, ["operate", "act-as"], now=datetime.now(UTC))
+    client = Client(headers={"authorization": f"Bearer {key}"})
+    answer = post(client, path, **{"as": email})
+    assert answer.status_code == 200
+    assert answer.json()["acknowledged_by"] == f"{email} (through key:{'k' * 100}"[:200]
+
+
 def test_figures_count_by_level_and_time_the_answers(api: Client) -> None:
     for level in ("info", "warning", "critical"):
         raised(api, level=level, fingerprint=level)

@@ -114,7 +114,7 @@ def test_both_the_key_and_the_person_are_recorded(fleet: Fleet) -> None:
     with tenant(fleet.project.pk):
         assert Message.objects.count() == 0
         actors = QueueItem.objects.get().project.statechange_set.filter(cause="claimed").values_list("actor", flat=True)
-        assert set(actors) == {"key:desk as ada@example.org"}
+        assert set(actors) == {"ada@example.org (through key:desk)"}
 
 
 def test_a_signed_in_operator_claims_and_replies_as_themselves(fleet: Fleet) -> None:
