@@ -66,11 +66,11 @@ class Alerts(Door):
 class OneAlert(Door):
     @endpoint(scope="read", answer=bodies.AlertDetail, also=(404,))
     def get(self, request: Request, alert_id: UUID) -> bodies.AlertDetail:
-        """An alert with its history and what was sent."""
+        """An alert with the last 100 events of its history and the last 100 of what was sent."""
         alert = _alert(request, alert_id)
-        return bodies.alert_detail(
-            alert, list(alert.events.order_by("id")), list(alert.deliveries.order_by("created_at", "id"))
-        )
+        events = alert.events.order_by("-id")[: bodies.MOST_OF_EACH]
+        deliveries = alert.deliveries.order_by("-created_at", "-id")[: bodies.MOST_OF_EACH]
+        return bodies.alert_detail(alert, list(events)[::-1], list(deliveries)[::-1])
 
 
 class Acknowledge(Door):

@@ -115,7 +115,13 @@ class DeliveryPage(msgspec.Struct, kw_only=True):
     next: str | None
 
 
+# Each repeat of an alert is an event.
+MOST_OF_EACH = 100
+
+
 class AlertDetail(AlertOut, kw_only=True):
+    """An alert with its last 100 events and deliveries, oldest first."""
+
     events: list[EventOut]
     deliveries: list[DeliveryOut]
 

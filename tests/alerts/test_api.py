@@ -8,6 +8,7 @@ import pytest
 from django.core.cache import cache
 from django.test import Client
 
+from alerts import lifecycle
 from alerts.models import Alert
 from monitor import keys, people
 from monitor.models import Project
@@ -156,6 +157,23 @@ def test_long_names_of_a_key_and_a_person_fit_the_journal(api: Client) -> None:
     answer = post(client, path, **{"as": email})
     assert answer.status_code == 200
     assert answer.json()["acknowledged_by"] == f"{email} (through key:{'k' * 100}"[:200]
+
+
+def test_of_a_long_history_the_last_hundred_are_shown(api: Client) -> None:
+    alert = raised(api)
+    with crossing():
+        told = Alert.objects.get()
+    for again in range(100):
+        with tenant(told.project_id):
+            seen_at = told.first_seen_at + timedelta(seconds=again)
+            lifecycle.raise_alert(
+                told.project_id, fingerprint=told.fingerprint, level="warning", type="disk", title="Full", now=seen_at
+            )
+    shown = api.get(f"/api/v1/alerts/{alert['id']}").json()
+    assert (shown["count"], [event["kind"] for event in shown["events"]]) == (101, ["repeated"] * 100)
+    moments = [event["at"] for event in shown["events"]]
+    assert moments == sorted(moments)
+    assert timeline(alert["id"])[0] == "fired"
 
 
 def test_figures_count_by_level_and_time_the_answers(api: Client) -> None:
