@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.urls import URLPattern, path
 
 from monitor import people
@@ -16,7 +16,7 @@ from monitor.api.door import Answer, Door, endpoint
 from monitor.api.pages import PageQuery, paginate
 from monitor.api.problems import Forbidden, Problem
 from monitor.api.queue import Email
-from monitor.models import HumanAgent
+from monitor.models import HumanAgent, Membership
 from monitor.models.keys import Scope
 from monitor.models.queue import ItemKind, ItemStatus
 
@@ -44,7 +44,10 @@ class PresenceBody(msgspec.Struct, kw_only=True):
 
 
 class HumanAgentOut(msgspec.Struct, kw_only=True):
-    """A person who takes conversations; `load` is what counts against `capacity`."""
+    """A person who takes conversations; `load` is what counts against `capacity`.
+
+    `name` is the email of somebody with an account who is no member of the project.
+    """
 
     id: int
     email: str
@@ -59,7 +62,10 @@ class HumanAgentOut(msgspec.Struct, kw_only=True):
     @classmethod
     def of(cls, human: Any) -> "HumanAgentOut":
         plain = {name: getattr(human, name) for name in PLAIN}
-        return cls(**plain, email=human.person.email, name=str(human.person))
+        # Anybody's email may be added; that tells nobody whose it is. Who can't sign in was named by who added them.
+        may_be_named = human.is_member or not human.person.has_usable_password()
+        email = human.person.email
+        return cls(**plain, email=email, name=str(human.person) if may_be_named else email)
 
 
 PLAIN = [name for name in HumanAgentOut.__struct_fields__ if name not in ("email", "name")]
@@ -147,6 +153,7 @@ def _rows(request: Request) -> QuerySet[HumanAgent]:
         .annotate(
             load=Count("queue_items", filter=counted),
             waiting_for_user=Count("queue_items", filter=Q(queue_items__status=ItemStatus.WAITING_USER)),
+            is_member=Exists(Membership.objects.filter(project=OuterRef("project"), person=OuterRef("person"))),
         )
     )
 

@@ -230,6 +230,20 @@ def test_the_queue_is_one_list_with_filters(fleet: Fleet) -> None:
     assert post(fleet.desk, f"/queue/{urgent.pk}/resolve").json()["reason"] == "decided_elsewhere"
 
 
+def test_adding_an_email_does_not_tell_whose_it_is(fleet: Fleet) -> None:
+    with crossing():
+        person = Person.objects.create_user("eve@example.org", "correct horse battery staple", name="Eve Stranger")
+    added = post(fleet.admin, "/human-agents", email="eve@example.org", name="Guess")
+    assert (added.status_code, added.json()["name"]) == (201, "eve@example.org")
+    assert b"Stranger" not in fleet.admin.get(f"{API}/human-agents").content
+    with crossing():
+        Membership.objects.create(project=fleet.project, person=person, role="operator")
+    again = post(fleet.admin, "/human-agents", email="eve@example.org")
+    assert (again.status_code, again.json()["name"]) == (200, "Eve Stranger")
+    ours = post(fleet.admin, "/human-agents", email="fay@example.org", name="Fay")
+    assert ours.json()["name"] == "Fay"
+
+
 def test_human_agents_come_and_go(fleet: Fleet) -> None:
     body = {"email": "Zoe@Example.org", "name": "Zoe", "skills": ["billing"], "capacity": 1}
     made, again = (post(fleet.admin, "/human-agents", **body) for _ in range(2))
