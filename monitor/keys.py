@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from monitor.models import ApiKey, Project
 from monitor.models.keys import Scope
@@ -72,6 +72,11 @@ def find(text: str, *, now: datetime) -> ApiKey | None:
     if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
         return None
     return key
+
+
+def living(*, now: datetime) -> QuerySet[ApiKey]:
+    """The keys that are neither revoked nor expired."""
+    return ApiKey.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None)
 
 
 def touch(key: ApiKey, *, now: datetime) -> bool:

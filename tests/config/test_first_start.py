@@ -126,6 +126,25 @@ def test_create_key_prints_the_key_and_nothing_else(db: None) -> None:
     assert len(limits("new")) == 9
 
 
+def test_a_key_is_listed_until_it_is_revoked(db: None) -> None:
+    text = run("create_key", "fleet", "--scopes", "read", "--project", "north").strip()
+    other = run("create_key", "fleet", "--project", "south", "--days", "0").strip()
+    ours, theirs = text[:15], other[:15]
+    assert [line.split("\t")[:5] for line in run("list_keys").splitlines()] == [
+        [ours, "north", "fleet", "read", "never used"],
+        [theirs, "south", "fleet", "ingest,read", "never used"],
+    ]
+    with pytest.raises(CommandError, match=f"say which one by its prefix: {ours}"):
+        run("revoke_key", "fleet")
+    assert run("revoke_key", ours) == f"revoked {ours} (fleet, north)\n"
+    assert (keys.find(text, now=now()), keys.find(other, now=now()) is None) == (None, False)
+    assert run("list_keys", "--project", "north") == ""
+    with pytest.raises(CommandError, match="no valid key has the name or prefix"):
+        run("revoke_key", ours)
+    assert run("revoke_key", "fleet") == f"revoked {theirs} (fleet, south)\n"
+    assert run("list_keys") == ""
+
+
 def test_a_scope_that_does_not_exist_makes_no_key_and_no_project(db: None) -> None:
     with pytest.raises(CommandError, match="no such scope: reed"):
         run("create_key", "fleet", "--scopes", "reed", "--project", "new")
