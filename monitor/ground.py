@@ -1,6 +1,7 @@
 """What stands before a batch: locked until commit, and read by whoever writes on top of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from hashlib import blake2b
@@ -38,7 +39,7 @@ SELECT id::text, encode(uuid_send(trace_id), 'hex'), run_id, agent, department, 
 ORDER BY 1 DESC
 """
 PRICES = """
-SELECT id::text, provider, model, starts_at, rates FROM monitor_price
+SELECT id::text, provider, model, starts_at, rates::text FROM monitor_price
  WHERE project_id = %(project_id)s OR project_id IS NULL ORDER BY project_id NULLS FIRST, id
 """
 # A join into a day's fresh partition reads all of it while there are no statistics: hence LATERAL, by trace.
@@ -112,8 +113,9 @@ def _drawer(project_id: int, trace: str) -> int:
     return project_id * DRAWERS + int.from_bytes(blake2b(bytes.fromhex(trace), digest_size=2).digest()) % DRAWERS
 
 
-def _override(identity: str, provider: str, model: str, starts_at: datetime, rates: Mapping[str, str]) -> PriceOverride:
-    known = {name: Decimal(rate) for name, rate in rates.items() if name in Rates.__struct_fields__}
+def _override(identity: str, provider: str, model: str, starts_at: datetime, rates: str) -> PriceOverride:
+    listed: dict[str, str] = json.loads(rates)
+    known = {name: Decimal(rate) for name, rate in listed.items() if name in Rates.__struct_fields__}
     return PriceOverride(
         model=model, provider=provider or None, starts_at=starts_at, rates=Rates(**known), version=f"own {identity}"
     )

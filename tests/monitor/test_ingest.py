@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from monitor.models import Agent, Execution, LedgerEntry, Run, Span, StateChange
+from monitor.models import Agent, Execution, LedgerEntry, Price, Run, Span, StateChange
 from monitor.records import Tokens
-from monitor.tenancy import tenant
+from monitor.tenancy import crossing, tenant
 from tests.contract.recordings import clients, mapped
 from tests.monitor.spending import (
     CALL_USD,
@@ -225,6 +225,17 @@ def test_an_unknown_model_is_counted_and_told_once_a_day(db: None) -> None:
         assert sum(Run.objects.values_list("unpriced_calls", flat=True)) == 4
         assert set(Span.objects.values_list("pricing", "cost_usd")) == {("unpriced", 0)}
     assert_books_balance(project)
+
+
+def test_a_project_that_has_a_price_of_its_own_pays_that(db: None) -> None:
+    project = a_project()
+    with crossing():
+        rates = {"input": "2000", "output": "10000"}
+        Price.objects.create(project=project, model="nobody-*", starts_at=NOW - timedelta(days=1), rates=rates)
+    accept(project, [a_span(1, 1, model="nobody-knows-me")])
+    with tenant(project.pk):
+        assert [(one.pricing, one.cost_usd) for one in Span.objects.all()] == [("priced", 3)]
+        assert not StateChange.objects.filter(subject="model").exists()
 
 
 def test_a_reported_cost_is_kept_beside_the_computed_and_the_larger_is_booked(db: None) -> None:
