@@ -179,7 +179,9 @@ class TestChannel(Door):
         with tenant(request.caller.project_id):
             channel = _channel(request, channel_id)
         try:
-            provider_id = delivery.test_message(channel, actor=request.caller.actor, test_id=str(uuid7()))
+            provider_id = delivery.test_message(
+                channel, actor=request.caller.actor, test_id=str(uuid7()), now=request.now
+            )
         except channels.InDoubt as error:
             return bodies.TestOutcome(outcome="unknown", detail=str(error))
         except channels.ChannelError as error:

@@ -15,7 +15,7 @@ from alerts import channels, lifecycle, planning
 from alerts.models import Alert, Channel, Delivery, DeliveryStatus, Level
 from alerts.wording import message, one_line
 from monitor import news
-from monitor.tenancy import crossing
+from monitor.tenancy import crossing, tenant
 
 log = logging.getLogger(__name__)
 
@@ -130,10 +130,10 @@ def message_of(delivery: Delivery) -> channels.Message:
     )
 
 
-def test_message(channel: Channel, *, actor: str, test_id: str) -> str:
-    """Send a test by the road of real messages; the provider's id, or a ChannelError."""
+def test_message(channel: Channel, *, actor: str, test_id: str, now: datetime) -> str:
+    """Send a test by the road of real messages; the provider's id, or a ChannelError. Where it arrives, all is well."""
     words = f"This is a test of the channel “{channel.name}”, asked for by {actor}. Nothing is wrong."
-    return channels.send(
+    provider_id = channels.send(
         channel.kind,
         channels.Message(
             id=test_id,
@@ -145,6 +145,11 @@ def test_message(channel: Channel, *, actor: str, test_id: str) -> str:
             body=words,
         ),
     )
+    with tenant(channel.project_id):
+        lifecycle.settle(
+            channel.project_id, fingerprint=f"channel:{channel.pk}", note="a test arrived", actor=actor, now=now
+        )
+    return provider_id
 
 
 def _try_again(delivery: Delivery, reason: str, *, now: datetime) -> None:
@@ -174,8 +179,9 @@ def _fail(delivery: Delivery, reason: str, *, now: datetime) -> None:
             since=f"the alert “{one_line(delivery.alert.title, 120)}”",
             bad=one_line(reason, 500),
             done="the message was given up; the other channels still get theirs.",
-            otherwise="nobody is reached by this channel. Correct it and send a test.",
-            path="/settings/channels",
+            otherwise="nobody is reached by this channel. Correct it with PATCH /api/v1/channels/"
+            f"{channel.pk}, then send a test with POST /api/v1/channels/{channel.pk}/test.",
+            path=f"/alerts/{delivery.alert_id}",
         ),
         now=now,
     )

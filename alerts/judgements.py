@@ -1,8 +1,11 @@
 """What a rule can conclude from a change of state."""
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
+
+LONGEST_FINGERPRINT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +42,12 @@ class Remark:
 
 
 Judgement = Raise | Settle | Remark | None
+
+
+def fingerprint(*parts: object) -> str:
+    """The parts as one name of a cause; what is too long is cut, and still told apart."""
+    name = ":".join(map(str, parts))
+    if len(name) <= LONGEST_FINGERPRINT:
+        return name
+    told_apart = f"…{sha256(name.encode()).hexdigest()[:32]}"
+    return name[: LONGEST_FINGERPRINT - len(told_apart)] + told_apart

@@ -204,12 +204,17 @@ def reopen(project_id: int, alert_id: UUID, *, actor: str, now: datetime, note: 
     return alert
 
 
+def open_episode(project_id: int, *, fingerprint: str) -> Alert | None:
+    """The open episode of a cause, if there is one. Until commit nothing is added to it, nor another opened."""
+    _lock_fingerprint(project_id, fingerprint)
+    return Alert.objects.filter(project_id=project_id, fingerprint=fingerprint, status__in=OPEN_ALERTS).first()
+
+
 def settle(
     project_id: int, *, fingerprint: str, note: str, now: datetime, actor: str = "", change_id: int | None = None
 ) -> Alert | None:
     """Resolve the open episode of a cause, if there is one."""
-    _lock_fingerprint(project_id, fingerprint)
-    alert = Alert.objects.filter(project_id=project_id, fingerprint=fingerprint, status__in=OPEN_ALERTS).first()
+    alert = open_episode(project_id, fingerprint=fingerprint)
     if alert is None:
         return None
     return resolve(project_id, alert.pk, actor=actor or "handrail", note=note, now=now, change_id=change_id)

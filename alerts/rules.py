@@ -1,7 +1,8 @@
 """What a change of state means for people: a table from causes to judgements.
 
 The first line of RULES that fits decides; what no line fits concerns nobody. A judgement is a pure function of the
-change and the row that it is about: the words stand in verdicts.py (executions) and troubles.py (all else).
+change and the row that it is about: the words stand in verdicts.py (executions) and troubles.py (all else). What ends
+without a change of its own is looked at in endings.py.
 """
 
 from collections.abc import Callable, Iterable
@@ -40,17 +41,17 @@ RULES = (
     Rule(Subject.EXECUTION, verdicts.attempt_given_up, to=[Status.RETRYING], causes=Verdict.values),
     Rule(Subject.EXECUTION, verdicts.runs_again, to=[Status.RUNNING, Status.RETRYING], was=GIVEN_UP),
     Rule(Subject.EXECUTION, verdicts.ended, to=ENDED),
-    Rule(Subject.TRIP, troubles.trip_reset, to=["reset", "closed"]),
-    Rule(Subject.TRIP, troubles.tripped),
-    Rule(Subject.BUDGET, troubles.budget_recovered, to=["ok", "renewed"]),
-    Rule(Subject.BUDGET, troubles.budget_warning),
-    Rule(Subject.MODEL, troubles.priced, to=["priced"]),
-    Rule(Subject.MODEL, troubles.unpriced),
+    Rule(Subject.TRIP, troubles.trip_reset, to=["reset"]),
+    Rule(Subject.TRIP, troubles.trip_over, to=["closed"]),
+    Rule(Subject.TRIP, troubles.tripped, to=["open"]),
+    Rule(Subject.BUDGET, troubles.budget_warning, to=["warned"]),
+    Rule(Subject.BUDGET, troubles.budget_exceeded, to=["exceeded"]),
+    Rule(Subject.MODEL, troubles.unpriced, to=["unpriced"]),
     Rule(Subject.QUEUE_ITEM, troubles.unclaimed, causes=["claim_breached"]),
     Rule(Subject.QUEUE_ITEM, troubles.taken, to=[*HELD, *CLOSED_ITEMS], was=[ItemStatus.PENDING]),
     Rule(Subject.JOB, troubles.fleet_silent, causes=["fleet_silent"]),
     Rule(Subject.JOB, troubles.job_silent, to=["silent"]),
-    Rule(Subject.JOB, troubles.job_back),
+    Rule(Subject.JOB, troubles.job_back, to=["alive"]),
 )
 
 

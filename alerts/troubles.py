@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from alerts.judgements import Judgement, Raise, Settle
+from alerts.judgements import Judgement, Raise, Settle, fingerprint
 from alerts.models import Level
 from alerts.wording import clock, message, one_line, span, usd
 from monitor.models import QueueItem, StateChange, Trip
@@ -43,22 +43,51 @@ def trip_reset(change: StateChange, trip: Trip | None) -> Judgement:
     return Settle(f"trip:{change.subject_id}", _by("the trip was reset", change), change.actor)
 
 
+def trip_over(change: StateChange, trip: Trip | None) -> Judgement:
+    return Settle(f"trip:{change.subject_id}", "the budget has renewed", change.actor)
+
+
 def budget_warning(change: StateChange, about: None) -> Judgement:
     """A budget is nearly used up."""
+    return _of_budget(
+        change,
+        level=Level.WARNING,
+        type="budget_warning",
+        happened="nearly used up",
+        done="nothing was stopped yet.",
+        otherwise="at the limit further calls in this scope are refused, if the budget is set to stop.",
+    )
+
+
+def budget_exceeded(change: StateChange, about: None) -> Judgement:
+    """A budget that stops nothing was passed: only a person can."""
+    return _of_budget(
+        change,
+        level=Level.CRITICAL,
+        type="budget_exceeded",
+        happened="passed, and nothing stops it,",
+        done="nothing: this budget is set to tell and not to stop.",
+        otherwise="the spending goes on.",
+    )
+
+
+def _of_budget(change: StateChange, *, level: str, type: str, happened: str, done: str, otherwise: str) -> Raise:
+    """Each window has an episode of its own for each state and limit: none may hide the next."""
     facts = change.data
     spent, limit = facts.get("spent_usd", ""), facts.get("limit_usd", "")
     scope, target = facts.get("scope", ""), facts.get("target", "")
+    window = facts.get("window_starts_at", ""), scope, target, facts.get("period", "")
     return Raise(
-        fingerprint=f"budget:{change.subject_id}"[:200],
-        level=Level.WARNING,
-        type="budget_warning",
-        title=one_line(f"Budget nearly used up for {_scope(facts)}: {usd(spent)} of {usd(limit)}", 300),
+        fingerprint=fingerprint("budget", change.to_state, *window, limit),
+        level=level,
+        type=type,
+        title=one_line(f"Budget {happened} for {_scope(facts)}: {usd(spent)} of {usd(limit)}", 300),
         message=message(
             where=_scope(facts),
             since=clock(change.at),
             bad=f"{usd(spent)} of {usd(limit)} spent",
-            done="nothing was stopped yet.",
-            otherwise="at the limit further calls in this scope are refused, if the budget is set to stop.",
+            done=done,
+            otherwise=otherwise,
             path="/costs",
         ),
         data=dict(facts),
@@ -67,34 +96,26 @@ def budget_warning(change: StateChange, about: None) -> Judgement:
     )
 
 
-def budget_recovered(change: StateChange, about: None) -> Judgement:
-    return Settle(f"budget:{change.subject_id}"[:200], _by("the budget has room again", change), change.actor)
-
-
 def unpriced(change: StateChange, about: None) -> Judgement:
     """A model without a known price is used: its calls are counted, and their cost is not known."""
     model, provider = change.data.get("model") or change.subject_id, change.data.get("provider", "")
     name = f"{model} ({provider})" if provider else model
     return Raise(
-        fingerprint=f"model:{change.subject_id}"[:200],
+        fingerprint=fingerprint("model", change.subject_id),
         level=Level.WARNING,
         type="model_unpriced",
-        title=one_line(f"No price is known for model {name}", 300),
+        title=one_line(f"No price is known for calls of model {name}", 300),
         message=message(
             where=f"model {name}" + (f", first used by {change.data['agent']}" if change.data.get("agent") else ""),
             since=clock(change.at),
-            bad="its calls are counted but not priced, so no budget sees them.",
+            bad="no price list has the model, or its calls tell no tokens: they are counted, and no budget sees them.",
             done="each call is marked as unpriced.",
-            otherwise="spending on this model stays unseen. Add a price, then run `manage.py reprice`.",
+            otherwise="spending on this model stays unseen. Have its calls report their `cost_usd`: that is counted.",
             path="/costs/unpriced",
         ),
         data=dict(change.data),
         agent=str(change.data.get("agent", "")),
     )
-
-
-def priced(change: StateChange, about: None) -> Judgement:
-    return Settle(f"model:{change.subject_id}"[:200], _by("a price is known now", change), change.actor)
 
 
 def unclaimed(change: StateChange, item: QueueItem | None) -> Judgement:
@@ -134,7 +155,7 @@ def fleet_silent(change: StateChange, about: None) -> Judgement:
     """Many executions fell silent at once: their agents, or we ourselves."""
     silent, running = change.data.get("silent", "many"), change.data.get("running", "many")
     return Raise(
-        fingerprint="fleet",
+        fingerprint=fingerprint("fleet", change.at.isoformat()),
         level=Level.CRITICAL,
         type="fleet_silent",
         title=f"The fleet is silent: {silent} of {running} running executions at once. Is it us?",
@@ -146,7 +167,7 @@ def fleet_silent(change: StateChange, about: None) -> Judgement:
             otherwise="they are judged one by one and retried. Look at the network and at Handrail itself first.",
             path="/executions?status=running",
         ),
-        data=dict(change.data),
+        data={**change.data, "silent_at": change.at.isoformat()},
     )
 
 
@@ -158,7 +179,7 @@ def job_silent(change: StateChange, about: None) -> Judgement:
     error = one_line(str(facts.get("error", "")), 300)
     what = "The process" if name.startswith("process:") else "The periodic job"
     return Raise(
-        fingerprint=f"job:{name}"[:200],
+        fingerprint=fingerprint("job", name),
         level=Level.CRITICAL,
         type="job_silent",
         title=one_line(f"{what} {name.removeprefix('process:')} of Handrail itself is silent", 300),
@@ -170,12 +191,12 @@ def job_silent(change: StateChange, about: None) -> Judgement:
             otherwise="what this job watches is not watched. Look at its log and start it again.",
             path="/system",
         ),
-        data=dict(facts),
+        data={**facts, "job": name},
     )
 
 
 def job_back(change: StateChange, about: None) -> Judgement:
-    return Settle(f"job:{change.subject_id}"[:200], "it runs again", change.actor)
+    return Settle(fingerprint("job", change.subject_id), "it runs again", change.actor)
 
 
 def _money(change: StateChange, trip: Trip | None) -> dict[str, Any]:

@@ -28,6 +28,7 @@ JOBS = (
     Job("people.presence", 15, "monitor.people.presence"),
     Job("jobs.silence", 15, "monitor.jobs.report_silence", alone=True),
     Job("alerts.judge", 5, "alerts.judge.judge"),
+    Job("alerts.settle_over", 30, "alerts.endings.settle_over", alone=True),
     Job("alerts.escalate", 5, "alerts.escalation.escalate_due"),
     Job("alerts.deliver", 5, "alerts.delivery.deliver"),
     Job("rollups.close_hours", 60, "monitor.rollups.close_hours", alone=True),

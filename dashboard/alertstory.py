@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
+from alerts.endings import ENDINGS
 from alerts.lifecycle import SAME_EPISODE_FOR
 from alerts.models import OPEN_ALERTS, Alert, AlertEvent, AlertStatus, ChannelKind, Delivery, DeliveryStatus, EventKind
 from dashboard import words
@@ -32,15 +33,6 @@ CHANNEL_GLYPHS = {
     "webhook": "webhook",
 }
 CHANNEL_WORDS = {ChannelKind.CONSOLE: "the server's log", ChannelKind.IN_APP: "everybody here"}
-# When an alert of the type resolves itself; any other waits for a person.
-CLEARS = {
-    "budget_tripped": "once the trip is reset or the budget renews",
-    "budget_warning": "once the budget has room again",
-    "model_unpriced": "once a price is known",
-    "handover_unclaimed": "once somebody takes it",
-    "job_silent": "once it runs again",
-}
-EXECUTION_CLEARS = "once the execution runs again or ends"
 
 
 @dataclass(frozen=True)
@@ -188,10 +180,10 @@ def _ahead(alert: Alert, deliveries: list[Delivery], *, now: datetime) -> list[S
     steps += [Step(f"Tries {one.channel.name} again", one.outcome, one.due_at) for one in deliveries if _is_again(one)]
     steps.sort(key=lambda step: step.at or now)
     if alert.status in OPEN_ALERTS:
-        clears = EXECUTION_CLEARS if alert.type.startswith("execution_") else CLEARS.get(alert.type)
+        ending = ENDINGS.get(alert.type)
         steps.append(
-            Step("Resolves itself", clears, when="on clear")
-            if clears
+            Step("Resolves itself", ending.words, when="on clear")
+            if ending
             else Step("Stays open", "until a person resolves it", when="else")
         )
     elif alert.resolved_at and alert.resolved_at + SAME_EPISODE_FOR > now:

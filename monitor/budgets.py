@@ -134,10 +134,12 @@ def judge(plan: Charging, answers: Sequence[Sequence[tuple[Any, ...]]]) -> Verdi
 
 
 def act(project_id: int, verdict: Verdict, *, now: datetime) -> None:
-    """Journal each warning, once a window, and trip what passed its limit."""
+    """Journal each warning, once a window, and trip what passed its limit, which needs no warning any more."""
+    passed = {key for key, _, _ in verdict.tripped}
     for key, rule, held in verdict.warned:
         _mark(key, warned_at=now)
-        _tell(project_id, key, rule, held, to_state="warned", now=now)
+        if key not in passed:
+            _tell(project_id, key, rule, held, to_state="warned", now=now)
     for key, rule, held in verdict.tripped:
         _mark(key, tripped_at=now)
         if rule.action == BudgetAction.STOP:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from django.db import connection
 
 from monitor import changes
+from monitor.attempts import ALIVE_INTERVALS
 from monitor.models import Execution, StateChange, Subject
 from monitor.models.executions import Status, Verdict
 
@@ -22,6 +23,17 @@ SELECT project_id, count(*) FROM monitor_execution
    AND deadline_at < attempt_started_at + make_interval(secs => timeout_s)
  GROUP BY project_id ORDER BY project_id
 """
+# Of those who were silent `at` that time, whoever is still open and has not been heard of since; and all who are open.
+STILL_SILENT = """
+SELECT count(*) FILTER (WHERE coalesce(last_heartbeat_at, started_at) <= %(at)s
+                          AND (status <> 'running' OR deadline_at <= %(now)s)), count(*)
+  FROM monitor_execution
+ WHERE project_id = %(project_id)s AND NOT from_spans
+   AND (status IN ('running', 'retrying')
+        OR status = 'hitl_paused' AND verdict IN ('zombie', 'not_picked_up')
+           AND coalesce(last_heartbeat_at, started_at)
+               > %(at)s - make_interval(secs => heartbeat_s * %(intervals)s + %(within_s)s))
+"""
 
 
 def held(*, now: datetime) -> list[int]:
@@ -33,6 +45,18 @@ def held(*, now: datetime) -> list[int]:
         cursor.execute(SILENT_NOW, {"now": now})
         silent_now = cursor.fetchall()
     return [project_id for project_id, silent in silent_now if _is_held(project_id, silent, now=now)]
+
+
+def is_back(project_id: int, *, at: datetime, now: datetime) -> bool:
+    """Whether a fleet that was silent `at` that time beats again, but for a few; also when it has ended since."""
+    within_s = (WITHIN + HOLD_FOR).total_seconds()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            STILL_SILENT,
+            {"project_id": project_id, "at": at, "now": now, "intervals": ALIVE_INTERVALS, "within_s": within_s},
+        )
+        silent, of_all = cursor.fetchone()
+    return silent < LEAST_SILENT or silent <= SILENT_SHARE * of_all
 
 
 def _is_held(project_id: int, silent_now: int, *, now: datetime) -> bool:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db import IntegrityError, models, transaction
 
-from monitor import changes, commons, news
+from monitor import changes, commons, news, relief
 from monitor.models import Budget, Subject
 from monitor.models.money import BudgetAction, BudgetScope, Period
 from monitor.tenancy import crossing, tenant
@@ -70,6 +70,7 @@ def make(
                 warn_at=warn_at,
                 action=action,
             )
+            relief.allow_anew(budget)
     except IntegrityError as error:
         raise LimitTaken from error
     _record(project_id, budget, Edit.MADE, actor=actor, now=now)
@@ -100,6 +101,7 @@ def change(
         for name in changed:
             setattr(budget, name, given[name])
         budget.save(update_fields=changed)
+        relief.allow_anew(budget)
     if changed:
         was = {name: value for name, value in before.items() if name in changed}
         _record(project_id, budget, Edit.CHANGED, was=was, actor=actor, now=now)

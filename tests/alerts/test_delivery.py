@@ -1,6 +1,7 @@
 """Never lost, never sent twice: a real mail server, engines side by side, and a sender that is killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.urls import resolve
 
 from alerts import lifecycle
 from alerts.delivery import LEASE, deliver, give_up_leases
@@ -104,6 +106,8 @@ def test_temporary_refusals_back_off_and_end_in_a_failure_that_is_told(committed
     with crossing():
         told = Alert.objects.get(type="channel_failing")
         assert (told.level, told.title) == ("warning", "Alerts can't be sent by the channel “email”")
+        for path in re.findall(r"/\S+?(?=[,.]?\s|\.?$)", told.message.replace("http://localhost:8000", "")):
+            assert resolve(path)
 
 
 def test_a_permanent_refusal_is_not_tried_again(committed_db: None, settings: Any) -> None:

@@ -85,9 +85,9 @@ def test_sixteen_threads_raise_one_alert(committed_db: None) -> None:
 def test_eight_judges_judge_three_hundred_changes_once_each(committed_db: None) -> None:
     project_id = a_project()
     for n in range(100):
-        a_change(project_id, "model", f"model-{n}", "unpriced", "first_use")
-        a_change(project_id, "model", f"model-{n}", "priced", "price_added")
-        a_change(project_id, "model", f"model-{n}", "unpriced", "price_ended")
+        a_change(project_id, "job", f"job-{n}", "silent", "heartbeat")
+        a_change(project_id, "job", f"job-{n}", "alive", "heartbeat")
+        a_change(project_id, "job", f"job-{n}", "silent", "heartbeat")
     judged = sum(at_once([partial(judge, now=NOW)] * 8))
     with crossing():
         left = StateChange.objects.filter(judged_at=None).count()

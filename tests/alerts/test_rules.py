@@ -1,11 +1,15 @@
 """What each change of state means, in the words that a person reads."""
 
+import re
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+from django.core.management import get_commands
+from django.urls import resolve
 
 from alerts.judge import judge
 from alerts.judgements import Raise
@@ -72,25 +76,33 @@ RAISED = [
         "support-bot stopped sending heartbeats and waits for a person",
     ),
     (
-        news("trip", "tripped", "spent", TRIP.id),
+        news("trip", "open", "budget", TRIP.id),
         TRIP,
         "critical",
         "Budget passed for run run-17: $5.31 of $5.00",
     ),
     (
-        news("budget", "warned", "warned", "department:Sales:month", data=NEARLY_USED_UP),
+        news("budget", "warned", "budget", "department:Sales:month", data=NEARLY_USED_UP),
         None,
         "warning",
         "Budget nearly used up for department Sales, per month: $401.50 of $500.00",
     ),
     (
-        news("model", "unpriced", "first_use", "acme-9"),
+        news("budget", "exceeded", "budget", "department:Sales:month", data=NEARLY_USED_UP | {"spent_usd": "501"}),
         None,
-        "warning",
-        "No price is known for model acme-9",
+        "critical",
+        "Budget passed, and nothing stops it, for department Sales, per month: $501.00 of $500.00",
     ),
     (
-        news("queue_item", "pending", "claim_breached", was="pending", data={"kind": "chat", "title": "Refund"}),
+        news("model", "unpriced", "unpriced", "acme-9"),
+        None,
+        "warning",
+        "No price is known for calls of model acme-9",
+    ),
+    (
+        news(
+            "queue_item", "pending", "claim_breached", uuid4(), was="pending", data={"kind": "chat", "title": "Refund"}
+        ),
         None,
         "warning",
         "A conversation waits for a person and nobody has claimed it: Refund",
@@ -117,6 +129,16 @@ def test_a_cause_has_its_level_and_its_words(change: StateChange, about: object,
     assert (raised.level, raised.title) == (level, title)
     parts = [line.partition(":")[0] for line in raised.message.splitlines()]
     assert parts == ["Where", "Since", "How bad", "Done already", "If nobody acts", "http"]
+
+
+@pytest.mark.parametrize(("change", "about"), [row[:2] for row in RAISED], ids=[row[3] for row in RAISED])
+def test_a_link_and_a_command_lead_somewhere(change: StateChange, about: object) -> None:
+    raised = judgement(change, about)
+    assert isinstance(raised, Raise)
+    link = urlsplit(raised.message.splitlines()[-1])
+    assert resolve(link.path)
+    for command in re.findall(r"manage\.py (\w+)", raised.message):
+        assert command in get_commands()
 
 
 def test_a_verdict_says_where_since_when_and_how_bad() -> None:

@@ -151,7 +151,7 @@ def test_a_runs_window_goes_with_the_run(db: None, monkeypatch: pytest.MonkeyPat
 def test_an_alert_budget_tells_and_never_stops(db: None) -> None:
     project = a_project()
     a_budget(project, "project", "1", action="alert")
-    verdicts = [spend(project, "1", n) for n in (1, 2, 3)]
+    verdicts = [spend(project, usd, n) for n, usd in enumerate(["0.9", "1", "1"], start=1)]
     assert all(verdict.allowed for verdict in verdicts)
     assert changes_of(project, "budget") == ["warned", "exceeded"]
     assert changes_of(project, "trip") == []
