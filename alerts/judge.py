@@ -128,7 +128,8 @@ def _trip(change: StateChange) -> Trip | None:
 
 
 def _queue_item(change: StateChange) -> QueueItem | None:
-    return QueueItem.objects.filter(project_id=change.project_id, pk=UUID(change.subject_id)).first()
+    items = QueueItem.objects.filter(project_id=change.project_id, pk=UUID(change.subject_id))
+    return items.select_related("conversation").first()
 
 
 ABOUT: dict[str, Callable[[StateChange], Any]] = {

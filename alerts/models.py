@@ -44,6 +44,7 @@ class Alert(models.Model):
     agent = models.CharField(max_length=200, blank=True, default="")
     run_id = models.CharField(max_length=200, blank=True, default="")
     execution_id = models.UUIDField(null=True)
+    # The client's own string, as the execution has it.
     conversation_id = models.CharField(max_length=200, blank=True, default="")
     status = models.CharField(max_length=12, choices=AlertStatus.choices, default=AlertStatus.FIRING)
     count = models.PositiveIntegerField(default=1)

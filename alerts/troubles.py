@@ -143,7 +143,7 @@ def unclaimed(change: StateChange, item: QueueItem | None) -> Judgement:
         ),
         data=dict(change.data),
         agent=agent,
-        conversation_id=str(change.data.get("subject_id", "")) if kind == "chat" else "",
+        conversation_id=item.conversation.conversation_id if item and item.conversation else "",
     )
 
 

@@ -15,9 +15,12 @@ from alerts.judge import judge
 from alerts.judgements import Raise
 from alerts.models import Alert
 from alerts.rules import judgement
+from dashboard.alertstory import related
+from monitor import clocks
 from monitor.models import Execution, StateChange, Trip
 from monitor.tenancy import crossing
 from tests.alerts.builders import NOW, a_change, a_project, an_execution, the_alert, timeline
+from tests.dashboard.queue_builders import a_chat
 
 EXECUTION = Execution(
     id=uuid4(),
@@ -192,6 +195,20 @@ def test_one_episode_per_execution_from_the_first_verdict_to_the_end(db: None) -
     assert timeline(alert.pk) == ["fired", "resolved", "reopened", "noted", "raised", "resolved"]
     with crossing():
         assert Alert.objects.count() == 1
+
+
+def test_a_conversation_has_one_name_in_all_its_alerts(db: None) -> None:
+    project_id = a_project()
+    item = a_chat(project_id, at=NOW)
+    name = item.conversation.conversation_id
+    execution = an_execution(project_id, conversation_id=name)
+    clocks.breaches(now=NOW + timedelta(hours=1))
+    a_change(project_id, "execution", execution.id, "retrying", "zombie", was="running")
+    judge(now=NOW)
+    with crossing():
+        waits, silent = Alert.objects.order_by("-type")
+        waits_too = [one for one, _ in related(silent, now=NOW)]
+        assert (waits.type, waits.conversation_id, waits_too) == ("handover_unclaimed", name, [waits])
 
 
 def test_a_change_that_no_rule_can_read_is_told_and_holds_up_nobody(db: None) -> None:
