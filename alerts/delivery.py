@@ -7,7 +7,9 @@ Whoever dies in between leaves an expired lease: nobody knows whether it was sen
 import logging
 import random
 import time
+from collections.abc import Collection
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db import connection
 
@@ -29,6 +31,7 @@ UPDATE alerts_delivery SET status = 'sending', attempts = attempts + 1, lease_un
  WHERE id = (
      SELECT delivery.id FROM alerts_delivery AS delivery JOIN alerts_alert AS alert ON alert.id = delivery.alert_id
       WHERE delivery.status = 'pending' AND delivery.due_at <= %(now)s
+        AND delivery.channel_id <> ALL(%(resting)s::uuid[])
       ORDER BY alert.level <> 'critical', delivery.due_at LIMIT 1
         FOR UPDATE OF delivery SKIP LOCKED)
 RETURNING id
@@ -48,14 +51,17 @@ class Turn:
 
 
 def deliver(*, now: datetime, limit: int = 50) -> int:
-    """Send up to `limit` messages that are due, criticals first; returns how many were tried by this call."""
+    """Send up to `limit` messages that are due, criticals first; returns how many were tried by this call.
+
+    A channel in trouble rests for the turn: a server that hangs must not hold up the others.
+    """
     turn = Turn(now)
     give_up_leases(now=now)
-    tried = 0
-    while tried < limit and (delivery := _claim(now=turn.now)) is not None:
+    tried, resting = 0, set[UUID]()
+    while tried < limit and (delivery := _claim(resting, now=turn.now)) is not None:
         tried += 1
-        if _is_still_wanted(delivery, now=turn.now):
-            _send(delivery, turn)
+        if _is_still_wanted(delivery, now=turn.now) and not _send(delivery, turn):
+            resting.add(delivery.channel_id)
     return tried
 
 
@@ -74,9 +80,9 @@ def give_up_leases(*, now: datetime) -> int:
     return given_up
 
 
-def _claim(*, now: datetime) -> Delivery | None:
+def _claim(resting: Collection[UUID], *, now: datetime) -> Delivery | None:
     with crossing(), connection.cursor() as cursor:
-        cursor.execute(CLAIM, {"now": now, "lease_until": now + LEASE})
+        cursor.execute(CLAIM, {"now": now, "lease_until": now + LEASE, "resting": list(resting)})
         claimed = cursor.fetchone()
         return Delivery.objects.select_related("channel").get(pk=claimed[0]) if claimed else None
 
@@ -95,16 +101,19 @@ def _is_still_wanted(delivery: Delivery, *, now: datetime) -> bool:
     return True
 
 
-def _send(delivery: Delivery, turn: Turn) -> None:
-    """Send and write the outcome, in a transaction of its own."""
+def _send(delivery: Delivery, turn: Turn) -> bool:
+    """Send and write the outcome, in a transaction of its own; whether the channel gave a clear answer."""
+    with crossing():
+        rendered = message_of(delivery)
     try:
-        provider_id = channels.send(delivery.channel.kind, message_of(delivery))
+        provider_id = channels.send(delivery.channel.kind, rendered)
     except channels.Temporary as error:
         with crossing():
             _try_again(delivery, str(error), now=turn.now)
     except channels.Permanent as error:
         with crossing():
             _fail(delivery, str(error), now=turn.now)
+        return True
     except channels.InDoubt as error:
         with crossing():
             _doubt(delivery, str(error), now=turn.now)
@@ -115,12 +124,14 @@ def _send(delivery: Delivery, turn: Turn) -> None:
     else:
         with crossing():
             _finish(delivery, DeliveryStatus.SENT, provider_id, sent_at=turn.now)
+        return True
+    return False
 
 
 def message_of(delivery: Delivery) -> channels.Message:
     """What the channel is given: the words that were stored when it was planned."""
     return channels.Message(
-        id=str(delivery.pk),
+        id=str(planning.first_of(delivery)),
         project_id=delivery.project_id,
         alert_id=str(delivery.alert_id),
         level=delivery.alert.level,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID
 
 from django.conf import settings
 
@@ -70,6 +71,14 @@ def plan_repeat(delivery: Delivery, *, marked: bool, now: datetime) -> bool:
     )
     Delivery.objects.bulk_create([repeat], ignore_conflicts=True)
     return True
+
+
+def first_of(delivery: Delivery) -> UUID:
+    """The id that a message keeps when it is sent once more: its first delivery's."""
+    *rest, loop, channel = delivery.key.split(":")
+    if loop == "0":
+        return delivery.pk
+    return Delivery.objects.values_list("pk", flat=True).get(key=":".join([*rest, "0", channel]))
 
 
 def cancel_pending(alert: Alert, *, outcome: str) -> int:

@@ -1,7 +1,10 @@
 """Email over Django's mail connection, one message and one recipient at a time."""
 
 import smtplib
+from threading import Event
+from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.mail import EmailMessage, get_connection
 from django.core.validators import validate_email
@@ -12,8 +15,8 @@ TIMEOUT_S = 10
 
 
 def send(message: Message) -> str:
-    """The Message-ID. Trouble before the conversation began is Temporary; a line that broke in it is InDoubt."""
-    connection = get_connection(timeout=TIMEOUT_S)
+    """The Message-ID. A line that breaks before the server may have the text is Temporary, after that InDoubt."""
+    connection = get_connection(timeout=settings.EMAIL_TIMEOUT or TIMEOUT_S)
     message_id = f"<{message.id}@handrail>"
     mail = EmailMessage(
         subject=message.subject,
@@ -28,6 +31,7 @@ def send(message: Message) -> str:
         raise Permanent(f"the mail server refused our password: {_said(error)}") from error
     except (smtplib.SMTPException, OSError) as error:
         raise Temporary(f"the mail server was not reached: {error}") from error
+    handed_over = _watch(connection)
     try:
         mail.send()
     except smtplib.SMTPRecipientsRefused as error:
@@ -38,7 +42,9 @@ def send(message: Message) -> str:
     except (smtplib.SMTPNotSupportedError, ValueError) as error:
         raise Permanent(str(error)) from error
     except (smtplib.SMTPException, OSError) as error:
-        raise InDoubt(f"the line broke while sending: {error}") from error
+        if handed_over.is_set():
+            raise InDoubt(f"the line broke while sending: {error}") from error
+        raise Temporary(f"the line broke before anything was sent: {error}") from error
     finally:
         _hang_up(connection)
     return message_id
@@ -51,6 +57,23 @@ def objection(target: str) -> str:
     except ValidationError:
         return "not an email address"
     return ""
+
+
+def _watch(connection: Any) -> Event:
+    """Set once the text of a message is on its way; at once where the connection is none of SMTP, and can't tell."""
+    handed_over = Event()
+    line = getattr(connection, "connection", None)
+    if not isinstance(line, smtplib.SMTP):
+        handed_over.set()
+        return handed_over
+    hand_over = line.data
+
+    def data(text: Any) -> tuple[int, bytes]:
+        handed_over.set()
+        return hand_over(text)
+
+    line.data = data  # type: ignore[assignment, method-assign]
+    return handed_over
 
 
 def _refused(code: int, said: bytes | str) -> Temporary | Permanent:

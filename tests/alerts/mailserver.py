@@ -13,13 +13,24 @@ from aiosmtpd.controller import Controller
 
 
 class Mailbox:
-    """`answer` is what DATA is answered with; with `stalled` set, it is never answered."""
+    """`answer` is what DATA is answered with; with `stalled` set, it is never answered.
+
+    `answer_rcpt` is what each recipient is answered with; "" hangs up there.
+    """
 
     def __init__(self) -> None:
         self.answer = "250 OK"
+        self.answer_rcpt = "250 OK"
         self.mails: list[Message] = []
         self.stalled = False
         self.got_one = threading.Event()
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: list[str]) -> str:
+        if self.answer_rcpt.startswith("250"):
+            envelope.rcpt_tos.append(address)
+        elif not self.answer_rcpt:
+            server.transport.abort()
+        return self.answer_rcpt
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         if self.answer.startswith("250"):
@@ -42,6 +53,15 @@ def mail_server(settings: Any, port: int = 0) -> Iterator[Mailbox]:
     finally:
         mailbox.stalled = False
         controller.stop()
+
+
+@contextmanager
+def silent_server(settings: Any) -> Iterator[None]:
+    """A server that takes every line and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as line:
+        use(settings, line.getsockname()[1])
+        settings.EMAIL_TIMEOUT = 0.5
+        yield
 
 
 def use(settings: Any, port: int) -> None:

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from datetime import timedelta
 from functools import partial
@@ -19,7 +20,7 @@ from alerts.delivery import LEASE, deliver, give_up_leases
 from alerts.models import Alert, Delivery
 from monitor.tenancy import crossing, tenant
 from tests.alerts.builders import NOW, a_channel, a_project, an_alert, at_once, deliveries, the_alert
-from tests.alerts.mailserver import free_port, mail_server, use
+from tests.alerts.mailserver import free_port, mail_server, silent_server, use
 
 ROOT = Path(__file__).resolve().parents[2]
 DELIVER = """
@@ -161,6 +162,8 @@ def test_a_sender_killed_in_mid_sending_leaves_doubt(
         assert len(mailbox.mails) == len(then)
         if level == "critical":
             assert mailbox.mails[-1].get_payload(decode=True).decode().rstrip().endswith("(may be a repeat)")
+            # A mailbox that has the first can drop the second.
+            assert len({mail["Message-ID"] for mail in mailbox.mails}) == 1
 
 
 def test_a_repeat_in_doubt_is_not_repeated_again(db: None) -> None:
@@ -172,6 +175,60 @@ def test_a_repeat_in_doubt_is_not_repeated_again(db: None) -> None:
             Delivery.objects.filter(status="pending").update(status="sending", attempts=1, lease_until=NOW)
         give_up_leases(now=NOW + timedelta(minutes=turn + 1))
     assert [status for status, _ in deliveries(alert.pk)] == ["unknown", "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "outcome"),
+    [
+        ("450 greylisted", "pending", "450 greylisted"),
+        ("550 no such person", "failed", "550 no such person"),
+        ("", "pending", "the line broke before anything was sent"),
+    ],
+)
+def test_a_refused_recipient_got_nothing_and_that_is_known(
+    committed_db: None, settings: Any, said: str, status: str, outcome: str
+) -> None:
+    project_id = a_project()
+    a_mail_channel(project_id)
+    alert = an_alert(project_id)
+    with mail_server(settings) as mailbox:
+        mailbox.answer_rcpt = said
+        deliver(now=NOW)
+        assert (the_delivery(alert).status, the_delivery(alert).outcome[: len(outcome)]) == (status, outcome)
+        mailbox.answer_rcpt = "250 OK"
+        deliver(now=NOW + timedelta(minutes=1))
+    assert len(mailbox.mails) == (1 if status == "pending" else 0)
+
+
+def test_a_line_that_hangs_after_the_text_was_sent_leaves_doubt(committed_db: None, settings: Any) -> None:
+    project_id = a_project()
+    a_mail_channel(project_id)
+    alert = an_alert(project_id)
+    settings.EMAIL_TIMEOUT = 0.5
+    with mail_server(settings) as mailbox:
+        mailbox.stalled = True
+        deliver(now=NOW)
+    assert (the_delivery(alert).status, len(mailbox.mails)) == ("unknown", 1)
+
+
+def test_a_server_that_hangs_holds_up_no_other_channel(committed_db: None, settings: Any) -> None:
+    project_id = a_project()
+    a_mail_channel(project_id)
+    for n in range(20):
+        an_alert(project_id, fingerprint=f"disk-{n}", level="critical")
+    a_channel(project_id, "in_app")
+    told = an_alert(project_id, fingerprint="fire")
+    with silent_server(settings):
+        began_s = time.monotonic()
+        assert deliver(now=NOW) == 2
+        assert time.monotonic() - began_s < 20 * settings.EMAIL_TIMEOUT
+    assert sorted(Counter(status for status, _ in deliveries(told.pk)).items()) == [("pending", 1), ("sent", 1)]
+    with crossing():
+        [tried] = Delivery.objects.filter(channel__kind="email", attempts=1)
+        assert (tried.status, Delivery.objects.filter(channel__kind="email", status="pending").count()) == (
+            "pending",
+            21,
+        )
 
 
 def test_an_acknowledgement_cancels_what_is_pending(committed_db: None, settings: Any) -> None:
