@@ -18,6 +18,8 @@ const TOGETHER_MS = 50;
 
 const waiting = new Map();
 const asked = new Map();
+const shown = new Map();
+let requests = 0;
 const fetchedAt = new Map();
 let connection = "waiting";
 let lastAt = now();
@@ -155,22 +157,28 @@ function release(element) {
   if (element.isConnected) refresh(element, true);
 }
 
-/** One request for all who ask for the same address in the same moment. */
+/** Who stands for the element by now: a fetch may have replaced it. */
+const presentOf = (element) => (element.isConnected || !element.id ? element : document.getElementById(element.id));
+
+const nameOf = (element) => element.id || element;
+
+/** One request for all who ask for the same address in the same moment; `number` is its place among all requests. */
 function ask(url) {
   if (!asked.has(url)) {
+    const number = (requests += 1);
     const request = fetch(url, { headers: { "HX-Request": "true", "X-Live": "1" }, credentials: "same-origin" });
-    asked.set(url, request.then(async (answer) => ({ answer, text: answer.ok ? await answer.text() : "" })));
+    asked.set(url, request.then(async (answer) => ({ number, answer, text: answer.ok ? await answer.text() : "" })));
     setTimeout(() => asked.delete(url), TOGETHER_MS);
   }
   return asked.get(url);
 }
 
-async function refresh(element, force = false) {
-  const url = element.dataset.liveUrl;
-  if (!element.isConnected || !url) return;
-  let answer, text;
+async function refresh(asker, force = false) {
+  const url = presentOf(asker)?.dataset.liveUrl;
+  if (!presentOf(asker)?.isConnected || !url) return;
+  let number, answer, text;
   try {
-    ({ answer, text } = await ask(url));
+    ({ number, answer, text } = await ask(url));
   } catch {
     connection = "stale";
     show(connection);
@@ -183,12 +191,16 @@ async function refresh(element, force = false) {
   }
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(text, "text/html");
-  const fresh = element.id ? page.getElementById(element.id) : page.body.firstElementChild;
-  if (!fresh || !element.isConnected) return;
+  const fresh = asker.id ? page.getElementById(asker.id) : page.body.firstElementChild;
+  const element = presentOf(asker);
+  if (!fresh || !element?.isConnected || element.dataset.liveUrl !== url) return;
   if (connection === "stale") connection = "polling";
   heardNow();
   // The button that was pressed must be there when its answer comes: a toast is raised at it.
   if (element.querySelector(".htmx-request")) return soon(element);
+  // On a slow server answers overtake each other: what was asked earlier must not cover what was asked later.
+  if (number < (shown.get(nameOf(element)) ?? 0)) return;
+  shown.set(nameOf(element), number);
   const adopted = document.importNode(fresh, true);
   if (element.hasAttribute("data-live-merge")) merge(element, adopted);
   else if (!force && isHeld(element)) holdStill(element, adopted);
@@ -196,12 +208,12 @@ async function refresh(element, force = false) {
 }
 
 function soon(element) {
-  if (waiting.has(element)) return;
+  if (waiting.has(nameOf(element))) return;
   const rests = (fetchedAt.get(element.id) ?? 0) + (element.dataset.liveRest ?? 0) * 1000 - performance.now();
   waiting.set(
-    element,
+    nameOf(element),
     setTimeout(() => {
-      waiting.delete(element);
+      waiting.delete(nameOf(element));
       fetchedAt.set(element.id, performance.now());
       refresh(element);
     }, Math.max(SETTLE_MS, rests)),
@@ -281,7 +293,7 @@ export function start() {
     // Each fetch brings a new element, and that one its own clock.
     const next = () => setTimeout(look, Number(element.dataset.liveEvery) * 1000);
     const look = async () => {
-      if (!document.hidden && connection !== "signed-out") await refresh(element);
+      if (element.isConnected && !document.hidden && connection !== "signed-out") await refresh(element);
       if (element.isConnected) next();
     };
     next();
