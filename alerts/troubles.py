@@ -7,9 +7,13 @@ from alerts.judgements import Judgement, Raise, Settle, fingerprint
 from alerts.models import Level
 from alerts.wording import clock, message, one_line, span, usd
 from monitor.models import QueueItem, StateChange, Trip
+from monitor.models.money import BudgetScope
 
+# What all projects spend together is not told in one of them.
+OF_ALL = ("spent_usd", "limit_usd", "share", "total_cost_usd", "threshold_usd", "cost_by_model", "call_count")
+ALL_SPENT = "administrators of the instance see how much, on the page of costs"
 # Paused executions and trips have a critical alert of their own.
-WAITING_FOR = {"chat": "A conversation", "approval": "An approval"}
+WAITING_FOR = {"chat": "conversation", "approval": "approval"}
 
 
 def tripped(change: StateChange, trip: Trip | None) -> Judgement:
@@ -20,15 +24,16 @@ def tripped(change: StateChange, trip: Trip | None) -> Judgement:
     bad = f"{usd(spent)} spent, the limit is {usd(limit)}; {calls} calls"
     dearest = ", ".join(f"{model} {usd(cost)}" for model, cost in list(models.items())[:3])
     scope, target = facts.get("scope", ""), facts.get("target", "")
+    is_shared = scope == BudgetScope.GLOBAL
     return Raise(
         fingerprint=f"trip:{change.subject_id}",
         level=Level.CRITICAL,
         type="budget_tripped",
-        title=one_line(f"Budget passed for {_scope(facts)}: {usd(spent)} of {usd(limit)}", 300),
+        title=one_line(f"Budget passed for {_scope(facts)}" + _amounts(facts, spent, limit), 300),
         message=message(
             where=_scope(facts),
             since=clock(change.at),
-            bad=bad + (f" ({dearest})" if dearest else ""),
+            bad=ALL_SPENT if is_shared else bad + (f" ({dearest})" if dearest else ""),
             done="further calls in this scope are refused, and what runs there was told to stop.",
             otherwise="it stays stopped until a person resets the trip or the budget renews.",
             path="/costs/trips",
@@ -77,20 +82,21 @@ def _of_budget(change: StateChange, *, level: str, type: str, happened: str, don
     spent, limit = facts.get("spent_usd", ""), facts.get("limit_usd", "")
     scope, target = facts.get("scope", ""), facts.get("target", "")
     window = facts.get("window_starts_at", ""), scope, target, facts.get("period", "")
+    is_shared = scope == BudgetScope.GLOBAL
     return Raise(
-        fingerprint=fingerprint("budget", change.to_state, *window, limit),
+        fingerprint=fingerprint("budget", change.to_state, *window, *([] if is_shared else [limit])),
         level=level,
         type=type,
-        title=one_line(f"Budget {happened} for {_scope(facts)}: {usd(spent)} of {usd(limit)}", 300),
+        title=one_line(f"Budget {happened} for {_scope(facts)}" + _amounts(facts, spent, limit), 300),
         message=message(
             where=_scope(facts),
             since=clock(change.at),
-            bad=f"{usd(spent)} of {usd(limit)} spent",
+            bad=ALL_SPENT if is_shared else f"{usd(spent)} of {usd(limit)} spent",
             done=done,
             otherwise=otherwise,
             path="/costs",
         ),
-        data=dict(facts),
+        data={name: value for name, value in facts.items() if not (is_shared and name in OF_ALL)},
         agent=target if scope == "agent" else "",
         run_id=target if scope == "run" else "",
     )
@@ -132,7 +138,7 @@ def unclaimed(change: StateChange, item: QueueItem | None) -> Judgement:
         fingerprint=f"handover:{change.subject_id}",
         level=Level.WARNING,
         type="handover_unclaimed",
-        title=one_line(f"{waits} waits for a person and nobody has claimed it: {title}", 300),
+        title=one_line(f"Unclaimed {waits}" + (f": {title}" if title else ""), 300),
         message=message(
             where=", ".join(where),
             since=clock(requested_at or change.at),
@@ -204,6 +210,10 @@ def _money(change: StateChange, trip: Trip | None) -> dict[str, Any]:
     names = ("scope", "target", "period", "total_cost_usd", "threshold_usd", "cost_by_model", "call_count")
     own = {name: getattr(trip, name) for name in names} if trip else {}
     return {**change.data, **own}
+
+
+def _amounts(facts: dict[str, Any], spent: Any, limit: Any) -> str:
+    return "" if facts.get("scope") == BudgetScope.GLOBAL else f": {usd(spent)} of {usd(limit)}"
 
 
 def _scope(facts: dict[str, Any]) -> str:

@@ -44,14 +44,16 @@ def span(length: timedelta) -> str:
 
 
 def usd(amount: Any) -> str:
-    """An amount of US dollars to the cent, or exactly when it is below one; `an unknown amount` when unreadable."""
+    """An amount of US dollars to the cent, or below one to two digits; `an unknown amount` when unreadable."""
     try:
         value = Decimal(str(amount))
     except InvalidOperation:
         return "an unknown amount"
     if not value.is_finite():
         return "an unknown amount"
-    return f"${value:.2f}" if value == 0 or abs(value) >= Decimal("0.01") else f"${value.normalize():f}"
+    if value == 0 or abs(value) >= Decimal("0.01"):
+        return f"${value:.2f}"
+    return f"${Decimal(f'{value:.2g}').normalize():f}"
 
 
 def one_line(text: str, limit: int) -> str:

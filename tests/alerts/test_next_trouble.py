@@ -1,6 +1,9 @@
 """What is open swallows no next trouble: each is told."""
 
+import re
 from decimal import Decimal
+
+import pytest
 
 from alerts import lifecycle
 from alerts.endings import settle_over
@@ -100,6 +103,22 @@ def test_a_global_trip_that_is_reset_from_another_project_is_over_in_the_first(d
     turn(now=after(60))
     [alert] = alerts("budget_tripped")
     assert (alert.project_id, alert.status, timeline(alert.pk)) == (north, "resolved", ["fired", "resolved"])
+
+
+@pytest.mark.parametrize("action", ["alert", "stop"])
+def test_what_all_projects_spend_is_told_in_none_of_them(db: None, action: str) -> None:
+    north = a_project()
+    with crossing():
+        Budget.objects.create(project=None, scope="global", period="day", limit_usd=Decimal(173), action=action)
+    spend(north, "169.25", now=NOON)
+    turn(now=NOON)
+    spend(north, "8", now=after(60))
+    turn(now=after(60))
+    told = alerts("budget_warning") + alerts("budget_tripped" if action == "stop" else "budget_exceeded")
+    assert len(told) == 2
+    for one in told:
+        assert "all projects together" in one.title
+        assert not re.search(r"173|169|177", f"{one.title} {one.message} {one.fingerprint} {one.data}")
 
 
 def test_a_second_silence_is_told_while_the_first_still_fires(db: None) -> None:

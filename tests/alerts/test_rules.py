@@ -108,7 +108,7 @@ RAISED = [
         ),
         None,
         "warning",
-        "A conversation waits for a person and nobody has claimed it: Refund",
+        "Unclaimed conversation: Refund",
     ),
     (
         news("job", "silent", "fleet_silent", "fleet", data={"silent": 7, "running": 9}),
