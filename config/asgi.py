@@ -71,7 +71,9 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http" if waits(scope):
-                await self._waiting(scope, receive, send)
+                # It has no body, and what it says of one decides only how Django would read its address.
+                headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+                await self._waiting({**scope, "headers": headers}, receive, send)
             case "http":
                 await self._working(scope, receive, send)
             case "lifespan":

@@ -144,7 +144,7 @@ def environ(scope: Scope, body: bytes, length: int | None) -> dict[str, Any]:
             continue
         key = name.decode("latin-1").upper().replace("-", "_")
         if key == "CONTENT_TYPE":
-            made[key] = value.decode("latin-1")
+            made[key] = in_utf8(value).decode("latin-1")
         elif key not in ("CONTENT_LENGTH", "TRANSFER_ENCODING"):
             full = f"HTTP_{key}"
             joint = "; " if key == "COOKIE" else ","
@@ -152,3 +152,10 @@ def environ(scope: Scope, body: bytes, length: int | None) -> dict[str, Any]:
     if length is not None:
         made["CONTENT_LENGTH"] = str(length)
     return made
+
+
+def in_utf8(content_type: bytes) -> bytes:
+    """The media type without a charset: all text is UTF-8 here, and Django would read addresses by any other name."""
+    media_type, *parameters = content_type.split(b";")
+    kept = [one for one in parameters if not one.strip().lower().startswith(b"charset")]
+    return b";".join([media_type, *kept])

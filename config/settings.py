@@ -190,6 +190,7 @@ SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 HTTPS = env.bool("HANDRAIL_HTTPS", default=PUBLIC_URL.startswith("https://"))
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_ENGINE = "config.sessions"
 SESSION_COOKIE_NAME = "handrail_session"
 CSRF_COOKIE_NAME = "handrail_csrf"
 SESSION_COOKIE_SAMESITE = "Lax"

@@ -20,6 +20,8 @@ from monitor.story import Event
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 MOST_REASONS = 5
+# Each member of a gzip body costs a copy of what follows it.
+MOST_MEMBERS = 100
 
 
 class OtlpError(ValueError):
@@ -71,7 +73,7 @@ def inflate(body: bytes, encoding: str | None, *, limit: int) -> bytes:
     out = bytearray()
     rest = body
     try:
-        while True:
+        for _ in range(MOST_MEMBERS):
             stream = zlib.decompressobj(window)
             out += stream.decompress(rest, limit - len(out) + 1)
             if len(out) > limit:
@@ -84,6 +86,7 @@ def inflate(body: bytes, encoding: str | None, *, limit: int) -> bytes:
                 return bytes(out)
     except zlib.error as error:
         raise Malformed(f"the body is not {name}") from error
+    raise Malformed(f"the {name} body has more than {MOST_MEMBERS} members")
 
 
 def decode(body: bytes, content_type: str) -> TracesRequest:

@@ -131,9 +131,9 @@ def instant(value: Any) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(value.strip('"'))
-    except ValueError:
+        return at.astimezone(UTC) if at.tzinfo else None
+    except (ValueError, OverflowError):
         return None
-    return at.astimezone(UTC) if at.tzinfo else None
 
 
 def _at(usage: Mapping[str, Any], path: str) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
@@ -24,6 +24,9 @@ MOST_EVENTS = 10_000
 
 class BatchBody(msgspec.Struct):
     """Up to 10,000 events; each has a `type` and the body of the single call."""
+
+    # Each event is checked by itself, so that a bad one costs no other.
+    checks_parts: ClassVar[bool] = True
 
     events: list[msgspec.Raw]
 
@@ -123,11 +126,15 @@ def _event(raw: bytes) -> tuple[str, msgspec.Struct]:
         kind = BODIES.get(name)
         if kind is None:
             raise bad_field("type", f"is {name[:50]!r}; there are {', '.join(sorted(BODIES))}")
-        return name, msgspec.json.decode(raw, type=kind)
+        event = msgspec.json.decode(raw, type=kind)
+        bodies.check(raw)
     except msgspec.ValidationError as error:
         raise bodies.of(error) from error
     except RecursionError as error:
         raise bodies.too_deep() from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise bodies.unreadable(error) from error
+    return name, event
 
 
 def _tell(answer: BatchAnswer, caller: Caller, index: int, name: str, event: msgspec.Struct, *, now: datetime) -> None:

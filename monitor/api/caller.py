@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from typing import Literal
 from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth import get_user
-from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest, HttpResponse
 from rest_framework.authentication import CSRFCheck
 
@@ -78,7 +78,7 @@ def attach_person(request: HttpRequest) -> None:
     """Give a request that passed no middleware the person of its session, as the middleware would."""
     if hasattr(request, "user") or settings.SESSION_COOKIE_NAME not in request.COOKIES:
         return
-    request.session = SessionStore(request.COOKIES[settings.SESSION_COOKIE_NAME])
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(request.COOKIES[settings.SESSION_COOKIE_NAME])
     request.user = get_user(request)
 
 

@@ -1,6 +1,6 @@
 """Costs over HTTP: calls, what runs and periods cost, and every path of the costs' area."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from monitor.reporting import CallAnswer, IdTaken
 from monitor.reports import Aware, BadReport, Call
 
 LONGEST = timedelta(days=800)
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class Calls(Door):
@@ -55,6 +56,9 @@ class SpanOfTime(msgspec.Struct, kw_only=True):
 
     def within(self, *, now: datetime, back: timedelta) -> dict[str, Any]:
         """The period, by default the last `back`; raises a 400 when it is backward or too long."""
+        for name, moment in (("from", self.since), ("to", self.until)):
+            if moment is not None and not EARLIEST < moment < LATEST:
+                raise bad_field(name, f"must lie between {EARLIEST.year} and {LATEST.year}")
         until = self.until or now + timedelta(minutes=1)
         since = self.since or until - back
         if since >= until:

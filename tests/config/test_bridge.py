@@ -93,3 +93,12 @@ def test_a_header_with_an_underscore_passes_for_no_other(web: Web, north: Projec
         f"{web.url}/api/v1/sample/who/x", headers={"Authorization_": "x", "AUTHORIZATION": f"Bearer {key}"}
     )
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/api/v1/sample/who/x?x=1", "/api/v1/sample/events?wait=0", "/events/?x=1"])
+def test_a_charset_decides_nothing(web: Web, north: Project, path: str) -> None:
+    with web.client(north) as client:
+        plain = client.get(path).status_code
+        for charset in ("hex", "undefined", "punycode", "latin-1", "no-such"):
+            answer = client.get(path, headers={"Content-Type": f"application/json; charset={charset}"})
+            assert answer.status_code == plain < 500, charset

@@ -125,3 +125,11 @@ def test_ten_wrong_tries_make_an_email_wait(db: None) -> None:
         assert "do not belong together" in client.post("/sign-in", given).content.decode()
     answer = client.post("/sign-in", given | {"password": "correct horse battery"})
     assert "Too many wrong tries" in answer.content.decode()
+
+
+def test_a_cookie_that_could_be_no_session_is_none(db: None) -> None:
+    client = Client(raise_request_exception=False)
+    for value in ("\\000aaaaaaaaaaaaaaaaa", "é" * 32, "a" * 5000, "'; --" * 7):
+        client.cookies.load(f'handrail_session="{value}"')
+        assert client.get("/").status_code == 302, value
+        assert client.get("/api/v1/agents").status_code == 401, value

@@ -303,6 +303,9 @@ def test_summaries_and_days_add_up(north: Project, client: Client) -> None:
     (day,) = client.get("/api/v1/costs/daily").json()
     assert (Decimal(day["total_cost_usd"]), day["total_calls"], day["unique_runs"]) == (total, 4, 4)
     assert client.get("/api/v1/costs/summary?period=yearly").status_code == 400
+    for ends in ("to=0001-01-01T00:00:00Z", "from=0001-01-01T00:00:00%2B23:59", "to=9999-12-31T23:59:59-23:59"):
+        answer = client.get(f"/api/v1/costs/daily?{ends}")
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, ends.partition("=")[0])
     assert client.get("/api/v1/costs/daily?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z").status_code == 400
     assert client.get("/api/v1/runs/unknown/costs").status_code == 404
 

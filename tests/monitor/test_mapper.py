@@ -340,3 +340,9 @@ def test_a_broken_usage_blob_is_no_usage(blob):
     span = read(attributes={"langfuse.observation.type": "generation", "langfuse.observation.usage_details": blob})
 
     assert span.tokens == NO_TOKENS
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "yesterday"])
+def test_a_first_token_at_no_time_costs_no_span(moment):
+    attributes = {"langfuse.observation.type": "generation", "langfuse.observation.completion_start_time": moment}
+    assert read(attributes=attributes).kind == "llm"

@@ -260,3 +260,8 @@ def test_recorded_bodies_read_the_same_after_gzip():
 
     assert recorded.content_encoding == "gzip"
     assert otlp.spans(otlp.decode(body, recorded.content_type))[0] == mapped("oi_langchain")[0]
+
+
+def test_a_body_of_many_members_is_refused_at_once():
+    with pytest.raises(otlp.Malformed, match="more than 100 members"):
+        otlp.inflate(gzip.compress(b"") * 200_000, "gzip", limit=10**7)

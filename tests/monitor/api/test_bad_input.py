@@ -137,6 +137,7 @@ def test_a_compressed_body_is_read(api: Client, coding: str, raw: bytes) -> None
         ("deflate", gzip.compress(GOOD, mtime=0), 400, "not valid deflate"),
         ("br", GOOD, 415, "gzip, deflate or identity"),
         ("gzip", gzip.compress(b" " * (settings.MAX_BODY_BYTES + 1), mtime=0), 413, "after decompression"),
+        ("gzip", gzip.compress(b"", mtime=0) * 200_000, 400, "has more than 100 members"),
         ("gzip", gzip.compress(b" " * 3_000_000, mtime=0) * 2, 413, "after decompression"),
     ],
 )

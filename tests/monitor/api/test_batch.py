@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
+import pytest
 from django.db import connections
 from django.http import HttpResponse
 
@@ -70,3 +71,26 @@ def test_a_batch_of_which_nothing_is_kept_is_unavailable(committed_db: None) -> 
     )
     assert answer.status_code == 503
     assert answer.json()["detail"].endswith("nothing was stored.")
+
+
+CALL = b'{"type": "call", "model": "gpt-4o", "input_tokens": 1000, "output_tokens": 100}'
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        (b'{"type": "message", "conversation_id": "u", "role": "user", "content": "\xe2\x82"}', "event"),
+        (b'{"type": "message", "conversation_id": "u", "role": "user", "content": "a\\u0000"}', "content"),
+        (b'{"type": "message", "conversation_id": "u", "role": "user", "content": "a", "x": "\\u0000"}', "x"),
+        (b'{"type": "call", "model": "gpt-4o", "input_tokens": 1' + b"0" * 30 + b"}", "input_tokens"),
+        (b'{"type": "call", "model": "gpt-4o", "x": ' + b"[" * 101 + b"]" * 101 + b"}", "event"),
+    ],
+    ids=["cut letter", "NUL", "NUL in what is unknown", "huge number", "deep"],
+)
+def test_one_bad_event_costs_no_other(db: None, event: bytes, field: str) -> None:
+    client = client_with(make_key(spending.a_project())[1])
+    body = b'{"events": [' + b", ".join((CALL, event, CALL)) + b"]}"
+    answer = client.post("/api/v1/batch", body, content_type="application/json")
+    assert answer.status_code == 200, answer.content
+    assert (answer.json()["accepted"], [one["index"] for one in answer.json()["rejected"]]) == (2, [1])
+    assert [one["field"] for one in answer.json()["rejected"][0]["errors"]] == [field]
