@@ -72,13 +72,16 @@ class Player:
         return Outcome(added, repeated, handed_over)
 
     def _tell(self, events: list[dict[str, Any]]) -> tuple[int, int]:
-        if not events:
-            return 0, 0
-        answer = self._send("POST", "/api/v1/batch", json={"events": events}, accept=(200,)).json()
-        if answer["rejected"]:
-            first = answer["rejected"][0]
-            raise Refused(f"{events[first['index']]['type']}: {first['errors']}")
-        return answer["accepted"], answer["duplicates"]
+        """Tell the events in order, again what the server had to leave; how many were new to it and how many known."""
+        told = 0, 0
+        while events:
+            answer = self._send("POST", "/api/v1/batch", json={"events": events}, accept=(200,)).json()
+            told = _plus(told, (answer["accepted"], answer["duplicates"]))
+            for one in answer["rejected"]:
+                if not one["retryable"]:
+                    raise Refused(f"{events[one['index']]['type']}: {one['errors']}")
+            events = [events[one["index"]] for one in answer["rejected"]]
+        return told
 
     def _send(self, method: str, path: str, *, accept: tuple[int, ...], json: Any = None) -> httpx.Response:
         """One request, tried again while the server is away or busy; raises Refused for any other answer."""
