@@ -346,3 +346,8 @@ def test_a_broken_usage_blob_is_no_usage(blob):
 def test_a_first_token_at_no_time_costs_no_span(moment):
     attributes = {"langfuse.observation.type": "generation", "langfuse.observation.completion_start_time": moment}
     assert read(attributes=attributes).kind == "llm"
+
+
+def test_the_operation_alone_names_no_agent():
+    span = read(name="invoke_agent", attributes={"gen_ai.operation.name": "invoke_agent"})
+    assert (span.kind, span.agent_stated) == ("agent", False)
