@@ -368,5 +368,6 @@ DETAILS_EVENT = "gen_ai.client.inference.operation.details"
 FIRST_TOKEN_EVENTS = frozenset({"First Token Stream Event", "ai.stream.firstChunk"})
 NOISE_EVENTS = frozenset({"gen_ai.content.completion.chunk", "llm.content.completion.chunk"})
 
-# "invoke_agent triage", "manager.run", "support.agent": an agent's span that names it only here. "invoke_agent" alone names none.
+# "invoke_agent triage", "manager.run", "support.agent": an agent's span that names it only here. The bare operation
+# names none.
 AGENT_SPAN_NAME = re.compile(r"^(?!invoke_agent$)(?:invoke_agent |Agent run: )?(.+?)(?:\.run|\.agent| run)?$")
