@@ -4,13 +4,14 @@ PYTHON := .venv/bin/python
 # Some checks load the settings, which refuse to go without a key.
 CHECK := env HANDRAIL_SECRET_KEY=only-for-checks PYTHONDONTWRITEBYTECODE=1 $(PYTHON)
 
-.PHONY: help setup run demo test check format lock screenshots clean
+.PHONY: help setup run demo test check bench format lock screenshots clean
 
 help:
 	@echo "make run          set up and start everything at http://localhost:8000 (HANDRAIL_PORT, HANDRAIL_HOME)"
 	@echo "make demo         the same with a simulated fleet of agents"
 	@echo "make test         every test, on real servers that are thrown away (ARGS='-k word -n 2')"
 	@echo "make check        format, lint, types, import contracts, migrations and docs in step"
+	@echo "make bench        our own measurements, on servers that are thrown away (ARGS=watch_tick for one)"
 	@echo "make format       put the code into its one format"
 	@echo "make lock         write requirements.lock again from pyproject.toml"
 	@echo "make screenshots  pictures of every page into screenshots/"
@@ -36,6 +37,9 @@ check: setup
 	env HANDRAIL_SECRET_KEY=only-for-checks .venv/bin/lint-imports
 	$(PYTHON) -m launcher.throwaway -- env HANDRAIL_DB_ROLE=owner $(PYTHON) manage.py makemigrations --check --dry-run
 	if [ -f docs/check.py ]; then $(CHECK) -m docs.check; fi
+
+bench: setup
+	@$(PYTHON) -m launcher.throwaway -- $(PYTHON) -m bench $(ARGS)
 
 format: setup
 	$(PYTHON) -m ruff format .

@@ -1,0 +1,44 @@
+"""Runs benchmarks by their names, all of them without one, on servers that are thrown away afterwards.
+
+A benchmark is a module of this package with `main()`, which prints what it measured.
+"""
+
+import os
+import pkgutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import django
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def names() -> list[str]:
+    """Every benchmark: the modules beside this one, but for those that only serve them."""
+    found = [module.name for module in pkgutil.iter_modules([str(ROOT / "bench")])]
+    return [name for name in found if not name.startswith("_")]
+
+
+def main(wanted: list[str]) -> int:
+    unknown = sorted(set(wanted) - set(names()))
+    if unknown:
+        print(f"There is no benchmark {', '.join(unknown)}; there are {', '.join(names())}.", file=sys.stderr)
+        return 2
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "manage.py", "migrate", "--verbosity", "0"],
+        cwd=ROOT,
+        env=os.environ | {"HANDRAIL_DB_ROLE": "owner"},
+        check=True,
+    )
+    os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+    django.setup()
+    for name in wanted or names():
+        print(f"\n{name}", flush=True)
+        import_module(f"bench.{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
