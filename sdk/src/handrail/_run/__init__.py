@@ -1,0 +1,1 @@
+"""`handrail run`: supervises any program."""

@@ -1,0 +1,111 @@
+"""What the supervisor hears, from the server, from the command and from whoever sits at the terminal."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any, NamedTuple, Union
+
+from handrail._run.command import End
+from handrail._transport import Answer
+
+# A clock that goes wrong, theirs or ours, delays no restart for longer than the longest backoff.
+MOST_WAIT_S = 60.0
+COMMANDS = {"running": "continue", "retrying": "retry", "paused": "pause", "hitl_paused": "pause"}
+
+
+class Order(NamedTuple):
+    """What the server wants of an attempt."""
+
+    command: str
+    status: str
+    attempt: int
+    reason: str = ""
+    retry_in_s: float | None = None
+    # The number under which it wants to hear what was done.
+    seq: int | None = None
+
+
+class Beaten(NamedTuple):
+    """The answer to a heartbeat of `attempt`."""
+
+    attempt: int
+    order: Order
+
+
+class Reported(NamedTuple):
+    """The answer to a report; `said` is what was sent."""
+
+    verb: str
+    said: dict[str, Any]
+    answer: Answer
+
+
+class Refused(NamedTuple):
+    """The server answers, but takes no heartbeats of this execution."""
+
+    answer: Answer
+
+
+class Away(NamedTuple):
+    """One more try to reach the server went wrong."""
+
+    reason: str
+
+
+class Back(NamedTuple):
+    """The server answers again."""
+
+
+class Commanded(NamedTuple):
+    """There is a new command on the agent's line of events; the next heartbeat says what holds."""
+
+    command: str
+
+
+class Ended(NamedTuple):
+    """Nothing of the command is left."""
+
+    end: End
+
+
+class Signalled(NamedTuple):
+    """Somebody signals the supervisor."""
+
+    number: int
+
+
+News = Union[Beaten, Reported, Refused, Away, Back, Commanded, Ended, Signalled]
+
+
+def order_of_beat(answer: Answer) -> Order:
+    told = answer.body
+    return Order(
+        str(told["command"]),
+        str(told["status"]),
+        int(told["attempt"]),
+        str(told.get("reason") or ""),
+        _wait_s(told.get("retry_at"), answer),
+        told.get("command_seq"),
+    )
+
+
+def order_of_state(answer: Answer) -> Order:
+    """The order that the state of an execution amounts to, also as a 409 tells it."""
+    told = answer.body
+    status = str(told.get("status") if answer.is_good else told.get("state"))
+    return Order(
+        COMMANDS.get(status, "cancel"),
+        status,
+        int(told["attempt"]),
+        str(told.get("error") or told.get("detail") or ""),
+        _wait_s(told.get("retry_at"), answer),
+    )
+
+
+def _wait_s(retry_at: str | None, answer: Answer) -> float | None:
+    """Seconds from the answer, by the server's clock, until `retry_at`."""
+    if not retry_at:
+        return None
+    at = datetime.fromisoformat(retry_at.replace("Z", "+00:00"))
+    now = answer.at or datetime.now(timezone.utc)
+    return min(max(0.0, (at - now).total_seconds()), MOST_WAIT_S)
