@@ -48,10 +48,6 @@ class Line:
                 threading.Thread(target=work, name=f"handrail {work.__name__}", daemon=True).start()
 
     @property
-    def has_server(self) -> bool:
-        return self._transport is not None
-
-    @property
     def unsent(self) -> int:
         """Reports that the server has not answered."""
         return len(self._reports)
@@ -63,6 +59,8 @@ class Line:
             return
         with self._changed:
             self._reports.append(Report(verb, body))
+            # A sign of life from before this news would come after it.
+            self._beat = None
             self._changed.notify_all()
 
     def beat(self, **body: Any) -> None:
@@ -122,18 +120,17 @@ class Line:
         return f"it answers {answer.status}" if answer.status in LATER else answer
 
     def _done(self, report: Report, answer: Answer) -> None:
-        with self._changed:
-            if report.verb == "heartbeat":
-                if self._beat is report.body:
-                    self._beat = None
-            else:
-                self._reports.popleft()
         if report.verb != "heartbeat":
+            # Heard before it counts as sent: who finds nothing unsent has all answers.
             self._heard(Reported(report.verb, report.body, answer))
-        elif answer.is_good:
-            self._heard(Beaten(report.body["attempt"], order_of_beat(answer)))
-        else:
-            self._heard(Refused(answer))
+            with self._changed:
+                self._reports.popleft()
+            return
+        with self._changed:
+            if self._beat is report.body:
+                self._beat = None
+        order = order_of_beat(answer)
+        self._heard(Refused(answer) if order is None else Beaten(report.body["attempt"], order))
 
     def _rest(self, seconds: float) -> None:
         """Wait, unless the line is closed."""
@@ -153,7 +150,7 @@ class Line:
                 answer = self._transport.get("/api/v1/agent-events", params, timeout_s=LISTEN_S + 10)
             except Unreachable:
                 answer = None
-            if answer is not None and answer.is_good:
+            if answer is not None and answer.is_good and isinstance(answer.body, dict):
                 self._cursor = answer.body["cursor"]
                 for event in answer.body["events"]:
                     if event["kind"] == "command":

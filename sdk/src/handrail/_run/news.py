@@ -77,29 +77,29 @@ class Signalled(NamedTuple):
 News = Union[Beaten, Reported, Refused, Away, Back, Commanded, Ended, Signalled]
 
 
-def order_of_beat(answer: Answer) -> Order:
+def order_of_beat(answer: Answer) -> Order | None:
+    """None when it is no answer to a heartbeat."""
     told = answer.body
-    return Order(
-        str(told["command"]),
-        str(told["status"]),
-        int(told["attempt"]),
-        str(told.get("reason") or ""),
-        _wait_s(told.get("retry_at"), answer),
-        told.get("command_seq"),
-    )
+    if not answer.is_good or not isinstance(told, dict):
+        return None
+    return _order(told, answer, str(told.get("command")), "status", "reason")
 
 
-def order_of_state(answer: Answer) -> Order:
-    """The order that the state of an execution amounts to, also as a 409 tells it."""
+def order_of_state(answer: Answer) -> Order | None:
+    """The order that the state of an execution amounts to, also as a 409 tells it; None when it tells none."""
     told = answer.body
-    status = str(told.get("status") if answer.is_good else told.get("state"))
-    return Order(
-        COMMANDS.get(status, "cancel"),
-        status,
-        int(told["attempt"]),
-        str(told.get("error") or told.get("detail") or ""),
-        _wait_s(told.get("retry_at"), answer),
-    )
+    field = "status" if answer.is_good else "state"
+    if not isinstance(told, dict) or field not in told:
+        return None
+    return _order(told, answer, COMMANDS.get(str(told[field]), "cancel"), field, "error" if answer.is_good else "detail")
+
+
+def _order(told: Any, answer: Answer, command: str, status: str, reason: str) -> Order | None:
+    try:
+        wait_s, seq = _wait_s(told.get("retry_at"), answer), told.get("command_seq")
+        return Order(command, str(told[status]), int(told["attempt"]), str(told.get(reason) or ""), wait_s, seq)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _wait_s(retry_at: str | None, answer: Answer) -> float | None:
