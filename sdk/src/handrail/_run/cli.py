@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from handrail import _settings
 from handrail._run import options
+from handrail._run.leash import kernel
 from handrail._run.supervisor import Supervisor
 
 ABOUT = "Keeps AI agents in human reach."
@@ -21,4 +22,5 @@ def main(words: Sequence[str] | None = None) -> int:
     wanted = options.options(parser.parse_args(words))
     if not hasattr(os, "fork"):
         sys.exit("handrail run needs a system with process groups: Linux, macOS or a BSD.")
+    kernel.inherit_orphans()
     return Supervisor(wanted, _settings.read(), environ=os.environ).run()

@@ -20,6 +20,7 @@ from handrail._run.tail import Tail
 LEASH = Path(__file__).with_name("leash")
 # What an orphan outside our reach may go on writing after the end is not waited for.
 LAST_WORDS_S = 5.0
+LOOK_EVERY_S = 0.05
 
 
 class End(NamedTuple):
@@ -142,10 +143,21 @@ class Command:
                     end = end._replace(left=tuple(int(number) for number in numbers))
         self._leash.wait()
         if end.code is None and end.refused is None and self.pid is not None:
-            # Somebody killed the leash alone.
-            family.signal_all(self.pid, self._leash.pid, signal.SIGKILL)
+            self._kill_heirs(self.pid)
         for one in self._passing:
             while not one.finish(LAST_WORDS_S) and one.is_held_up and not self._is_given_up:
                 pass
         self._line.close()
         self._ended(end)
+
+    def _kill_heirs(self, head: int) -> None:
+        """Somebody killed the leash alone: on Linux what it held is ours now, elsewhere its session is known."""
+        until_s = time.monotonic() + LAST_WORDS_S
+        while family.of(head, os.getpid()) and time.monotonic() < until_s:
+            family.signal_all(head, os.getpid(), signal.SIGKILL)
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
+                pass
+            time.sleep(LOOK_EVERY_S)

@@ -28,24 +28,12 @@ import sys
 import time
 
 import family
+import kernel
 
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
 LOOK_EVERY_S = 0.05
 # A process in an uninterruptible wait outlives even SIGKILL.
 GIVE_UP_AFTER_S = 5.0
 REFUSED = 127
-
-
-def prctl(option: int, value: int) -> None:
-    """Ask Linux; elsewhere nothing happens."""
-    try:
-        # Imported only here: not every Python has it.
-        import ctypes  # noqa: PLC0415
-
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-    except (ImportError, OSError, AttributeError):
-        pass
 
 
 class Leash:
@@ -63,8 +51,7 @@ class Leash:
         signal.set_wakeup_fd(wake)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
-        # Whoever loses its parent below us becomes our child.
-        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        kernel.inherit_orphans()
         self._start(command)
 
     def hold(self) -> None:
@@ -110,7 +97,7 @@ class Leash:
         """Turn this forked process into the command; what `say` gets is why it could not."""
         try:
             os.setsid()
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            kernel.die_with_parent()
             if os.getppid() != self.pid:
                 os._exit(REFUSED)
             signal.set_wakeup_fd(-1)
