@@ -32,6 +32,8 @@ class Line:
     """The line of one execution. `heard` gets all news, from threads. Without a transport nobody is at its end."""
 
     def __init__(self, transport: Transport | None, execution_id: str, heard: Callable[[News], object]) -> None:
+        # The longest rest before a server that is away is tried again.
+        self.most_again_s = MOST_AGAIN_S
         # Whether the last try to reach the server was in vain.
         self.is_away = transport is None
         self._transport = transport
@@ -75,6 +77,12 @@ class Line:
             self._listens = listens
             self._changed.notify_all()
 
+    def hurry(self) -> None:
+        """This is the end: try often."""
+        with self._changed:
+            self.most_again_s = FIRST_AGAIN_S
+            self._changed.notify_all()
+
     def close(self) -> None:
         with self._changed:
             self._is_closed = True
@@ -93,7 +101,7 @@ class Line:
                 self.is_away = True
                 self._heard(Away(answer))
                 self._rest(again_s)
-                again_s = min(again_s * 2, MOST_AGAIN_S)
+                again_s *= 2
                 continue
             again_s = FIRST_AGAIN_S
             if self.is_away:
@@ -133,9 +141,14 @@ class Line:
         self._heard(Refused(answer) if order is None else Beaten(report.body["attempt"], order))
 
     def _rest(self, seconds: float) -> None:
-        """Wait, unless the line is closed."""
+        """Wait, but no longer than is wanted meanwhile, and not when the line is closed."""
+        began_s = time.monotonic()
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed, seconds)
+            while not self._is_closed:
+                left_s = began_s + min(seconds, self.most_again_s) - time.monotonic()
+                if left_s <= 0:
+                    return
+                self._changed.wait(left_s)
 
     def _listen(self) -> None:
         assert self._transport is not None
