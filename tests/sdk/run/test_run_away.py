@@ -19,7 +19,9 @@ def road(handrail: Instance) -> Iterator[Road]:
     made.end()
 
 
-def test_a_server_that_is_away_at_the_start_hears_of_it_later(watched: Watched, people: httpx.Client, road: Road) -> None:
+def test_a_server_that_is_away_at_the_start_hears_of_it_later(
+    watched: Watched, people: httpx.Client, road: Road
+) -> None:
     road.close()
     script = "touch $FOLDER/ready; while [ ! -e $FOLDER/go ]; do sleep 0.1; done"
     one = watched("bash", "-c", script, url=road.url)

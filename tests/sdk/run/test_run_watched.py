@@ -129,7 +129,9 @@ def test_a_pause_stops_its_processes_where_they_are(watched: Watched, people: ht
     until(lambda: standing(one), "it stands still")
     at = count(one)
     beat_at = one.execution(people)["last_heartbeat_at"]
-    until(lambda: seconds_between(beat_at, one.execution(people)["last_heartbeat_at"]) > 4, "it beats on and is no hang")
+    until(
+        lambda: seconds_between(beat_at, one.execution(people)["last_heartbeat_at"]) > 4, "it beats on and is no hang"
+    )
     assert count(one) == at
     one.command(people, "resume")
     until(lambda: count(one) > at, "it goes on", within_s=3)
@@ -163,7 +165,11 @@ def test_a_pause_can_leave_it_be(watched: Watched, people: httpx.Client) -> None
 
 
 def test_retry_gives_up_the_attempt_and_starts_the_next(watched: Watched, people: httpx.Client) -> None:
-    one = watched("bash", "-c", "trap 'echo ended; exit' TERM; echo $HANDRAIL_ATTEMPT | tee $FOLDER/now; while :; do sleep 0.1; done")
+    one = watched(
+        "bash",
+        "-c",
+        "trap 'echo ended; exit' TERM; echo $HANDRAIL_ATTEMPT | tee $FOLDER/now; while :; do sleep 0.1; done",
+    )
     one.until_written("now", "1")
     one.until_status(people, "running")
     one.command(people, "retry")
@@ -174,7 +180,9 @@ def test_retry_gives_up_the_attempt_and_starts_the_next(watched: Watched, people
 
 
 def test_the_server_ends_what_outlives_its_timeout(watched: Watched, people: httpx.Client) -> None:
-    one = watched("bash", "-c", "echo $HANDRAIL_ATTEMPT; [ $HANDRAIL_ATTEMPT = 2 ] || sleep 300", options=("--timeout", "2"))
+    one = watched(
+        "bash", "-c", "echo $HANDRAIL_ATTEMPT; [ $HANDRAIL_ATTEMPT = 2 ] || sleep 300", options=("--timeout", "2")
+    )
     assert one.ends(40)[:2] == (0, b"1\n2\n")
     assert ("running", "retrying", "timed_out") in one.journal(people)
 
@@ -183,7 +191,7 @@ def test_a_hang_is_told_before_it_is_ended(watched: Watched, people: httpx.Clien
     one = watched("bash", "-c", "[ $HANDRAIL_ATTEMPT = 2 ] || sleep 300", options=("--hang-after", "3"))
     code, _, err = one.ends(40)
     assert code == 0
-    assert b"no output and no processor time for 3 s; ending it" in err
+    assert b"attempt 1 hung: no output and no processor time for 3 s; it was ended by SIGTERM.\n" in err
     details = people.get(f"/api/v1/executions/{one.execution(people)['id']}").json()
     (given_up,) = [step for step in details["transitions"] if step["to_state"] == "retrying"]
     assert (given_up["cause"], given_up["note"]) == (

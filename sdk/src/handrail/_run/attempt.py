@@ -41,7 +41,8 @@ class Attempt:
     ) -> None:
         now_s = time.monotonic()
         self.why: Why | None = None
-        self.is_progressing = True
+        # As of the last look.
+        self.is_progressing, self.hangs = True, False
         self.is_paused = False
         self.tail = Tail()
         self._hang_after_s = hang_after_s
@@ -55,8 +56,8 @@ class Attempt:
         """When `look` is due again, on the monotonic clock."""
         return self._look_at_s if self._hang_after_s else float("inf")
 
-    def look(self, *, now_s: float) -> bool:
-        """Whether it moves; after half of the time of a hang it does not."""
+    def look(self, *, now_s: float) -> None:
+        """Look whether it moves; after half of the time of a hang it counts as not progressing."""
         self._look_at_s = now_s + min(MOST_BETWEEN_LOOKS_S, self._hang_after_s / LOOKS_PER_HANG)
         self._stillness.look(
             cpu_s=self._command.cpu_s,
@@ -64,11 +65,9 @@ class Attempt:
             is_excused=self.is_paused or self._command.is_held_up,
             now_s=now_s,
         )
-        self.is_progressing = self._stillness.still_for_s(now_s) < self._hang_after_s / 2
-        return self.is_progressing
-
-    def hangs(self, *, now_s: float) -> bool:
-        return bool(self._hang_after_s) and self._stillness.still_for_s(now_s) >= self._hang_after_s
+        still_s = self._stillness.still_for_s(now_s)
+        self.is_progressing = still_s < self._hang_after_s / 2
+        self.hangs = still_s >= self._hang_after_s
 
     def ran_s(self, *, now_s: float) -> float:
         """How long it has run, pauses taken out."""

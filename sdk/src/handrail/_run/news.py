@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Union
 
@@ -20,9 +21,15 @@ class Order(NamedTuple):
     status: str
     attempt: int
     reason: str = ""
-    retry_in_s: float | None = None
+    # When the next attempt may start, on our monotonic clock.
+    retry_at_s: float | None = None
     # The number under which it wants to hear what was done.
     seq: int | None = None
+
+    @property
+    def why(self) -> str:
+        """The reason in a line."""
+        return self.reason.split("\n", 1)[0]
 
 
 class Beaten(NamedTuple):
@@ -88,24 +95,24 @@ def order_of_beat(answer: Answer) -> Order | None:
 def order_of_state(answer: Answer) -> Order | None:
     """The order that the state of an execution amounts to, also as a 409 tells it; None when it tells none."""
     told = answer.body
-    field = "status" if answer.is_good else "state"
+    field, reason = ("status", "error") if answer.is_good else ("state", "detail")
     if not isinstance(told, dict) or field not in told:
         return None
-    return _order(told, answer, COMMANDS.get(str(told[field]), "cancel"), field, "error" if answer.is_good else "detail")
+    return _order(told, answer, COMMANDS.get(str(told[field]), "cancel"), field, reason)
 
 
 def _order(told: Any, answer: Answer, command: str, status: str, reason: str) -> Order | None:
     try:
-        wait_s, seq = _wait_s(told.get("retry_at"), answer), told.get("command_seq")
-        return Order(command, str(told[status]), int(told["attempt"]), str(told.get(reason) or ""), wait_s, seq)
+        retry_at_s, seq = _retry_at_s(told.get("retry_at"), answer), told.get("command_seq")
+        return Order(command, str(told[status]), int(told["attempt"]), str(told.get(reason) or ""), retry_at_s, seq)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
-def _wait_s(retry_at: str | None, answer: Answer) -> float | None:
-    """Seconds from the answer, by the server's clock, until `retry_at`."""
+def _retry_at_s(retry_at: str | None, answer: Answer) -> float | None:
+    """As far ahead as the server's clock says it is."""
     if not retry_at:
         return None
     at = datetime.fromisoformat(retry_at.replace("Z", "+00:00"))
-    now = answer.at or datetime.now(timezone.utc)
-    return min(max(0.0, (at - now).total_seconds()), MOST_WAIT_S)
+    ahead_s = (at - (answer.at or datetime.now(timezone.utc))).total_seconds()
+    return time.monotonic() + min(max(0.0, ahead_s), MOST_WAIT_S)

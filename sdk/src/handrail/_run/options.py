@@ -15,21 +15,25 @@ LONGEST_S = 30 * 86_400
 ABOUT = """\
 Runs COMMAND and watches over it: Handrail sees that it lives, ends it together with everything that it started when
 it hangs or runs too long, starts it again when it fails, and asks a person when nothing helps. Its output passes
-through as it comes, its exit code is yours."""
+through as it comes, and its exit code is yours.
+"""
 
 MORE = """\
 environment:
-  HANDRAIL_URL, HANDRAIL_API_KEY   the server and the key; without them COMMAND is watched all the same, and nobody hears of it
-  HANDRAIL_EXECUTION_ID            the execution that this one belongs to, when it is set; COMMAND finds its own there,
-                                   beside HANDRAIL_ATTEMPT and HANDRAIL_RUN_ID
+  HANDRAIL_URL, HANDRAIL_API_KEY
+                        the server and a key with the scope ingest; without them COMMAND is watched all the same,
+                        and nobody hears of it
+  HANDRAIL_EXECUTION_ID, HANDRAIL_RUN_ID
+                        what this work belongs to, where it was started by other work; COMMAND finds its own there,
+                        and the number of its attempt in HANDRAIL_ATTEMPT
 
 exit codes:
-  that of COMMAND, 128 + n when signal n ended it
-  124  --no-wait: the last attempt hung or ran out of time
-  126  COMMAND can't be executed
-  127  there is no such COMMAND
-  143  Handrail cancelled it
-  2    these options make no sense
+  of COMMAND; 128 + n when signal n ended it
+  124                   --no-wait: the last attempt hung or ran out of time
+  126                   COMMAND can't be executed
+  127                   there is no such COMMAND
+  143                   Handrail cancelled it
+  2                     these options make no sense
 
 DURATION is a number of seconds, or a number with s, m, h or d: 90, 15m, 2h.
 """
@@ -67,19 +71,48 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     what = parser.add_argument_group("what it is")
     what.add_argument("--agent", required=True, metavar="NAME", help="the agent whose work this is")
-    what.add_argument("--task", metavar="TEXT", help="what it works at; the name of COMMAND unless told")
-    what.add_argument("--run-id", metavar="ID", help="the run that it is part of; HANDRAIL_RUN_ID or its own id unless told")
+    what.add_argument("--task", metavar="TEXT", help="what it works at (default: the name of COMMAND)")
+    what.add_argument(
+        "--run-id", metavar="ID", help="the run that it is part of (default: HANDRAIL_RUN_ID, or its own)"
+    )
     what.add_argument("--department", default="", metavar="NAME", help="who pays for it")
-    clocks = parser.add_argument_group("clocks")
-    clocks.add_argument("--timeout", type=whole, metavar="DURATION", help="the longest that one attempt may take; 60 s unless the server knows better")
-    clocks.add_argument("--retries", type=int, metavar="N", help="how often it is started again before a person is asked; 3 likewise")
-    clocks.add_argument("--heartbeat", type=whole, metavar="DURATION", help="after one and a half of these without a sign it counts as lost; 30 s likewise")
-    clocks.add_argument("--hang-after", type=duration, default=300.0, metavar="DURATION", help="without output and without using the processor for so long it hangs and is ended; 0 never looks (default: 5m)")
-    clocks.add_argument("--grace", type=duration, default=5.0, metavar="DURATION", help="from SIGTERM to SIGKILL (default: 5s)")
+    clocks = parser.add_argument_group("clocks", "Of the first three the server may have its own for this agent.")
+    clocks.add_argument(
+        "--timeout", type=whole, metavar="DURATION", help="the longest that an attempt may take (default: 60)"
+    )
+    clocks.add_argument(
+        "--heartbeat",
+        type=whole,
+        metavar="DURATION",
+        help="without a sign for one and a half of these it counts as lost (default: 30)",
+    )
+    clocks.add_argument(
+        "--retries", type=int, metavar="N", help="how often it is started again before a person is asked (default: 3)"
+    )
+    clocks.add_argument(
+        "--hang-after",
+        type=duration,
+        default=300.0,
+        metavar="DURATION",
+        help="without output and processor time for so long it hangs and is ended; 0 never looks (default: 5m)",
+    )
+    clocks.add_argument(
+        "--grace", type=duration, default=5.0, metavar="DURATION", help="from SIGTERM to SIGKILL (default: 5)"
+    )
     ways = parser.add_argument_group("ways")
-    ways.add_argument("--on-pause", choices=("stop", "kill", "leave"), default="stop", help="when a person pauses it: stop its processes where they are (the default), kill it and start it again later, or leave it be")
-    ways.add_argument("--no-output", dest="output", action="store_false", help="keep what it writes from the server; else its last lines are shown there")
-    ways.add_argument("--no-wait", dest="wait", action="store_false", help="end when retries are spent instead of waiting for a person")
+    ways.add_argument(
+        "--on-pause",
+        choices=("stop", "kill", "leave"),
+        default="stop",
+        help="when it is paused: stop its processes where they are (default), kill it and start it again later, "
+        "or leave it be",
+    )
+    ways.add_argument(
+        "--no-output", dest="output", action="store_false", help="keep what it writes; else its last lines are shown"
+    )
+    ways.add_argument(
+        "--no-wait", dest="wait", action="store_false", help="end when retries are spent; else a person is waited for"
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     parser.set_defaults(parser=parser)
 

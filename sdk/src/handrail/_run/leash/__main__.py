@@ -27,8 +27,8 @@ import socket
 import sys
 import time
 
-import family
-import kernel
+import family  # type: ignore[import-not-found]
+import kernel  # type: ignore[import-not-found]
 
 LOOK_EVERY_S = 0.05
 # A process in an uninterruptible wait outlives even SIGKILL.
@@ -66,7 +66,8 @@ class Leash:
                 return
             if time.monotonic() >= self.kill_at_s + GIVE_UP_AFTER_S:
                 left = " ".join(str(process.pid) for process in family.of(self.head, self.pid))
-                return self._tell(f"left {left}")
+                self._tell(f"left {left}")
+                return
             if time.monotonic() >= self.kill_at_s:
                 family.signal_all(self.head, self.pid, signal.SIGKILL)
             self._listen(LOOK_EVERY_S)
@@ -89,7 +90,8 @@ class Leash:
         os.close(heard)
         if refused:
             os.waitpid(pid, 0)
-            return self._tell(f"refused {refused.decode()}")
+            self._tell(f"refused {refused.decode()}")
+            return
         self.head = pid
         self._tell(f"pid {pid}")
 
@@ -135,7 +137,8 @@ class Leash:
                 told = b""
             if not told:
                 self.line.close()
-                return self.end()
+                self.end()
+                return
             *lines, self._told = (self._told + told).split(b"\n")
             for line in lines:
                 self._obey(line.decode().split())

@@ -1,0 +1,39 @@
+"""The clocks that hold for an execution: ours until the server says what it has for this agent or project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from handrail._run.options import Options
+
+TIMEOUT_S, HEARTBEAT_S, RETRIES = 60, 30, 3
+FIRST_BACKOFF_S, MOST_BACKOFF_S = 2.0, 60.0
+BEATS_PER_INTERVAL = 3
+
+
+class Terms(NamedTuple):
+    timeout_s: int
+    heartbeat_s: int
+    retries: int
+
+    @property
+    def beat_every_s(self) -> float:
+        """So often that two may be lost without a verdict."""
+        return self.heartbeat_s / BEATS_PER_INTERVAL
+
+    def backoff_s(self, lost: int) -> float | None:
+        """What the attempt after the lost one waits; None when retries are spent."""
+        return min(FIRST_BACKOFF_S * 2.0 ** (lost - 1), MOST_BACKOFF_S) if lost <= self.retries else None
+
+    def as_registered(self, told: Mapping[str, Any]) -> Terms:
+        return Terms(
+            int(told.get("timeout_s", self.timeout_s)),
+            int(told.get("heartbeat_s", self.heartbeat_s)),
+            int(told.get("max_retries", self.retries)),
+        )
+
+
+def wanted(options: Options) -> Terms:
+    retries = RETRIES if options.retries is None else options.retries
+    return Terms(options.timeout_s or TIMEOUT_S, options.heartbeat_s or HEARTBEAT_S, retries)
