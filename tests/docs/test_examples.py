@@ -97,5 +97,8 @@ def test_every_block_that_is_marked_is_run() -> None:
         ("README.md", "python", "run"),
         ("docs/api.md", "sh", "run"),
         ("docs/client.md", "python", "run"),
+        # By tests/docs/test_supervise.py.
+        ("docs/supervise.md", "sh", "run"),
+        ("docs/supervise.md", "python", "run"),
     }
     assert os.access(RECORDED, os.R_OK)
