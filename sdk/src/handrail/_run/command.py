@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,17 +130,15 @@ class Command:
 
     def _hear(self) -> None:
         end = End(None)
-        with self._line.makefile("rb") as told:
-            for line in told:
-                word, *numbers = line.decode().split()
-                if word == "pid":
-                    self.pid = int(numbers[0])
-                elif word == "exit":
-                    end = end._replace(code=int(numbers[0]))
-                elif word == "refused":
-                    end = end._replace(refused=int(numbers[0]))
-                elif word == "left":
-                    end = end._replace(left=tuple(int(number) for number in numbers))
+        for word, *numbers in self._told():
+            if word == "pid":
+                self.pid = int(numbers[0])
+            elif word == "exit":
+                end = end._replace(code=int(numbers[0]))
+            elif word == "refused":
+                end = end._replace(refused=int(numbers[0]))
+            elif word == "left":
+                end = end._replace(left=tuple(int(number) for number in numbers))
         self._leash.wait()
         if end.code is None and end.refused is None and self.pid is not None:
             self._kill_heirs(self.pid)
@@ -149,6 +147,15 @@ class Command:
                 pass
         self._line.close()
         self._ended(end)
+
+    def _told(self) -> Iterator[list[str]]:
+        """What the leash says, line by line, until it ends."""
+        with self._line.makefile("r") as told:
+            try:
+                for line in told:
+                    yield line.split()
+            except ConnectionResetError:
+                pass  # It ended before it had heard all that we said.
 
     def _kill_heirs(self, head: int) -> None:
         """Somebody killed the leash alone: on Linux what it held is ours now, elsewhere its session is known."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import errno
-import queue
 import signal
 import time
 import uuid
@@ -18,6 +17,7 @@ from typing import Any
 from handrail._run import news
 from handrail._run.attempt import Attempt, Why
 from handrail._run.command import End, signal_name
+from handrail._run.inbox import Inbox
 from handrail._run.line import FIRST_AGAIN_S, MOST_AGAIN_S, Line
 from handrail._run.news import Order
 from handrail._run.options import Options
@@ -56,9 +56,9 @@ class Supervisor:
         self._environ = dict(environ) | {"HANDRAIL_EXECUTION_ID": self.execution_id, "HANDRAIL_RUN_ID": self.run_id}
         if settings.url:
             self._environ["HANDRAIL_URL"] = settings.url
-        self._news: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._inbox = Inbox()
         transport = Transport(settings) if settings.is_complete else None
-        self._line = Line(transport, self.execution_id, self._news.put)
+        self._line = Line(transport, self.execution_id, self._inbox.put)
         self._reports = Reports(self._line, options)
         # Whether the server takes our heartbeats.
         self._is_heard = transport is not None
@@ -87,13 +87,12 @@ class Supervisor:
         """Return when the work is over; the exit code."""
         if not self._is_heard:
             say("HANDRAIL_URL and HANDRAIL_API_KEY are not both set; no server hears of this")
-        with listening(lambda number: self._news.put(news.Signalled(number))):
+        with listening(lambda number: self._inbox.put(news.Signalled(number))):
             self._until_s = time.monotonic() + WORD_S
             self._reports.register(self.execution_id, self.run_id)
             while not self._is_over():
-                try:
-                    told = self._news.get(timeout=self._due_in_s())
-                except queue.Empty:
+                told = self._inbox.get(self._due_in_s())
+                if told is None:
                     self._on_time(time.monotonic())
                 else:
                     self._takes[type(told)](told)
@@ -105,7 +104,7 @@ class Supervisor:
     def _is_over(self) -> bool:
         if self._phase is not Phase.CLOSING:
             return False
-        return time.monotonic() >= self._until_s or (not self._line.unsent and self._news.empty())
+        return time.monotonic() >= self._until_s or (not self._line.unsent and not self._inbox)
 
     # The steps.
 
@@ -119,7 +118,7 @@ class Supervisor:
                 environ=self._environ | {"HANDRAIL_ATTEMPT": str(self.number)},
                 hang_after_s=self.options.hang_after_s,
                 grace_s=self.options.grace_s,
-                ended=lambda end: self._news.put(news.Ended(end)),
+                ended=lambda end: self._inbox.put(news.Ended(end)),
             )
         except OSError as error:
             self._on_ended(news.Ended(End(None, refused=error.errno or errno.ENOEXEC)))
