@@ -101,7 +101,10 @@ def test_a_busy_silent_grandchild_does_not_hang(supervise: Supervise) -> None:
 
 
 def test_a_thread_that_only_says_it_lives_does_not_hide_a_hang(supervise: Supervise) -> None:
-    beats = "import time\nwhile True: time.sleep(0.5)"
+    beats = (
+        "import time\nwhile True:\n until = time.process_time() + 0.003\n"
+        " while time.process_time() < until: pass\n time.sleep(0.3)"
+    )
     assert supervise(sys.executable, "-c", beats, options=("--hang-after", "2", "--retries", "0")).ends(20)[0] == 124
 
 

@@ -119,7 +119,10 @@ def test_cancel_reaches_the_whole_family_within_a_heartbeat(watched: Watched, pe
     until(lambda: one.process.poll() is not None, "it has ended", within_s=1 + 1.5)
     assert one.ends()[0] == 143
     assert one.left() == {}
-    assert one.execution(people)["status"] == "cancelled"
+    done = people.get(f"/api/v1/executions/{one.execution(people)['id']}").json()
+    assert done["status"] == "cancelled"
+    effects = [(command["command"], command["effect"]) for command in done["commands"]]
+    assert effects == [("cancel", "ended all processes; the command was ended by SIGTERM")]
 
 
 def test_a_pause_stops_its_processes_where_they_are(watched: Watched, people: httpx.Client) -> None:
