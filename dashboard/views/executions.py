@@ -22,9 +22,9 @@ from dashboard.states import EXECUTIONS, Look, look_of
 from monitor.models import Agent, Execution
 from monitor.models.executions import ENDED, OPEN, Status, Verdict
 from monitor.models.people import Role
+from monitor.orders import MOST_AT_ONCE
 
 AGENTS_OFFERED = 50
-MOST_AT_ONCE = 200
 FIRST_EXECUTION = {"agent": "my-agent", "task": "Say hello"}
 KEYS = [("j", ""), ("k", "move"), ("x", "choose"), ("↵", "open")]
 BAR_TONES = {Status.HITL_PAUSED: "red", Status.RETRYING: "amber", Status.RUNNING: "blue"}

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from monitor import executions, heartbeats
-from monitor.api.executions import CompleteBody, FailBody, HeartbeatBody, conflict, not_found, register
+from monitor.api.executions import CompleteBody, FailBody, HeartbeatBody, conflict, not_found, register, said_in
 from monitor.api.problems import Problem
 from monitor.models import Execution
 from monitor.registration import NewExecution
@@ -52,8 +52,7 @@ def from_event(
                 event.department = event.department or department
                 return register(project_id, event, **said)[1]
             case Heartbeat():
-                sign: dict[str, Any] = {"attempt": event.attempt, "progress": event.progress, "message": event.message}
-                heartbeats.beat(project_id, event.execution_id, **said, **sign)
+                heartbeats.beat(project_id, event.execution_id, **said, **said_in(event))
                 return True
             case Completed():
                 done = executions.complete(
