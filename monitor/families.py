@@ -36,9 +36,7 @@ def open_below(project_id: int, execution_id: UUID) -> list[UUID]:
 def children(project_id: int, execution_id: UUID, *, most: int) -> list[Execution]:
     """The first executions that name it as their parent, the oldest first."""
     found = Execution.objects.of(project_id).filter(parent_id=execution_id).order_by("started_at", "id")
-    return list(
-        found.only("project_id", "id", "agent", "task", "status", "stalled_at", "deadline_at", "verdict")[:most]
-    )
+    return list(found.defer("inputs", "output", "metadata")[:most])
 
 
 def stopped_above(project_id: int, child: Execution) -> str | None:
