@@ -99,6 +99,8 @@ def tries(execution: Execution, changes: Iterable[StateChange]) -> list[Try]:
             begun[number] = one.at
         elif one.cause in Verdict.values and one.from_state != one.to_state:
             ended[number] = (one.at, one.cause, one.note)
+        elif one.cause == "retried":
+            ended.setdefault(number - 1, (one.at, one.cause, one.note))
         elif one.cause == "resumed" and number in ended:
             del ended[number]
     last = max(begun)
@@ -113,6 +115,7 @@ WORDS: dict[str, str] = {
     Verdict.NOT_PICKED_UP: "not picked up",
     Verdict.STALLED: "made no progress",
     Verdict.ERROR: "failed",
+    "retried": "given up for the next",
     Status.COMPLETED: "completed",
     Status.FAILED: "failed",
     Status.TIMEOUT: "timed out",

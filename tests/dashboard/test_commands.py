@@ -38,7 +38,7 @@ def test_the_timeline_tells_how_a_command_reached_the_agent_and_what_it_did(db: 
     assert re.search(rf"Pause, not heard; superseded by cancel {clock}\.", text)
     assert re.search(
         rf"Cancelled enough Cancel, heard {clock} by heartbeat, acknowledged {clock} by try 1: "
-        r"&lt;b&gt;stopped&lt;/b&gt; its work\. Ann",
+        r"&lt;b&gt;stopped&lt;/b&gt; its work\. Cancelled, Ann, try 1 Ann 1",
         text,
     )
 
@@ -50,8 +50,10 @@ def test_a_command_that_was_read_as_an_event_says_so(db: None) -> None:
     with tenant(project):
         commands.deliver_by_events(project, [1], now=before(49))
     beat(project, one, now=before(45), attempt=2)
-    text = timeline(signed_in(project), one)
+    browser = signed_in(project)
+    text = timeline(browser, one)
     assert re.search(r"Retry, heard [\d:]+ as an event; attempt 2 was picked up [\d:]+\.", text)
+    assert "Try 1, given up for the next" in spoken(page(browser, f"{LIST}/{one}/spans/try-1"))
 
 
 def test_a_report_of_a_try_that_was_given_up_is_told_plainly(db: None) -> None:
@@ -62,7 +64,8 @@ def test_a_report_of_a_try_that_was_given_up_is_told_plainly(db: None) -> None:
         executions.complete(project, one, now=before(30), actor="key:agents", attempt=1)
     assert (
         "A try that was given up reported, and was refused "
-        "attempt 1 reported completed after it was given up; refused key “agents” 1"
+        "attempt 1 reported completed after it was given up; refused "
+        "Retrying, key “agents”, try 1 key “agents” 1"
     ) in timeline(signed_in(project), one)
 
 
