@@ -146,8 +146,21 @@ def test_of_many_beats_one_delivers_and_the_effect_is_told_once(committed_db: No
         act("pause", project, one, now=after(1))
         act("resume", project, one, now=after(2))
         at_once([lambda one=one, at=at: beat(project, one, now=after(3 + at)) for at in range(6)])
-        assert newest(project, one).delivered_by == "heartbeat", n
+        seen = newest(project, one)
+        assert (seen.delivered_by, seen.outcome, seen.outcome_at) == ("heartbeat", "beats again", seen.delivered_at), n
         assert journal(project, one).count(("running", "running", "goes_on")) == 1
+
+
+def test_of_many_beats_while_paused_one_delivers_and_it_stays_the_delivery(committed_db: None) -> None:
+    project = a_project()
+    one = an_execution(project, timeout_s=600)
+    act("pause", project, one, now=after(1))
+    told = at_once([lambda at=at: beat(project, one, now=after(2 + at)) for at in range(8)])
+    assert [(answer.command, answer.command_seq) for answer in told] == [("pause", 1)] * 8
+    first = newest(project, one).delivered_at
+    assert first in {after(2 + at) for at in range(8)}
+    beat(project, one, now=after(60))
+    assert newest(project, one).delivered_at == first
 
 
 def test_a_beat_and_a_reader_race_and_one_of_them_delivers(committed_db: None) -> None:

@@ -4,10 +4,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import connections
 from django.test import Client
 
 from monitor.models import Project
 from tests.monitor.api.conftest import client_with, make_key, make_project
+from tests.monitor.api.test_batch import batch_that_breaks_at
 
 ROOT = "/api/v1/executions"
 SHAPE = {
@@ -110,6 +112,26 @@ def test_many_are_commanded_at_once_and_each_has_its_own_result(client: Client) 
         {"id": unknown, "done": False, "status": None, "detail": "There is no execution with this id."},
     ]
     assert [(c["command"], c["reason"]) for c in commands(client, going)] == [("pause", "wait")]
+
+
+def test_what_is_left_when_the_database_goes_away_is_named(committed_db: None) -> None:
+    project = make_project("north")
+    client = client_with(make_key(project)[1])
+    ids = [an_id(client) for _ in range(3)]
+    answer = batch_that_breaks_at(
+        ids[1],
+        project.pk,
+        lambda: client.post(f"{ROOT}/commands", {"command": "pause", "ids": ids}, content_type="application/json"),
+    )
+    connections.close_all()
+    assert answer.status_code == 200, answer.content
+    left = {"done": False, "status": None, "detail": "It was not tried: the database did not answer."}
+    assert answer.json()["results"] == [
+        {"id": ids[0], "done": True, "status": "paused", "detail": ""},
+        {"id": ids[1], **left},
+        {"id": ids[2], **left},
+    ]
+    assert [client.get(f"{ROOT}/{one}").json()["status"] for one in ids] == ["paused", "running", "running"]
 
 
 def test_a_bulk_command_needs_the_scope_and_between_one_and_200_ids(client: Client, project: Project) -> None:
