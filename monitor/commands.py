@@ -124,15 +124,25 @@ def acknowledge(
     """
     known = Command.objects.filter(project_id=project_id, execution_id=execution_id, seq=seq)
     if known.get().command == "continue":
-        # Who has heard that it may go on needs no more telling.
-        running = Execution.objects.of(project_id).filter(id=execution_id, status=Status.RUNNING, command_seq=seq)
-        running.update(command_seq=None)
+        # Who has heard that it may go on, and does, needs no more telling.
+        told = Execution.objects.of(project_id).filter(id=execution_id, command_seq=seq, command_told=True)
+        told.filter(status=Status.RUNNING).update(command_seq=None)
     heard = known.filter(acknowledged_at=None).update(acknowledged_at=now, acknowledged_attempt=attempt, effect=effect)
     if not heard and effect:
         heard = known.filter(effect="").update(effect=effect)
     if heard:
         news.tell(project_id, "executions", str(execution_id))
     return known.get()
+
+
+def withdraw_heard(project_id: int, execution_id: UUID, seq: int) -> bool:
+    """End a `continue` that was acknowledged before its first beat; False when it was not.
+
+    The caller's beat holds the row.
+    """
+    if not Command.objects.filter(project_id=project_id, seq=seq, acknowledged_at__isnull=False).exists():
+        return False
+    return Execution.objects.of(project_id).filter(id=execution_id, command_seq=seq).update(command_seq=None) == 1
 
 
 def happened(project_id: int, seq: int, outcome: str, *, now: datetime) -> None:

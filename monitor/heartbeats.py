@@ -105,7 +105,7 @@ def _heard(project_id: int, execution_id: UUID, sign: Sign, *, now: datetime, ac
             if hangs and stalls.hangs(project_id, execution_id, now=now, actor=actor):
                 return _given_up(executions.get(project_id, execution_id), now=now)
             if running.command_seq is not None and not told:
-                _goes_on(project_id, execution_id, running, now=now, actor=actor)
+                return _goes_on(project_id, execution_id, running, running.command_seq, now=now, actor=actor)
             return running
         seen = executions.get(project_id, execution_id)
         if seen.status in ENDED:
@@ -126,13 +126,11 @@ def _heard(project_id: int, execution_id: UUID, sign: Sign, *, now: datetime, ac
             return _answer(seen, "pause", seen.command_reason, now=now)
 
 
-def _goes_on(project_id: int, execution_id: UUID, beat: Beat, *, now: datetime, actor: str) -> None:
+def _goes_on(project_id: int, execution_id: UUID, beat: Beat, seq: int, *, now: datetime, actor: str) -> Beat:
     """The first beat after an execution was resumed."""
-    if beat.command_seq is None or not commands.deliver_by_heartbeat(
-        project_id, execution_id, beat.command_seq, now=now
-    ):
-        return
-    commands.happened(project_id, beat.command_seq, "beats again", now=now)
+    if not commands.deliver_by_heartbeat(project_id, execution_id, seq, now=now):
+        return beat
+    commands.happened(project_id, seq, "beats again", now=now)
     changes.record(
         project_id,
         Subject.EXECUTION,
@@ -145,6 +143,8 @@ def _goes_on(project_id: int, execution_id: UUID, beat: Beat, *, now: datetime, 
         attempt=beat.attempt,
         concerns_alerts=False,
     )
+    is_over = commands.withdraw_heard(project_id, execution_id, seq)
+    return replace(beat, command_seq=None) if is_over else beat
 
 
 def _still_there(seen: Execution, sign: Sign, *, now: datetime) -> None:

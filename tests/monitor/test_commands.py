@@ -125,6 +125,21 @@ def test_the_effect_is_seen_when_the_ordered_thing_happens(db: None) -> None:
     assert (told.command, told.command_seq) == ("cancel", None)
 
 
+def test_a_continue_that_was_acknowledged_before_its_first_beat_is_over_with_that(db: None) -> None:
+    project = a_project()
+    one = an_execution(project)
+    act("pause", project, one, now=after(1))
+    act("resume", project, one, now=after(2))
+    read_events(project, 2, now=after(3))
+    acknowledge(project, one, 2, now=after(3))
+    assert look(project, one).command_seq == 2
+    told = beat(project, one, now=after(4))
+    assert (told.command, told.command_seq, look(project, one).command_seq) == ("continue", None, None)
+    seen = newest(project, one)
+    assert (seen.delivered_at, seen.delivered_by) == (after(3), "agent-events")
+    assert (seen.outcome, seen.outcome_at) == ("beats again", after(4))
+
+
 def test_acknowledging_twice_is_once_and_an_effect_may_follow(db: None) -> None:
     project = a_project()
     one = an_execution(project)
