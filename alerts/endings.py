@@ -100,6 +100,7 @@ EXECUTION = Ending("once the execution runs again or ends")
 ENDINGS: dict[str, Ending] = {
     "execution_paused": EXECUTION,
     **{f"execution_{verdict}": EXECUTION for verdict in Verdict.values},
+    "execution_stalled": Ending("once the work moves again, or the execution runs again or ends"),
     "budget_tripped": Ending("once the trip is reset or the budget renews"),
     "budget_warning": Ending("once the budget has room again or renews, or its limit is passed", _warning),
     "budget_exceeded": Ending("once the budget has room again or renews", _excess),

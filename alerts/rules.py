@@ -37,6 +37,8 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule(Subject.EXECUTION, verdicts.late_heartbeat, causes=["came_back"]),
+    Rule(Subject.EXECUTION, verdicts.stalled, to=[Status.RUNNING], causes=[Verdict.STALLED]),
+    Rule(Subject.EXECUTION, verdicts.moves_again, causes=["progressing"]),
     Rule(Subject.EXECUTION, verdicts.paused_for_a_human, to=[Status.HITL_PAUSED]),
     Rule(Subject.EXECUTION, verdicts.attempt_given_up, to=[Status.RETRYING], causes=Verdict.values),
     Rule(Subject.EXECUTION, verdicts.runs_again, to=[Status.RUNNING, Status.RETRYING], was=GIVEN_UP),

@@ -2,6 +2,7 @@
 
 from monitor.models.agents import Agent
 from monitor.models.changes import StateChange, Subject
+from monitor.models.commands import Command
 from monitor.models.conversations import Conversation, Message
 from monitor.models.executions import Execution
 from monitor.models.jobs import JobHeartbeat
@@ -18,6 +19,7 @@ __all__ = [
     "ApiKey",
     "Budget",
     "BudgetWindow",
+    "Command",
     "Conversation",
     "DirtyHour",
     "EventCounter",
