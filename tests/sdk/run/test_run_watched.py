@@ -112,11 +112,11 @@ def test_nobody_is_waited_for_when_told_so(watched: Watched, people: httpx.Clien
 
 
 def test_cancel_reaches_the_whole_family_within_a_heartbeat(watched: Watched, people: httpx.Client) -> None:
-    one = watched("bash", "-c", f"(setsid sleep 300 &); sleep 301 & {COUNTS}")
+    one = watched("bash", "-c", f"(setsid sleep 300 &); sleep 301 & {COUNTS}", options=("--heartbeat", "12"))
     one.until_written("count", "1")
     one.until_status(people, "running")
     one.command(people, "cancel")
-    until(lambda: one.process.poll() is not None, "it has ended", within_s=1 + 1.5)
+    until(lambda: one.process.poll() is not None, "it has ended", within_s=12)
     assert one.ends()[0] == 143
     assert one.left() == {}
     done = people.get(f"/api/v1/executions/{one.execution(people)['id']}").json()
