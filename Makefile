@@ -34,7 +34,9 @@ check: setup
 	$(PYTHON) -m ruff check .
 	find templates -name '*.html' -print0 | xargs -0 -r .venv/bin/djade --check --target-version 5.2
 	$(CHECK) -m mypy
+	$(CHECK) -m mypy --config-file sdk/pyproject.toml
 	env HANDRAIL_SECRET_KEY=only-for-checks .venv/bin/lint-imports
+	cd sdk/src && ../../.venv/bin/lint-imports --config ../pyproject.toml
 	$(PYTHON) -m launcher.throwaway -- env HANDRAIL_DB_ROLE=owner $(PYTHON) manage.py makemigrations --check --dry-run
 	if [ -f docs/check.py ]; then $(CHECK) -m docs.check; fi
 

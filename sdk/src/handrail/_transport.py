@@ -1,0 +1,150 @@
+"""Requests to the server: one answer or one error, nothing of the protocol beyond this file."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple
+
+import httpx
+from opentelemetry import context
+
+from handrail._settings import Settings
+
+# What instrumentations look for before they tell of a request: ours are none of the program's business.
+QUIET = ("suppress_instrumentation", "suppress_http_instrumentation")
+CONNECT_S = 3.0
+MOST_RETRY_AFTER_S = 300.0
+
+try:
+    VERSION = version("handrail")
+except PackageNotFoundError:
+    VERSION = "0"
+
+
+class Unreachable(Exception):
+    """No answer: whether the server took the request can't be known."""
+
+
+class Answer(NamedTuple):
+    """What the server said. `body` is the decoded JSON, None where there was none."""
+
+    status: int
+    body: Any
+    retry_after_s: float | None = None
+    # The server's clock, to the second; None when it did not say.
+    at: datetime | None = None
+
+    @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def detail(self) -> str:
+        """Why it was refused, in the server's words."""
+        if isinstance(self.body, dict):
+            return str(self.body.get("detail") or self.body.get("title") or self.status)
+        return str(self.status)
+
+
+class Transport:
+    """A pool of connections to one server with one key. Safe for threads, not for forks: make a new one."""
+
+    def __init__(self, settings: Settings, *, over: httpx.BaseTransport | None = None) -> None:
+        self._client = httpx.Client(
+            base_url=settings.url,
+            headers={
+                "authorization": f"Bearer {settings.api_key}",
+                "user-agent": f"handrail-python/{VERSION} ({platform.python_version()})",
+            },
+            timeout=httpx.Timeout(settings.timeout_s, connect=min(CONNECT_S, settings.timeout_s)),
+            transport=over,
+        )
+        self._timeout_s = settings.timeout_s
+
+    def post(self, path: str, body: Mapping[str, Any] | bytes, *, timeout_s: float | None = None) -> Answer:
+        """Send JSON, encoded already when it is bytes. Raises Unreachable."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self._send("POST", path, content=content, timeout_s=timeout_s)
+
+    def get(self, path: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None) -> Answer:
+        """Raises Unreachable."""
+        return self._send("GET", path, params=dict(params or {}), timeout_s=timeout_s)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout_s: float | None,
+        content: bytes | None = None,
+        params: dict[str, Any] | None = None,
+    ) -> Answer:
+        limit_s = timeout_s or self._timeout_s
+        headers = {"content-type": "application/json"} if content is not None else None
+        token = context.attach(_quiet())
+        try:
+            answer = self._client.request(
+                method,
+                path,
+                content=content,
+                params=params,
+                headers=headers,
+                timeout=httpx.Timeout(limit_s, connect=min(CONNECT_S, limit_s)),
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
+            # RuntimeError: the pool was closed meanwhile.
+            raise Unreachable(f"{type(error).__name__}: {error}") from error
+        finally:
+            context.detach(token)
+        return Answer(
+            answer.status_code,
+            _json(answer),
+            _seconds(answer.headers.get("retry-after")),
+            _time(answer.headers.get("date")),
+        )
+
+
+def _quiet() -> context.Context:
+    quiet = context.Context()
+    for name in QUIET:
+        # Instrumentations before and after the keys became part of the API.
+        key = getattr(context, f"_{name.upper()}_KEY", name)
+        quiet = context.set_value(name, True, context.set_value(key, True, quiet))
+    return quiet
+
+
+def _json(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Seconds to wait; the header holds them or a date. None for what is neither."""
+    if not retry_after:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        at = _time(retry_after)
+        if at is None:
+            return None
+        seconds = (at - datetime.now(timezone.utc)).total_seconds()
+    return min(max(0.0, seconds), MOST_RETRY_AFTER_S)
+
+
+def _time(date: str | None) -> datetime | None:
+    try:
+        at = parsedate_to_datetime(date) if date else None
+    except (TypeError, ValueError):
+        return None
+    return at.replace(tzinfo=timezone.utc) if at is not None and at.tzinfo is None else at
