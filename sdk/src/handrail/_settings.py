@@ -8,6 +8,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from handrail._options import SettingsOptions
 
 MIB = 1024 * 1024
 
@@ -48,7 +54,7 @@ def read(
     api_key: str | None = None,
     spool: str | os.PathLike[str] | None = None,
     environ: Mapping[str, str] | None = None,
-    **others: float,
+    **others: Unpack[SettingsOptions],
 ) -> Settings:
     """Settings from the arguments, else from HANDRAIL_URL, HANDRAIL_API_KEY and HANDRAIL_SPOOL.
 
@@ -58,12 +64,11 @@ def read(
     url = environ.get("HANDRAIL_URL", "") if url is None else url
     api_key = environ.get("HANDRAIL_API_KEY", "") if api_key is None else api_key
     folder = environ.get("HANDRAIL_SPOOL") if spool is None else os.fspath(spool)
-    given = {name: value for name, value in others.items() if value is not None}
     return Settings(
         url=url.strip().rstrip("/"),
         api_key=api_key.strip(),
         spool=_own_folder(environ) if folder is None else Path(folder) if folder else None,
-        **given,  # type: ignore[arg-type]
+        **others,
     )
 
 

@@ -148,3 +148,14 @@ def _time(date: str | None) -> datetime | None:
     except (TypeError, ValueError):
         return None
     return at.replace(tzinfo=timezone.utc) if at is not None and at.tzinfo is None else at
+
+
+def ahead_s(at: str | None, now: datetime | None) -> float | None:
+    """How far a time of the server lies ahead of its own clock, in seconds, never below 0."""
+    if at is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(at.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return max(0.0, (moment - (now or datetime.now(timezone.utc))).total_seconds())

@@ -1,0 +1,219 @@
+"""Heartbeats for all open executions of a client, from one thread that needs nothing of the program's own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from handrail._errors import Command
+from handrail._execution import OPEN, Execution
+from handrail._line import Away, Line
+from handrail._settings import Settings
+from handrail._transport import Answer, ahead_s
+
+log = logging.getLogger("handrail")
+
+BEAT_TIMEOUT_S = 5.0
+POLL_S = 25
+MOST_LISTENING = 8
+MOST_UNACKNOWLEDGED = 1_000
+LEAST_INTERVAL_S = 0.5
+# A beat comes at a third of the time that the server would wait for it.
+BEATS_IN_ROOM = 3
+
+
+class Pace(NamedTuple):
+    """How often threads look, in seconds; tests turn the wheel faster."""
+
+    tick_s: float = 0.5
+    beat_gap_s: float = 1.0
+    linger_s: float = 0.05
+
+
+class Beater:
+    """`executions` are those that are open, by their id; others add to it and take from it."""
+
+    def __init__(
+        self,
+        line: Line,
+        executions: dict[str, Execution],
+        settings: Settings,
+        pace: Pace,
+        lost: Callable[[Execution], None],
+    ) -> None:
+        self._line = line
+        self._executions = executions
+        self._settings = settings
+        self._pace = pace
+        self._lost = lost
+        self._heeded: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MOST_UNACKNOWLEDGED)
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._listening: set[str] = set()
+
+    def wake(self) -> None:
+        if self._thread is None:
+            self._start()
+        self._wake.set()
+
+    def acknowledge(self, execution: Execution, seq: int, effect: str) -> None:
+        self._heeded.append((execution.id, {"seq": seq, "effect": effect, "attempt": execution.attempt}))
+        self.wake()
+
+    def listen(self, execution: Execution) -> None:
+        """Hear of an answer at once while a person is waited for; beats alone would take seconds."""
+        if execution.id in self._listening or len(self._listening) >= MOST_LISTENING:
+            return
+        self._listening.add(execution.id)
+        try:
+            threading.Thread(target=self._poll, args=(execution,), name="handrail-listen", daemon=True).start()
+        except RuntimeError:
+            self._listening.discard(execution.id)
+
+    def stop(self, within_s: float) -> None:
+        """Say what was heeded, then end."""
+        self._stopped = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(within_s)
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is not None or self._stopped:
+                return
+            thread = threading.Thread(target=self._run, name="handrail-beat", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return
+            self._thread = thread
+
+    def _run(self) -> None:
+        while not self._stopped:
+            try:
+                self._turn()
+            except Exception:
+                log.exception("handrail: the heartbeat stumbled")
+                time.sleep(1)
+            if self._wake.wait(self._pace.tick_s if self._executions or self._heeded else None):
+                self._wake.clear()
+                # Registrations and commands come in flocks.
+                time.sleep(min(0.02, self._pace.tick_s))
+        try:
+            self._acknowledge_all()
+        except Away:
+            pass
+
+    def _turn(self) -> None:
+        for one in list(self._executions.values()):
+            if one._state != OPEN:
+                continue
+            self._look(one)
+            now = time.monotonic()
+            if one._is_registered and now >= max(one._beat_at_s, one._beaten_at_s + self._pace.beat_gap_s):
+                try:
+                    self._beat(one)
+                except Away:
+                    break
+        try:
+            self._acknowledge_all()
+        except Away:
+            pass
+
+    def _beat(self, one: Execution) -> None:
+        one._beaten_at_s = time.monotonic()
+        one._beat_at_s = one._beaten_at_s + self._interval_s(one)
+        attempt, hangs_at, percent, message = one.attempt, one._hangs_at, one._percent, one._message
+        body: dict[str, Any] = {"attempt": attempt, "progressing": hangs_at is None}
+        if hangs_at is not None:
+            message = f"stands still in {hangs_at}"
+        if percent is not None:
+            body["progress"] = percent
+        if message is not None and message != one._told.get("message"):
+            body["message"] = message
+        answer = self._line.post(f"/api/v1/executions/{one.id}/heartbeat", body, urgent=True, timeout_s=BEAT_TIMEOUT_S)
+        if answer.status == 404:
+            self._lost(one)
+        if not answer.is_good:
+            log.info("handrail: a heartbeat was refused: %s", answer.detail)
+            return
+        one._told = {"progress": percent, "message": message}
+        self._heard(one, attempt, answer)
+
+    def _heard(self, one: Execution, attempt: int, answer: Answer) -> None:
+        said = answer.body
+        name = said.get("command", "continue")
+        room_s = ahead_s(said.get("deadline_at"), answer.at)
+        if room_s is not None:
+            # A timeout that draws near lowers it, too; the most that was seen is the heartbeat's own.
+            one._room_s = max(one._room_s, room_s)
+            one._beat_at_s = one._beaten_at_s + self._interval_s(one)
+        seq = said.get("command_seq")
+        if name == "continue":
+            one._hear(attempt, None, seq)
+            return
+        in_s = ahead_s(said.get("retry_at"), answer.at) or 0.0
+        next_attempt = int(said.get("attempt") or attempt)
+        told = Command(
+            name, str(said.get("reason") or ""), next_attempt, in_s, time.monotonic(), str(said.get("status")), seq
+        )
+        if name != "pause":
+            # Nothing that this attempt may still say of itself counts.
+            one._beat_at_s = float("inf")
+        one._hear(attempt, told, seq)
+
+    def _interval_s(self, one: Execution) -> float:
+        expected_s = one._said.get("heartbeat_s")
+        room_s = one._room_s or (expected_s * 1.5 if expected_s else 0.0)
+        least_s = min(LEAST_INTERVAL_S, self._pace.tick_s)
+        return max(least_s, min(self._settings.beat_every_s, room_s / BEATS_IN_ROOM if room_s else 3.0))
+
+    def _look(self, one: Execution) -> None:
+        """Does the work move? What it says itself counts as well as what its stack shows."""
+        after_s = self._settings.hangs_after_s
+        if one._watch is None or after_s <= 0:
+            return
+        stands_for_s = min(one._watch.stands_for_s(), time.monotonic() - one._touched_s)
+        hangs = stands_for_s >= after_s and not one._waits
+        if hangs == (one._hangs_at is not None):
+            return
+        one._hangs_at = f"{one._watch.place()} for {int(stands_for_s)} s" if hangs else None
+        one._beat_at_s = 0.0
+        log.warning("handrail: %s %s", one.agent, f"stands still in {one._hangs_at}" if hangs else "moves again")
+
+    def _acknowledge_all(self) -> None:
+        while self._heeded:
+            execution_id, body = self._heeded[0]
+            # A server that knows no acknowledgements answers 404, which is fine.
+            self._line.post(
+                f"/api/v1/executions/{execution_id}/acknowledge", body, urgent=True, timeout_s=BEAT_TIMEOUT_S
+            )
+            self._heeded.popleft()
+
+    def _poll(self, one: Execution) -> None:
+        cursor = 0
+        try:
+            while not (self._stopped or one._is_answered()):
+                query = {"after": cursor, "wait": POLL_S, "execution_id": one.id}
+                try:
+                    answer = self._line.get("/api/v1/agent-events", query, timeout_s=POLL_S + BEAT_TIMEOUT_S)
+                except Away as away:
+                    if 400 <= away.status < 500 and away.status != 429:
+                        return
+                    time.sleep(1)
+                    continue
+                cursor = answer.body.get("cursor", cursor)
+                if answer.body.get("events"):
+                    # The event is only the bell: what is wanted now stands in the answer to a beat.
+                    one._beat_at_s = one._beaten_at_s = 0.0
+                    self.wake()
+        except Exception:
+            log.exception("handrail: could not listen for an answer")
+        finally:
+            self._listening.discard(one.id)

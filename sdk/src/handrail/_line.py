@@ -1,0 +1,109 @@
+"""The line to the server: who may speak now, and when to try again. Shared by the threads of a client."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from handrail._transport import Answer, Transport, Unreachable
+
+log = logging.getLogger("handrail")
+
+FIRST_BACKOFF_S = 0.5
+MOST_BACKOFF_S = 15.0
+# A key that is refused may be put right while the program runs.
+REFUSED_FOR_S = 60.0
+BUSY_FOR_S = 5.0
+
+T = TypeVar("T")
+
+
+class Away(Exception):
+    """The server can't be asked now; `status` is its answer, 0 when there was none."""
+
+    def __init__(self, why: str, status: int = 0) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Line:
+    """Beats speak when it is only busy (429); nobody speaks while it is away."""
+
+    def __init__(self, transport: Transport, *, on_gone: Callable[[], None] = lambda: None) -> None:
+        self._transport = transport
+        self._on_gone = on_gone
+        self._failures = 0
+        self._away_until_s = 0.0
+        self._busy_until_s = 0.0
+        # Why nobody answers, for the one line in the log; "" while all is well.
+        self.trouble = ""
+
+    @property
+    def is_away(self) -> bool:
+        return time.monotonic() < self._away_until_s
+
+    def free_in_s(self) -> float:
+        """Seconds until a batch may be sent; 0 for now."""
+        return max(0.0, max(self._away_until_s, self._busy_until_s) - time.monotonic())
+
+    def post(
+        self, path: str, body: Mapping[str, Any] | bytes, *, urgent: bool = False, timeout_s: float | None = None
+    ) -> Answer:
+        """An answer that says something about this very request. Raises Away."""
+        return self._ask(lambda: self._transport.post(path, body, timeout_s=timeout_s), urgent=urgent)
+
+    def get(self, path: str, params: Mapping[str, Any], *, timeout_s: float) -> Answer:
+        """A long-poll, whose failure says little about the rest. Raises Away."""
+        if self.is_away:
+            raise Away(self.trouble)
+        try:
+            answer = self._transport.get(path, params, timeout_s=timeout_s)
+        except Unreachable as error:
+            raise Away(str(error)) from error
+        if not answer.is_good:
+            raise Away(answer.detail, answer.status)
+        return answer
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def _ask(self, ask: Callable[[], Answer], *, urgent: bool) -> Answer:
+        if self.is_away or (not urgent and self.free_in_s() > 0):
+            raise Away(self.trouble)
+        try:
+            answer = ask()
+        except Unreachable as error:
+            raise self._gone(str(error)) from error
+        if answer.status == 429:
+            self._busy_until_s = time.monotonic() + (answer.retry_after_s or BUSY_FOR_S)
+            raise Away("too many requests", 429)
+        if answer.status == 500:
+            # Perhaps only this request's fault: what others say goes on.
+            self._busy_until_s = time.monotonic() + self._backoff_s()
+            raise Away("status 500", 500)
+        if answer.status in (401, 403):
+            raise self._gone(f"the key is refused ({answer.detail})", for_s=REFUSED_FOR_S)
+        # A body that isn't JSON is the word of some other server, or of a proxy in between.
+        if answer.status >= 500 or answer.status == 408 or not isinstance(answer.body, (dict, list)):
+            raise self._gone(f"status {answer.status}", for_s=answer.retry_after_s)
+        if self.trouble:
+            log.info("handrail: the server answers again")
+            self.trouble = ""
+        self._failures = 0
+        return answer
+
+    def _gone(self, why: str, *, for_s: float | None = None) -> Away:
+        self._away_until_s = time.monotonic() + (self._backoff_s() if for_s is None else for_s)
+        if not self.trouble:
+            log.warning("handrail: no answer from the server, events are kept until there is one: %s", why)
+        self.trouble = why
+        self._on_gone()
+        return Away(why)
+
+    def _backoff_s(self) -> float:
+        self._failures += 1
+        backoff_s: float = min(MOST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self._failures - 1, 10))
+        return backoff_s * (1 - 0.5 * random.random())

@@ -1,0 +1,315 @@
+"""From the program to the outbox to the server: one thread, batch after batch, in the order of what happened."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+from handrail import _ids
+from handrail._line import Away, Line
+from handrail._outbox import ENDED, FAILED, REPORT, STARTED, Outbox, Record
+from handrail._transport import Answer
+
+log = logging.getLogger("handrail")
+
+KINDS = {
+    "execution.started": STARTED,
+    "execution.heartbeat": ENDED,
+    "execution.completed": ENDED,
+    "execution.failed": ENDED,
+}
+MOST_IN_BATCH = 500
+MOST_BYTES = 1024 * 1024
+# The first of many waits so long for the others.
+LINGER_S = 0.05
+ADOPT_EVERY_S = 30.0
+# A batch that makes the server stumble so often is taken apart.
+MOST_STUMBLES = 3
+# Ends of executions that began while nobody listened are told together with their beginning.
+MOST_WHOLES = 1_000
+MOST_FLUSH_S = 60.0
+CONFESSION = "handrail.dropped"
+
+# What became of an execution's record: the kind, its id, and the answer to a failure.
+Heard = Callable[[int, str, "Answer | None"], None]
+
+
+class Sender:
+    """`tell` is called by the program and never waits; everything else is the thread's."""
+
+    def __init__(self, line: Line, outbox: Outbox, *, most: int, heard: Heard, linger_s: float = LINGER_S) -> None:
+        self._line = line
+        self.outbox = outbox
+        self._most = most
+        self._heard = heard
+        self._linger_s = linger_s
+        self._queue: deque[tuple[int, dict[str, Any]]] = deque()
+        self._wake = threading.Event()
+        self._idle = threading.Condition()
+        self._busy = 0
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._wholes: dict[str, bytes] = {}
+        self._told_whole: set[str] = set()
+        # What is left of the batch in hand, and the ends that are told by the beginnings in it.
+        self._left: list[Record] | None = None
+        self._ends: dict[str, Record] = {}
+        self._stumbles = 0
+        self._adopt_at_s = 0.0
+        # By agent, until the server has heard of it.
+        self._untold: Counter[str] = Counter()
+        self.dropped = 0
+
+    def tell(self, event: dict[str, Any], *, answered: bool = False) -> None:
+        """Take an event; `answered` when the program waits for what the server says to this failure."""
+        if len(self._queue) >= self._most:
+            self._drop(str(event.get("agent", "")), "the program is faster than its outbox")
+            return
+        self._queue.append((FAILED if answered else KINDS.get(event["type"], REPORT), event))
+        if self._thread is None:
+            self._start()
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def tell_whole(self, execution_id: str, event: dict[str, Any]) -> None:
+        """What the start of this execution becomes if it is still unsent: work already done, with its true times."""
+        if len(self._wholes) < MOST_WHOLES:
+            self._wholes[execution_id] = _encode(event)
+
+    @property
+    def pending(self) -> int:
+        """Events that the server has not taken yet."""
+        return len(self._queue) + self.outbox.count
+
+    def flush(self, within_s: float) -> bool:
+        """Wait until the server has everything, as long as it answers; whether it has."""
+        until_s = time.monotonic() + min(within_s, MOST_FLUSH_S)
+        self._wake.set()
+        with self._idle:
+            while self._queue or self._busy or self.outbox.count:
+                left_s = until_s - time.monotonic()
+                if left_s <= 0 or self._thread is None:
+                    return False
+                self._idle.wait(min(left_s, 0.2))
+        return True
+
+    def stop(self, within_s: float) -> None:
+        """Send what can be sent within this time; the rest stays in the outbox."""
+        self._stopped = True
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            self._wake.set()
+            thread.join(within_s)
+            if thread.is_alive():
+                return
+        self._store()
+        self.outbox.close()
+
+    def start_adopting(self) -> None:
+        """Look for what dead processes left, although there is nothing to tell yet."""
+        if self._thread is None:
+            self._start()
+        self._wake.set()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is not None or self._stopped:
+                return
+            thread = threading.Thread(target=self._run, name="handrail-send", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                # The interpreter ends, or has no more threads: `stop` stores what there is.
+                return
+            self._thread = thread
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._turn()
+            except Exception:
+                log.exception("handrail: the sender stumbled")
+                time.sleep(1)
+            if self._stopped and (self._line.free_in_s() > 0 or not (self._queue or self.outbox.count)):
+                return
+            with self._idle:
+                self._idle.notify_all()
+            waiting = self.outbox.count > 0
+            self._wake.wait(max(0.02, self._line.free_in_s()) if waiting else ADOPT_EVERY_S)
+            if self._wake.is_set() and not self._stopped:
+                time.sleep(self._linger_s)
+
+    def _turn(self) -> None:
+        self._wake.clear()
+        self._busy = 1
+        try:
+            self._store()
+            if time.monotonic() >= self._adopt_at_s:
+                self._adopt_at_s = time.monotonic() + ADOPT_EVERY_S
+                if found := self.outbox.adopt():
+                    log.info("handrail: %d events of a program that has ended are sent now", found)
+            while self._line.free_in_s() == 0 and self._begin():
+                self._send()
+                self.outbox.taken()
+                self._left = None
+                self._store()
+        except Away:
+            pass
+        finally:
+            self._busy = 0
+
+    def _store(self) -> None:
+        records: list[Record] = []
+        while self._queue:
+            kind, event = self._queue.popleft()
+            try:
+                records.append(Record(kind, _encode(event)))
+            except (TypeError, ValueError, RecursionError) as error:
+                self._drop(str(event.get("agent", "")), f"an event is no JSON: {error}")
+        if self._untold and self._line.free_in_s() == 0:
+            records += [Record(REPORT, _encode(_confession(agent, count))) for agent, count in self._untold.items()]
+            self._untold.clear()
+        for one in self.outbox.put(records):
+            self._drop(_agent(one), "the outbox is full")
+
+    def _begin(self) -> bool:
+        """Whether there is a batch in hand: what is left of the last one, else the next."""
+        if self._left is not None:
+            return True
+        records = self.outbox.peek(MOST_IN_BATCH, MOST_BYTES)
+        if not records:
+            return False
+        whole = {identity for one in records if one.kind == STARTED and (identity := _id(one)) in self._wholes}
+        self._left, self._ends = [], {}
+        for one in records:
+            if one.kind == ENDED and (whole or self._told_whole or self._wholes):
+                identity = str(json.loads(one.payload)["execution_id"])
+                if identity in whole:
+                    self._ends[identity] = one
+                    continue
+                self._wholes.pop(identity, None)
+                if identity in self._told_whole:
+                    self._told_whole.discard(identity)
+                    continue
+            self._left.append(one)
+        return True
+
+    def _send(self) -> None:
+        """Until each in hand is taken or refused for good. Raises Away."""
+        if self._left and self._left[0].kind == FAILED:
+            self._send_failure(self._left[0])
+            return
+        while self._left:
+            self._left = self._send_batch(self._left)
+
+    def _send_batch(self, records: list[Record]) -> list[Record]:
+        """Those to be sent again at once. Raises Away, when all of them are to be sent again later."""
+        payloads = [self._payload(one) for one in records]
+        try:
+            answer = self._line.post("/api/v1/batch", b'{"events":[' + b",".join(payloads) + b"]}")
+        except Away as away:
+            self._stumbles = self._stumbles + 1 if away.status == 500 else 0
+            if self._stumbles < MOST_STUMBLES:
+                raise
+            answer = Answer(500, None)
+        self._stumbles = 0
+        if not answer.is_good:
+            return self._halve(records, answer)
+        rejected = {one["index"]: one for one in answer.body.get("rejected", ()) if "index" in one}
+        later = min((index for index, one in rejected.items() if one.get("retryable")), default=len(records))
+        again: list[Record] = []
+        for index, one in enumerate(records):
+            if index not in rejected:
+                self._was_taken(one)
+            elif index >= later:
+                # Not the event's fault, or perhaps only because of one before it.
+                again.append(one)
+            elif payloads[index] is not one.payload:
+                # Its beginning was known after all, so its end is told by itself.
+                identity = _id(one)
+                self._wholes.pop(identity, None)
+                again.append(one)
+                if identity in self._ends:
+                    again.append(self._ends.pop(identity))
+            elif one.kind == REPORT and CONFESSION.encode() not in one.payload:
+                self._drop(_agent(one), f"the server refused an event: {_reasons(rejected[index])}")
+            else:
+                # A second end, or the end of an attempt that was given up, is no news; a refused start is.
+                level = logging.WARNING if one.kind == STARTED else logging.INFO
+                log.log(level, "handrail: an execution of %s: %s", _agent(one), _reasons(rejected[index]))
+        if later == 0:
+            raise Away("the server could not store anything")
+        return again
+
+    def _halve(self, records: list[Record], answer: Answer) -> list[Record]:
+        """The whole batch was refused: too large, or one in it can't even be read."""
+        if len(records) == 1:
+            self._drop(_agent(records[0]), f"the server refused an event: {answer.status} {answer.detail}")
+            return []
+        half = len(records) // 2
+        for part in (records[:half], records[half:]):
+            while part:
+                part = self._send_batch(part)
+        return []
+
+    def _send_failure(self, record: Record) -> None:
+        event = json.loads(record.payload)
+        body = {name: event[name] for name in ("error", "retryable", "attempt") if name in event}
+        answer = self._line.post(f"/api/v1/executions/{event['execution_id']}/fail", body, urgent=True)
+        self._heard(FAILED, event["execution_id"], answer)
+
+    def _payload(self, record: Record) -> bytes:
+        if record.kind == STARTED and self._wholes:
+            return self._wholes.get(_id(record), record.payload)
+        return record.payload
+
+    def _was_taken(self, record: Record) -> None:
+        if record.kind != STARTED:
+            return
+        identity = _id(record)
+        if self._wholes.pop(identity, None) is not None and self._ends.pop(identity, None) is None:
+            self._told_whole.add(identity)
+        self._heard(STARTED, identity, None)
+
+    def _drop(self, agent: str, why: str) -> None:
+        self.dropped += 1
+        if not self._untold:
+            log.warning("handrail: events are dropped, for %s", why)
+        self._untold[agent or "handrail"] += 1
+
+
+def _encode(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _id(record: Record) -> str:
+    return str(json.loads(record.payload)["id"])
+
+
+def _agent(record: Record) -> str:
+    return str(json.loads(record.payload).get("agent", ""))
+
+
+def _reasons(rejected: dict[str, Any]) -> str:
+    return "; ".join(f"{one.get('field')}: {one.get('message')}" for one in rejected.get("errors", ()))
+
+
+def _confession(agent: str, count: int) -> dict[str, Any]:
+    """What the server is told of events that never reached it."""
+    return {
+        "type": "operation",
+        "id": str(_ids.uuid7()),
+        "agent": agent,
+        "operation": CONFESSION,
+        "duration_ms": 0,
+        "success": False,
+        "metadata": {"dropped": count},
+        "occurred_at": datetime.now(timezone.utc).isoformat(),
+    }
