@@ -66,7 +66,7 @@ class Client:
         self._make()
         _clients.add(self)
         if not self.is_active:
-            log.info("handrail: neither told nor told to: HANDRAIL_URL and HANDRAIL_API_KEY are not both set")
+            log.info("handrail: nothing is reported: HANDRAIL_URL and HANDRAIL_API_KEY are not both set")
 
     @property
     def is_active(self) -> bool:
@@ -236,6 +236,7 @@ class Client:
         found = self._open.get(execution_id) or self._judged.get(execution_id)
         if found is not None:
             found._is_registered = True
+            found._beat_at_s = 0.0
             self._beater.wake()
 
     def _lost(self, execution: Execution) -> None:

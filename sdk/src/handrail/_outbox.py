@@ -32,7 +32,7 @@ MEMORY_BYTES = 8 * 1024 * 1024
 # The part of the room that is kept for starts and ends of executions.
 RESERVE = 0.1
 
-REPORT, STARTED, ENDED, FAILED = range(4)
+REPORT, STARTED, ENDED, FAILED, PROGRESS = range(5)
 
 
 class Record(NamedTuple):

@@ -41,7 +41,7 @@ class _Copy:
 
     def of(self, value: Any, depth: int) -> Any:
         self.parts += 1
-        if value is None or isinstance(value, bool):
+        if value is None or value is True or value is False:
             return value
         if isinstance(value, str):
             return self._text(value)
@@ -92,6 +92,10 @@ class _Copy:
         return f"<{type(value).__qualname__}>"
 
     def _text(self, value: str) -> str:
-        said = text(value, min(MOST_IN_ONE, max(1, MOST_CHARACTERS - self.characters)))
-        self.characters += len(said)
+        self.characters += len(value)
+        if self.characters <= MOST_IN_ONE and "\0" not in value:
+            return value
+        left = MOST_CHARACTERS - (self.characters - len(value))
+        said = text(value, min(MOST_IN_ONE, max(1, left)))
+        self.characters += len(said) - len(value)
         return said

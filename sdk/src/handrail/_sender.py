@@ -13,14 +13,14 @@ from typing import Any
 
 from handrail import _ids
 from handrail._line import Away, Line
-from handrail._outbox import ENDED, FAILED, REPORT, STARTED, Outbox, Record
+from handrail._outbox import ENDED, FAILED, PROGRESS, REPORT, STARTED, Outbox, Record
 from handrail._transport import Answer
 
 log = logging.getLogger("handrail")
 
 KINDS = {
     "execution.started": STARTED,
-    "execution.heartbeat": ENDED,
+    "execution.heartbeat": PROGRESS,
     "execution.completed": ENDED,
     "execution.failed": ENDED,
 }
@@ -28,6 +28,7 @@ MOST_IN_BATCH = 500
 MOST_BYTES = 1024 * 1024
 # The first of many waits so long for the others.
 LINGER_S = 0.05
+YIELD_AFTER = 10
 ADOPT_EVERY_S = 30.0
 # A batch that makes the server stumble so often is taken apart.
 MOST_STUMBLES = 3
@@ -58,8 +59,10 @@ class Sender:
         self._starting = threading.Lock()
         self._wholes: dict[str, bytes] = {}
         self._told_whole: set[str] = set()
-        # What is left of the batch in hand, and the ends that are told by the beginnings in it.
-        self._left: list[Record] | None = None
+        # What is left of the batch in hand, in parts; whether the server stumbles over something in it; and the
+        # ends that are told by the beginnings in it.
+        self._hand: list[list[Record]] | None = None
+        self._is_suspect = False
         self._ends: dict[str, Record] = {}
         self._stumbles = 0
         self._adopt_at_s = 0.0
@@ -158,7 +161,7 @@ class Sender:
             while self._line.free_in_s() == 0 and self._begin():
                 self._send()
                 self.outbox.taken()
-                self._left = None
+                self._hand = None
                 self._store()
         except Away:
             pass
@@ -169,6 +172,9 @@ class Sender:
         records: list[Record] = []
         while self._queue:
             kind, event = self._queue.popleft()
+            if len(records) % YIELD_AFTER == 0:
+                # The interpreter is the program's first: it need not wait until we are made to let go.
+                time.sleep(0)
             try:
                 records.append(Record(kind, _encode(event)))
             except (TypeError, ValueError, RecursionError) as error:
@@ -181,43 +187,53 @@ class Sender:
 
     def _begin(self) -> bool:
         """Whether there is a batch in hand: what is left of the last one, else the next."""
-        if self._left is not None:
+        if self._hand is not None:
             return True
         records = self.outbox.peek(MOST_IN_BATCH, MOST_BYTES)
         if not records:
             return False
+        self._ends, self._is_suspect = {}, False
         whole = {identity for one in records if one.kind == STARTED and (identity := _id(one)) in self._wholes}
-        self._left, self._ends = [], {}
-        for one in records:
-            if one.kind == ENDED and (whole or self._told_whole or self._wholes):
-                identity = str(json.loads(one.payload)["execution_id"])
-                if identity in whole:
-                    self._ends[identity] = one
-                    continue
-                self._wholes.pop(identity, None)
-                if identity in self._told_whole:
-                    self._told_whole.discard(identity)
-                    continue
-            self._left.append(one)
+        left = [one for one in records if not self._is_told(one, whole)]
+        self._hand = [left] if left else []
         return True
+
+    def _is_told(self, record: Record, whole: set[str]) -> bool:
+        """Whether the beginning of its execution tells, or told, how that ended; `whole` are those in this batch."""
+        if record.kind not in (ENDED, PROGRESS) or not (whole or self._told_whole or self._wholes):
+            return False
+        identity = str(json.loads(record.payload)["execution_id"])
+        is_told = identity in whole or identity in self._told_whole
+        if record.kind == ENDED:
+            if identity in whole:
+                self._ends[identity] = record
+            else:
+                self._wholes.pop(identity, None)
+            self._told_whole.discard(identity)
+        return is_told
 
     def _send(self) -> None:
         """Until each in hand is taken or refused for good. Raises Away."""
-        if self._left and self._left[0].kind == FAILED:
-            self._send_failure(self._left[0])
-            return
-        while self._left:
-            self._left = self._send_batch(self._left)
+        while self._hand:
+            part = self._hand[0]
+            if part[0].kind == FAILED:
+                self._send_failure(part[0])
+                self._hand = []
+            else:
+                self._hand[:1] = self._send_batch(part)
 
-    def _send_batch(self, records: list[Record]) -> list[Record]:
-        """Those to be sent again at once. Raises Away, when all of them are to be sent again later."""
+    def _send_batch(self, records: list[Record]) -> list[list[Record]]:
+        """What is to be sent again, in parts. Raises Away, when all of it is to be sent again later."""
         payloads = [self._payload(one) for one in records]
         try:
             answer = self._line.post("/api/v1/batch", b'{"events":[' + b",".join(payloads) + b"]}")
         except Away as away:
-            self._stumbles = self._stumbles + 1 if away.status == 500 else 0
-            if self._stumbles < MOST_STUMBLES:
+            if away.status != 500:
                 raise
+            self._stumbles += 1
+            if self._stumbles < MOST_STUMBLES and not self._is_suspect:
+                raise
+            self._is_suspect = True
             answer = Answer(500, None)
         self._stumbles = 0
         if not answer.is_good:
@@ -246,18 +262,15 @@ class Sender:
                 log.log(level, "handrail: an execution of %s: %s", _agent(one), _reasons(rejected[index]))
         if later == 0:
             raise Away("the server could not store anything")
-        return again
+        return [again] if again else []
 
-    def _halve(self, records: list[Record], answer: Answer) -> list[Record]:
+    def _halve(self, records: list[Record], answer: Answer) -> list[list[Record]]:
         """The whole batch was refused: too large, or one in it can't even be read."""
         if len(records) == 1:
             self._drop(_agent(records[0]), f"the server refused an event: {answer.status} {answer.detail}")
             return []
         half = len(records) // 2
-        for part in (records[:half], records[half:]):
-            while part:
-                part = self._send_batch(part)
-        return []
+        return [records[:half], records[half:]]
 
     def _send_failure(self, record: Record) -> None:
         event = json.loads(record.payload)

@@ -1,0 +1,244 @@
+"""What people command reaches the work, and what became of it reaches them."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import handrail
+import pytest
+from handrail._stand_in import until
+from handrail.testing import Captured
+
+WITHIN_S = 5
+
+
+def effects(captured: Captured) -> list[tuple[str, str | None]]:
+    until(lambda: all(one.effect for one in captured.commands), "all is acknowledged", WITHIN_S)
+    return [(one.command, one.effect) for one in captured.commands]
+
+
+def test_a_cancelled_execution_stops_where_it_asks(captured: Captured) -> None:
+    with pytest.raises(handrail.Cancelled, match="too dear") as stopped, handrail.execution("planner") as ex:
+        ex.check()
+        captured.cancel(ex, "too dear")
+        assert ex.cancelled
+        ex.progress(50)
+        ex.check()
+    assert stopped.value.execution is ex
+    assert captured.execution(ex).states == ["running", "cancelled"]
+    assert effects(captured) == [("cancel", "stopped its work")]
+
+
+def test_who_never_asks_is_not_interrupted(captured: Captured) -> None:
+    with handrail.execution("planner") as ex:
+        captured.cancel(ex)
+        ex.call(model="m")
+    assert effects(captured) == [("cancel", "ended its work before it looked")]
+
+
+def test_interrupts_are_raised_from_every_call(captured: Captured) -> None:
+    with pytest.raises(handrail.Cancelled), handrail.execution("planner", interrupts=True) as ex:
+        captured.cancel(ex)
+        ex.progress(50)
+        pytest.fail("went on")
+
+
+def test_a_pause_is_waited_out(captured: Captured) -> None:
+    with handrail.execution("planner") as ex:
+        captured.pause(ex, "wait for the price")
+        with pytest.raises(handrail.Paused) as paused:
+            ex.check()
+        person = threading.Timer(0.1, captured.resume, [ex])
+        person.start()
+        paused.value.wait(WITHIN_S)
+        person.join()
+        ex.check()
+    assert captured.execution(ex).states == ["running", "paused", "running", "completed"]
+    assert effects(captured) == [("pause", "stopped at a safe point and waits"), ("continue", "goes on")]
+
+
+@pytest.mark.parametrize(("answer", "raised"), [("cancel", handrail.Cancelled), ("retry", handrail.Superseded)])
+def test_other_answers_to_a_pause(captured: Captured, answer: str, raised: type[handrail.Stopped]) -> None:
+    with pytest.raises(raised) as stopped, handrail.execution("planner") as ex:
+        captured.pause(ex)
+        person = threading.Timer(0.1, getattr(captured, answer), [ex])
+        person.start()
+        ex.check(wait=True)
+    person.join()
+    if isinstance(stopped.value, handrail.Superseded):
+        assert stopped.value.attempt == 2
+
+
+def test_a_wait_has_an_end(captured: Captured) -> None:
+    with handrail.execution("planner") as ex:
+        captured.pause(ex)
+        with pytest.raises(handrail.Paused) as paused:
+            ex.check()
+        with pytest.raises(TimeoutError):
+            paused.value.wait(0.05)
+
+
+def test_a_coroutine_waits_while_others_go_on(captured: Captured) -> None:
+    async def main() -> int:
+        turns = 0
+        async with handrail.execution("planner") as ex:
+            await asyncio.to_thread(captured.pause, ex)
+            waiting = asyncio.create_task(ex.acheck(wait=True))
+            for _ in range(20):
+                await asyncio.sleep(0.005)
+                turns += 1
+            assert not waiting.done()
+            await asyncio.to_thread(captured.resume, ex)
+            await asyncio.wait_for(waiting, WITHIN_S)
+        return turns
+
+    assert asyncio.run(main()) == 20
+
+
+def test_the_task_is_cancelled_at_its_next_await(captured: Captured) -> None:
+    cleaned = []
+
+    async def main() -> None:
+        async with handrail.execution("planner", interrupts=True) as ex:
+            threading.Timer(0.05, captured.cancel, [ex]).start()
+            try:
+                await asyncio.sleep(WITHIN_S)
+            finally:
+                cleaned.append(True)
+
+    began_s = time.monotonic()
+    with pytest.raises(handrail.Cancelled):
+        asyncio.run(main())
+    assert cleaned == [True]
+    assert time.monotonic() - began_s < WITHIN_S
+
+
+def test_a_cancellation_of_the_programs_own_stays_one(captured: Captured) -> None:
+    async def main() -> handrail.Execution:
+        async with handrail.execution("planner", interrupts=True) as ex:
+            asyncio.get_running_loop().call_later(0.02, asyncio.current_task().cancel)  # type: ignore[union-attr]
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.sleep(WITHIN_S)
+            asyncio.current_task().uncancel()  # type: ignore[union-attr]
+        return ex
+
+    assert captured.execution(asyncio.run(main())).status == "completed"
+
+
+def test_the_server_says_when_the_next_attempt_begins() -> None:
+    with handrail.testing.capture(backoff_s=0.3) as captured:
+        began_s, tries = time.monotonic(), []
+        for attempt in handrail.attempts("planner", attempts=3):
+            with attempt as ex:
+                tries.append(ex.attempt)
+                if len(tries) == 1:
+                    raise OSError("503")
+        assert tries == [1, 2]
+        assert time.monotonic() - began_s >= 0.3
+        work = captured.execution(ex)
+        assert (work.status, work.attempt, work.max_retries) == ("completed", 2, 2)
+
+
+def test_when_retries_are_spent_a_person_decides(captured: Captured) -> None:
+    tries = []
+
+    def person() -> None:
+        until(lambda: any(one.status == "hitl_paused" for one in captured.executions), "a person is asked", WITHIN_S)
+        captured.retry(captured.executions[0].id)
+
+    helper = threading.Thread(target=person)
+    helper.start()
+
+    @handrail.supervised("planner", attempts=2)
+    def work() -> str:
+        current = handrail.current()
+        assert current is not None
+        tries.append(current.attempt)
+        if len(tries) < 3:
+            raise OSError("503")
+        return "done"
+
+    assert work() == "done"
+    helper.join()
+    assert tries == [1, 2, 3]
+    assert captured.executions[0].states == [
+        "running",
+        "retrying",
+        "hitl_paused",
+        "retrying",
+        "running",
+        "completed",
+    ] or (captured.executions[0].states == ["running", "retrying", "hitl_paused", "retrying", "completed"])
+
+
+def test_a_person_may_end_it(captured: Captured) -> None:
+    def person() -> None:
+        until(lambda: any(one.status == "hitl_paused" for one in captured.executions), "a person is asked", WITHIN_S)
+        captured.cancel(captured.executions[0].id)
+
+    helper = threading.Thread(target=person)
+    helper.start()
+
+    async def main() -> None:
+        async for attempt in handrail.attempts("planner", max_retries=0):
+            async with attempt:
+                raise OSError("503")
+
+    with pytest.raises(handrail.Cancelled) as ended:
+        asyncio.run(main())
+    helper.join()
+    assert isinstance(ended.value.__cause__, OSError)
+    assert effects(captured) == [("cancel", "stopped its work")]
+
+
+def test_nobody_is_waited_for_without_end(captured: Captured) -> None:
+    with pytest.raises(OSError, match="503"):
+        for attempt in handrail.attempts("planner", max_retries=0, human_wait_s=0.1):
+            with attempt:
+                raise OSError("503")
+    assert captured.executions[0].status == "hitl_paused"
+
+
+def test_errors_of_other_kinds_end_it_at_once(captured: Captured) -> None:
+    with pytest.raises(KeyError):
+        for attempt in handrail.attempts("planner", retry_on=OSError):
+            with attempt:
+                raise KeyError("a bug")
+    assert captured.executions[0].states == ["running", "failed"]
+
+
+def test_while_the_server_is_away_the_program_tries_again_by_itself(captured: Captured) -> None:
+    tries = 0
+    with captured.away():
+        for attempt in handrail.attempts("planner", attempts=4):
+            with attempt as ex:
+                tries += 1
+                if tries < 3:
+                    raise OSError("503")
+    work = captured.execution(ex)
+    assert (tries, work.status, work.attempt, work.error) == (3, "completed", 3, "OSError: 503")
+
+
+def test_an_attempt_that_was_given_up_is_begun_anew(captured: Captured) -> None:
+    tries = []
+    for attempt in handrail.attempts("planner"):
+        with attempt as ex:
+            tries.append(ex.attempt)
+            if len(tries) == 1:
+                captured.retry(ex, "stands still")
+                ex.check()
+    assert tries == [1, 2]
+    assert captured.execution(ex).status == "completed"
+
+
+def test_threads_work_within_the_execution_that_they_are_carried_into(captured: Captured) -> None:
+    def work(number: int) -> str:
+        with handrail.execution(f"helper-{number}") as ex:
+            return ex.id
+
+    with handrail.execution("crew") as crew, ThreadPoolExecutor(4) as pool:
+        helpers = list(pool.map(handrail.carried(work), range(20)))
+        (alone,) = pool.map(work, [99])
+    assert all(captured.execution(one).said["parent_id"] == crew.id for one in helpers)
+    assert "parent_id" not in captured.execution(alone).said

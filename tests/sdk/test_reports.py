@@ -1,0 +1,195 @@
+"""What a program tells arrives as it was meant, and what it gets wrong harms nobody."""
+
+import asyncio
+import logging
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+
+import handrail
+import pytest
+from handrail._plain import plain
+from handrail.testing import Captured
+
+
+def test_a_block_that_is_left_is_completed(captured: Captured) -> None:
+    with handrail.execution("planner", run_id="trip-7", task="Book a room", metadata={"tier": "gold"}) as ex:
+        ex.progress(40, "comparing prices")
+    (work,) = captured.executions
+    assert (work.agent, work.status, work.progress, work.message) == ("planner", "completed", 40, "comparing prices")
+    assert {name: work.said[name] for name in ("run_id", "task", "metadata")} == {
+        "run_id": "trip-7",
+        "task": "Book a room",
+        "metadata": {"tier": "gold"},
+    }
+    assert uuid.UUID(ex.id).version == 7
+
+
+def test_an_exception_fails_the_execution_and_goes_on_to_the_caller(captured: Captured) -> None:
+    with pytest.raises(ZeroDivisionError), handrail.execution("planner") as ex:
+        1 / 0  # noqa: B018
+    work = captured.execution(ex)
+    assert (work.status, work.error) == ("failed", "ZeroDivisionError: division by zero")
+
+
+def test_the_first_word_on_the_end_counts(captured: Captured) -> None:
+    with handrail.execution("planner") as ex:
+        ex.complete({"room": 7})
+        ex.fail("too late")
+        ex.complete("later still")
+    work = captured.execution(ex)
+    assert (work.status, work.output) == ("completed", {"room": 7})
+    assert [one["type"] for one in captured.events] == ["execution.started", "execution.completed"]
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, "completed"), (None, "completed"), (2, "failed")])
+def test_leaving_the_program_within_a_block(captured: Captured, code: int | None, status: str) -> None:
+    with pytest.raises(SystemExit), handrail.execution("planner") as ex:
+        raise SystemExit(code)
+    assert captured.execution(ex).status == status
+
+
+def test_nested_work_is_a_child_and_says_what_its_parent_said(captured: Captured) -> None:
+    async def helper(name: str) -> str:
+        async with handrail.execution(name) as ex:
+            await asyncio.sleep(0)
+            assert handrail.current() is ex
+            return ex.id
+
+    async def main() -> tuple[str, list[str]]:
+        async with handrail.execution("crew", run_id="r-1", conversation_id="c-1") as ex:
+            return ex.id, list(await asyncio.gather(helper("left"), helper("right")))
+
+    crew, helpers = asyncio.run(main())
+    for one in helpers:
+        said = captured.execution(one).said
+        assert (said["parent_id"], said["run_id"], said["conversation_id"]) == (crew, "r-1", "c-1")
+    assert handrail.current() is None
+
+
+def test_calls_tools_steps_operations_and_messages(captured: Captured) -> None:
+    with handrail.execution("clerk", run_id="r-1", conversation_id="c-9") as ex:
+        ex.call(model="gpt-4o", input_tokens=10, output_tokens=2, cost_usd=Decimal("0.0123"), response_id="resp-1")
+        ex.call(model="gpt-4o", error=TimeoutError("30 s"))
+        with ex.tool("search", {"q": "lamp"}) as tool:
+            tool.output = ["a", "b"]
+        with pytest.raises(KeyError), ex.tool("broken"):
+            raise KeyError("no such tool")
+        ex.tool("quick", {"n": 1}, output="done", duration_ms=12)
+        with ex.step("plan", index=1):
+            pass
+        ex.step("check", success=False)
+        ex.operation("cache.warm", duration_ms=7, metadata={"hits": 3})
+        ex.message("How can I help?")
+    good, bad = captured.calls
+    assert (good["cost_usd"], good["response_id"], good["success"]) == ("0.0123", "resp-1", True)
+    assert (bad["success"], bad["error"]) == (False, "TimeoutError: 30 s")
+    search, broken, quick = captured.tools
+    assert (search["output"], search["success"], search["arguments"]) == (["a", "b"], True, {"q": "lamp"})
+    assert (broken["success"], broken["error"]) == (False, "KeyError: 'no such tool'")
+    assert (quick["output"], quick["duration_ms"]) == ("done", 12)
+    assert [(one["name"], one["success"]) for one in captured.steps] == [("plan", True), ("check", False)]
+    assert captured.operations[0]["metadata"] == {"hits": 3}
+    (message,) = captured.messages
+    assert (message["conversation_id"], message["role"]) == ("c-9", "assistant")
+    reports = [*captured.calls, *captured.tools, *captured.steps, *captured.operations]
+    assert all((one["execution_id"], one["agent"], one["run_id"]) == (ex.id, "clerk", "r-1") for one in reports)
+    assert len({one["id"] for one in reports}) == len(reports)
+
+
+def test_what_is_reported_is_as_it_was_then(captured: Captured) -> None:
+    arguments = {"items": [1]}
+    with handrail.execution("clerk") as ex:
+        ex.tool("add", arguments, duration_ms=1)
+        arguments["items"].append(2)
+    assert captured.tools[0]["arguments"] == {"items": [1]}
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Secret:
+    def __repr__(self) -> str:
+        raise RuntimeError("nobody may look at this")
+
+
+@pytest.mark.parametrize(
+    ("value", "copy"),
+    [
+        ({1: (2, {3})}, {"1": [2, [3]]}),
+        (float("nan"), "nan"),
+        (2**70, hex(2**70)),
+        (b"abc", "<3 bytes>"),
+        (Colour.RED, "red"),
+        (Secret(), "<Secret>"),
+        (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00+00:00"),
+        ("a\0b", "a\ufffdb"),
+        (ValueError("no"), "ValueError: no"),
+    ],
+)
+def test_anything_becomes_json(value: object, copy: object) -> None:
+    assert plain(value) == copy
+
+
+def test_a_copy_is_bounded() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    assert "…" in str(plain(endless))
+    assert len(str(plain(["x" * 1_000_000] * 100))) < 300_000
+    assert len(plain(list(range(100_000)))) < 1_100
+
+
+def test_wrong_use_is_told_where_it_is_written(captured: Captured) -> None:
+    with pytest.raises(ValueError, match="agent"):
+        handrail.execution("")
+    with pytest.raises(ValueError, match="agent"):
+        handrail.supervised("")
+    with pytest.raises(TypeError, match="generator"):
+
+        @handrail.supervised("reader")
+        def read():  # type: ignore[no-untyped-def]
+            yield 1
+
+
+def test_a_mistake_of_ours_is_not_the_programs(captured: Captured, caplog: pytest.LogCaptureFixture) -> None:
+    class Unprintable:
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    with handrail.execution("planner") as ex:
+        ex.progress("half")  # type: ignore[arg-type]
+        ex.progress(message=Unprintable())  # type: ignore[arg-type]
+        ex.call(model="m", input_tokens=object())  # type: ignore[arg-type]
+        ex.fail(Unprintable())  # type: ignore[arg-type]
+    assert "progress did not work" in caplog.text
+
+
+def test_without_a_server_the_program_just_runs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("HANDRAIL_URL", raising=False)
+    monkeypatch.delenv("HANDRAIL_API_KEY", raising=False)
+    caplog.set_level(logging.INFO, "handrail")
+    client = handrail.Client(haste=0.001)
+    tries = 0
+
+    @client.supervised("planner", attempts=3)
+    def work() -> str:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise OSError("again")
+        with client.execution("inner") as ex:
+            ex.call(model="m")
+            ex.check()
+            with ex.tool("t"):
+                return "done"
+
+    assert work() == "done"
+    assert client.flush()
+    assert (client.pending, client.dropped) == (0, 0)
+    assert [one.getMessage() for one in caplog.records if one.name == "handrail"] == [
+        "handrail: nothing is reported: HANDRAIL_URL and HANDRAIL_API_KEY are not both set"
+    ]

@@ -1,0 +1,229 @@
+"""Each answer of a server has its consequence, and one bad event costs no other."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import handrail
+import httpx
+import pytest
+from handrail._beats import Pace
+from handrail._stand_in import until
+
+QUICK = Pace(tick_s=0.01, beat_gap_s=0.01, linger_s=0.01)
+Answering = Callable[[list[dict[str, Any]]], httpx.Response]
+
+
+def taken(*rejected: dict[str, Any]) -> httpx.Response:
+    return httpx.Response(200, json={"accepted": 1, "duplicates": 0, "rejected": list(rejected)})
+
+
+class Server:
+    """Batches go to the first answer that is still in line, then to the last; executions are always well."""
+
+    def __init__(self, *answers: Answering | int) -> None:
+        self.answers = list(answers)
+        self.batches: list[list[dict[str, Any]]] = []
+        self.kept: list[dict[str, Any]] = []
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/batch"):
+            return httpx.Response(200, json={"command": "continue"})
+        events = json.loads(request.content)["events"]
+        self.batches.append(events)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, int):
+            response = httpx.Response(answer, json={"detail": "no"}, headers={"retry-after": "0.05"})
+        else:
+            response = answer(events)
+        if response.status_code == 200:
+            refused = {one["index"] for one in response.json()["rejected"]}
+            self.kept += [one for index, one in enumerate(events) if index not in refused]
+        return response
+
+
+@contextmanager
+def client(server: Server, **settings: Any) -> Iterator[handrail.Client]:
+    transport = httpx.MockTransport(server.handle)
+    given = {"spool": "", "hangs_after_s": 0, **settings}
+    with handrail.Client(url="http://x", api_key="k", transport=transport, pace=QUICK, **given) as made:
+        yield made
+
+
+def tell(client: handrail.Client, count: int) -> None:
+    with client.execution("clerk") as ex:
+        for n in range(count):
+            ex.call(model="m", input_tokens=n)
+
+
+def tokens(server: Server) -> list[int]:
+    return [one["input_tokens"] for one in server.kept if one["type"] == "call"]
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 429, 401, 408])
+def test_what_passes_is_waited_out(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._line.REFUSED_FOR_S", 0.05)
+    server = Server(status, lambda _: taken())
+    with client(server) as made:
+        tell(made, 5)
+        assert made.flush(5)
+        assert (tokens(server), made.dropped, made.pending) == (list(range(5)), 0, 0)
+    assert server.batches[0] == server.batches[1]
+
+
+def test_the_servers_time_is_kept() -> None:
+    def busy(_: list[dict[str, Any]]) -> httpx.Response:
+        return httpx.Response(429, json={}, headers={"retry-after": "0.4"})
+
+    server = Server(busy, lambda _: taken())
+    with client(server) as made:
+        began_s = time.monotonic()
+        tell(made, 1)
+        assert made.flush(5)
+    assert time.monotonic() - began_s >= 0.4
+
+
+def test_an_answer_of_something_else_than_handrail_keeps_events() -> None:
+    def proxy(_: list[dict[str, Any]]) -> httpx.Response:
+        return httpx.Response(404, text="<html>nothing here</html>")
+
+    server = Server(proxy, lambda _: taken())
+    with client(server) as made:
+        tell(made, 1)
+        assert made.flush(5)
+        assert tokens(server) == [0]
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_poisonous_event_is_found_and_left_out(status: int) -> None:
+    def choosy(events: list[dict[str, Any]]) -> httpx.Response:
+        bad = any(one.get("input_tokens") == 13 for one in events)
+        return httpx.Response(status, json={"detail": "can't read"}) if bad else taken()
+
+    server = Server(choosy)
+    with client(server) as made:
+        tell(made, 40)
+        assert made.flush(5)
+        assert tokens(server) == [n for n in range(40) if n != 13]
+        assert made.dropped == 1
+        until(lambda: any(one["type"] == "operation" for one in server.kept), "the loss is told", 5)
+    (told,) = (one for one in server.kept if one["type"] == "operation")
+    assert (told["agent"], told["operation"], told["metadata"]) == ("clerk", "handrail.dropped", {"dropped": 1})
+
+
+def test_a_server_that_stumbles_over_an_event_gets_the_others() -> None:
+    def stumbling(events: list[dict[str, Any]]) -> httpx.Response:
+        bad = any(one.get("input_tokens") == 2 for one in events)
+        return httpx.Response(500, json={}) if bad else taken()
+
+    server = Server(stumbling)
+    with client(server) as made:
+        tell(made, 4)
+        until(lambda: tokens(server) == [0, 1, 3], "the others arrive", 20)
+
+
+def test_the_rejected_go_and_those_not_stored_come_again() -> None:
+    def partly(events: list[dict[str, Any]]) -> httpx.Response:
+        place = next(n for n, one in enumerate(events) if one.get("input_tokens") == 1)
+        error = [{"field": "model", "message": "no"}]
+        return taken(
+            {"index": place, "errors": error, "retryable": False},
+            {"index": place + 2, "errors": error, "retryable": True},
+        )
+
+    server = Server(partly, lambda _: taken())
+    with client(server) as made:
+        tell(made, 5)
+        assert made.flush(5)
+        assert (sorted(tokens(server)), made.dropped) == ([0, 2, 3, 4], 1)
+    assert len(server.batches[1]) == 1
+
+
+def test_a_lost_answer_doubles_nothing() -> None:
+    def lost(events: list[dict[str, Any]]) -> httpx.Response:
+        raise httpx.ReadError("the connection broke")
+
+    server = Server(lost, lambda _: taken())
+    with client(server) as made:
+        tell(made, 3)
+        assert made.flush(5)
+    assert server.batches[0] == server.batches[1]
+    assert tokens(server) == [0, 1, 2]
+
+
+def test_memory_is_bounded_and_the_loss_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "handrail")
+    gate = threading.Event()
+
+    def slow(_: list[dict[str, Any]]) -> httpx.Response:
+        gate.wait(5)
+        return taken()
+
+    server = Server(slow)
+    with client(server, queue_events=100, spool_events=200) as made:
+        with made.execution("clerk") as ex:
+            for n in range(1000):
+                ex.call(model="m", input_tokens=n)
+        assert made.dropped > 600
+        assert made.pending <= 300
+        gate.set()
+        assert made.flush(5)
+        until(lambda: any(one["type"] == "operation" for one in server.kept), "the loss is told", 5)
+        told = sum(one["metadata"]["dropped"] for one in server.kept if one["type"] == "operation")
+        assert told == made.dropped
+        assert len(tokens(server)) + told >= 1000
+    assert caplog.text.count("events are dropped") <= 3
+
+
+def test_work_that_nobody_heard_begin_is_told_with_its_true_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._execution.WHOLE_AFTER_S", 0.1)
+    server = Server(503, lambda _: taken())
+    with client(server) as made:
+        server.answers = [lambda _: httpx.Response(503, json={}, headers={"retry-after": "0.5"}), lambda _: taken()]
+        with made.execution("clerk") as ex:
+            ex.progress(50)
+            ex.call(model="m", input_tokens=1)
+            time.sleep(0.2)
+        assert made.flush(5)
+    kinds = [one["type"] for one in server.kept]
+    assert kinds == ["execution.tracked", "call"]
+    assert server.kept[0]["status"] == "completed"
+    assert server.kept[0]["started_at"] < server.kept[0]["ended_at"]
+
+
+def test_a_start_that_arrived_after_all_is_followed_by_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._execution.WHOLE_AFTER_S", 0.0)
+
+    def known(events: list[dict[str, Any]]) -> httpx.Response:
+        error = [{"field": "event", "message": "another execution has this id"}]
+        wholes = [n for n, one in enumerate(events) if one["type"] == "execution.tracked"]
+        return taken(*({"index": n, "errors": error, "retryable": False} for n in wholes))
+
+    server = Server(lambda _: httpx.Response(503, json={}, headers={"retry-after": "0.1"}), known)
+    with client(server) as made:
+        tell(made, 1)
+        assert made.flush(5)
+        assert made.dropped == 0
+    kinds = [one["type"] for one in server.kept if one["type"] != "call"]
+    assert kinds == ["execution.started", "execution.completed"]
+
+
+def test_an_execution_that_the_server_forgot_is_registered_again() -> None:
+    beats = []
+
+    class Forgetful(Server):
+        def handle(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/heartbeat"):
+                beats.append(request)
+                if len(beats) == 1:
+                    return httpx.Response(404, json={"detail": "There is no execution with this id."})
+            return super().handle(request)
+
+    server = Forgetful(lambda _: taken())
+    with client(server) as made, made.execution("clerk"):
+        until(lambda: len(beats) > 1, "it is beaten for again", 5)
+    assert [one["type"] for one in server.kept].count("execution.started") == 2
