@@ -96,5 +96,6 @@ def test_every_block_that_is_marked_is_run() -> None:
         ("README.md", "sh", "run"),
         ("README.md", "python", "run"),
         ("docs/api.md", "sh", "run"),
+        ("docs/client.md", "python", "run"),
     }
     assert os.access(RECORDED, os.R_OK)

@@ -130,9 +130,14 @@ class Beater:
         one._beaten_at_s = time.monotonic()
         one._beat_at_s = one._beaten_at_s + self._interval_s(one)
         attempt, hangs_at, percent, message = one.attempt, one._hangs_at, one._percent, one._message
-        body: dict[str, Any] = {"attempt": attempt, "progressing": hangs_at is None}
+        body: dict[str, Any] = {"attempt": attempt}
         if hangs_at is not None:
+            body["progressing"] = False
             message = f"stands still in {hangs_at}"
+        elif one._has_moved or one._told.get("hangs_at"):
+            # Nothing is said of work that only runs: that is no progress yet.
+            body["progressing"] = True
+            one._has_moved = False
         if percent is not None:
             body["progress"] = percent
         if message is not None and message != one._told.get("message"):
@@ -143,7 +148,7 @@ class Beater:
         if not answer.is_good:
             log.info("handrail: a heartbeat was refused: %s", answer.detail)
             return
-        one._told = {"progress": percent, "message": message}
+        one._told = {"progress": percent, "message": message, "hangs_at": hangs_at}
         self._heard(one, attempt, answer)
 
     def _heard(self, one: Execution, attempt: int, answer: Answer) -> None:

@@ -86,12 +86,15 @@ class Execution(Reports):
         self._bell = Bell()
         self._command: Command | None = None
         self._heard_seq: int | None = None
+        self._known_seqs: set[int] = set()
         self._heeded: set[int] = set()
         self._waits = 0
         self._task: asyncio.Task[Any] | None = None
         self._interrupted = False
         self._watch: _hangs.ThreadWatch | _hangs.LoopWatch | None = None
         self._begun_s = self._touched_s = time.monotonic()
+        # Whether it has told of anything since the last heartbeat.
+        self._has_moved = False
         # For the thread that beats.
         self._is_registered = self._was_lost = False
         self._beat_at_s = 0.0
@@ -319,11 +322,16 @@ class Execution(Reports):
         if self._state != OPEN or attempt != self.attempt:
             return
         before, self._command, self._heard_seq = self._command, command, seq
+        if seq is not None and seq not in self._known_seqs:
+            self._known_seqs.add(seq)
+            if command is None:
+                self._heed("goes on")
+            else:
+                # What comes of it is told when that is known.
+                self._client._acknowledge(self, seq, "")
         if (before and before.name) == (command and command.name):
             return
-        if command is None:
-            self._heed("goes on")
-        elif self._interrupts:
+        if command is not None and self._interrupts:
             self._interrupt()
         self._bell.ring()
 
@@ -405,6 +413,7 @@ class Execution(Reports):
 
     def _touch(self) -> None:
         self._touched()
+        self._has_moved = True
         if self._interrupts:
             self._raise_if_told()
 
