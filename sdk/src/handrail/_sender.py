@@ -28,7 +28,7 @@ MOST_IN_BATCH = 500
 MOST_BYTES = 1024 * 1024
 # The first of many waits so long for the others.
 LINGER_S = 0.05
-YIELD_AFTER = 10
+MOST_AT_ONCE = 20
 ADOPT_EVERY_S = 30.0
 # A batch that makes the server stumble so often is taken apart.
 MOST_STUMBLES = 3
@@ -169,19 +169,22 @@ class Sender:
             self._busy = 0
 
     def _store(self) -> None:
-        records: list[Record] = []
-        while self._queue:
-            kind, event = self._queue.popleft()
-            if len(records) % YIELD_AFTER == 0:
-                # The interpreter is the program's first: it need not wait until we are made to let go.
-                time.sleep(0)
-            try:
-                records.append(Record(kind, _encode(event)))
-            except (TypeError, ValueError, RecursionError) as error:
-                self._drop(str(event.get("agent", "")), f"an event is no JSON: {error}")
+        """From the queue into the outbox, a little at a time: the interpreter is the program's first."""
         if self._untold and self._line.free_in_s() == 0:
-            records += [Record(REPORT, _encode(_confession(agent, count))) for agent, count in self._untold.items()]
-            self._untold.clear()
+            told, self._untold = self._untold, Counter()
+            self._keep([Record(REPORT, _encode(_confession(agent, count))) for agent, count in told.items()])
+        while self._queue:
+            records: list[Record] = []
+            while self._queue and len(records) < MOST_AT_ONCE:
+                kind, event = self._queue.popleft()
+                try:
+                    records.append(Record(kind, _encode(event)))
+                except (TypeError, ValueError, RecursionError) as error:
+                    self._drop(str(event.get("agent", "")), f"an event is no JSON: {error}")
+            self._keep(records)
+            time.sleep(0)
+
+    def _keep(self, records: list[Record]) -> None:
         for one in self.outbox.put(records):
             self._drop(_agent(one), "the outbox is full")
 
