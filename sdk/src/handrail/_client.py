@@ -76,7 +76,7 @@ class Client:
     @property
     def dropped(self) -> int:
         """Events that will never reach the server: no room, or refused."""
-        return self._sender.dropped
+        return self._sender.intake.dropped
 
     @property
     def pending(self) -> int:
@@ -199,7 +199,7 @@ class Client:
 
     def _tell(self, event: dict[str, Any], *, answered: bool = False) -> None:
         if self.is_active:
-            self._sender.tell(event, answered=answered)
+            self._sender.intake.tell(event, answered=answered)
 
     def _began(self, execution: Execution) -> None:
         if self.is_active:
