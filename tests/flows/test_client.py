@@ -210,6 +210,22 @@ def test_the_servers_backoff_rules(handrail: Instance, key: str, tmp_path: Path)
     assert {one["cause"] for one in journal} <= {"registered", "error", "picked_up", "completed"}
 
 
+def test_when_retries_are_spent_a_person_decides(handrail: Instance, key: str, tmp_path: Path) -> None:
+    program = RETRYING.replace('run_id="again", attempts=3', 'run_id="spent", max_retries=0')
+    process = begin(program, address(handrail), key, tmp_path)
+    until(
+        lambda: [one["status"] for one in found(handrail, key, run_id="spent")] == ["hitl_paused"], "a person is asked"
+    )
+    (work,) = found(handrail, key, run_id="spent")
+    with api(handrail, key) as person:
+        for _ in range(2):
+            until(lambda: detail(handrail, key, work["id"])["status"] == "hitl_paused", "a person is asked again")
+            person.post(f"/api/v1/executions/{work['id']}/retry", json={}).raise_for_status()
+    said, complained = process.communicate(timeout=WITHIN_S)
+    assert (process.returncode, said.split()) == (0, ["1", "2", "3"]), complained
+    assert detail(handrail, key, work["id"])["status"] == "completed"
+
+
 AWAY = """
 import handrail, sys, time
 with handrail.execution("islander", run_id=sys.argv[1]) as ex:
