@@ -59,7 +59,7 @@ def test_a_pause_is_waited_out(captured: Captured) -> None:
 
 
 def test_an_answer_is_heard_long_before_the_next_heartbeat() -> None:
-    with handrail.testing.capture(beat_every_s=60) as captured, handrail.execution("planner") as ex:
+    with handrail.testing.capture(beat_every_s=60) as captured, handrail.execution("p", heartbeat_s=30) as ex:
         captured.pause(ex)
         person = threading.Timer(0.2, captured._server.order, [ex.id, "resume", ""])
         person.start()
