@@ -1,14 +1,14 @@
 """What a change of state means for people: a table from causes to judgements.
 
 The first line of RULES that fits decides; what no line fits concerns nobody. A judgement is a pure function of the
-change and the row that it is about: the words stand in verdicts.py (executions) and troubles.py (all else). What ends
+change and the row that it is about: the words stand in verdicts.py and signs.py (executions) and troubles.py (all else). What ends
 without a change of its own is looked at in endings.py.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from alerts import troubles, verdicts
+from alerts import signs, troubles, verdicts
 from alerts.judgements import Judgement
 from monitor.models import StateChange, Subject
 from monitor.models.executions import ENDED, Status, Verdict
@@ -36,6 +36,10 @@ class Rule(NamedTuple):
 
 
 RULES = (
+    Rule(Subject.LOOP, signs.loops, to=["found", "found_again", "goes_on"]),
+    Rule(Subject.LOOP, signs.loop_over, to=["over", "withdrawn"]),
+    Rule(Subject.EXECUTION, signs.trace_silent, causes=["trace_silent"]),
+    Rule(Subject.EXECUTION, signs.trace_heard, causes=["trace_heard"]),
     Rule(Subject.EXECUTION, verdicts.late_heartbeat, causes=["came_back"]),
     Rule(Subject.EXECUTION, verdicts.paused_for_a_human, to=[Status.HITL_PAUSED]),
     Rule(Subject.EXECUTION, verdicts.attempt_given_up, to=[Status.RETRYING], causes=Verdict.values),

@@ -123,15 +123,16 @@ SELECT coalesce(a.timeout_s, p.timeout_s), coalesce(a.heartbeat_s, p.heartbeat_s
 """
 
 
-# Of an execution that traces tell of, the spans alone decide: a later version of them may say otherwise.
+# Of an execution that traces tell of, the spans alone decide: a later version of them may say otherwise. What has no
+# end, or was taken for silent or lost, is looked at next (monitor/silence.py).
 TOLD = """
 INSERT INTO monitor_execution AS work (project_id, id, from_spans, agent, run_id, task, crew_id, conversation_id,
     parent_id, department, mode, trace_id, span_id, digest, status, attempt, max_retries, timeout_s, heartbeat_s,
-    message, verdict, command, command_reason, started_at, ended_at, duration_ms, error, metadata,
+    message, verdict, command, command_reason, started_at, ended_at, duration_ms, error, metadata, look_at,
     model, cost_usd, input_tokens, output_tokens, api_calls)
 SELECT %(project_id)s, id, true, agent, run_id, task, '', conversation_id,
     parent_id, department, '', trace_id, span_id, '', status, 1, 0, 0, 0,
-    '', '', '', '', started_at, ended_at, duration_ms, error, '{}',
+    '', '', '', '', started_at, ended_at, duration_ms, error, '{}', CASE WHEN ended_at IS NULL THEN started_at END,
     model, cost_usd, input_tokens, output_tokens, calls
   FROM unnest(%(id)s::uuid[], %(parent_id)s::uuid[], %(agent)s::text[], %(task)s::text[], %(run_id)s::text[],
     %(conversation_id)s::text[], %(department)s::text[], %(trace_id)s::uuid[], %(span_id)s::bigint[],
@@ -145,6 +146,8 @@ ON CONFLICT (project_id, id) DO UPDATE SET
     conversation_id = excluded.conversation_id, parent_id = excluded.parent_id, department = excluded.department,
     status = excluded.status, started_at = excluded.started_at, ended_at = excluded.ended_at,
     duration_ms = excluded.duration_ms, error = excluded.error,
+    look_at = CASE WHEN excluded.ended_at IS NULL OR work.silent_at IS NOT NULL OR work.lost_at IS NOT NULL
+                   THEN excluded.started_at END,
     model = CASE WHEN work.model = '' THEN excluded.model ELSE work.model END,
     cost_usd = work.cost_usd + excluded.cost_usd, api_calls = work.api_calls + excluded.api_calls,
     input_tokens = work.input_tokens + excluded.input_tokens,

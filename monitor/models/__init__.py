@@ -6,6 +6,7 @@ from monitor.models.conversations import Conversation, Message
 from monitor.models.executions import Execution
 from monitor.models.jobs import JobHeartbeat
 from monitor.models.keys import ApiKey
+from monitor.models.loops import Loop
 from monitor.models.money import Budget, BudgetWindow, LedgerEntry, Price, Trip
 from monitor.models.people import HumanAgent, Membership, Person
 from monitor.models.projects import Project
@@ -27,6 +28,7 @@ __all__ = [
     "IngestKey",
     "JobHeartbeat",
     "LedgerEntry",
+    "Loop",
     "Membership",
     "Message",
     "MinuteRollup",
