@@ -90,7 +90,9 @@ def _fleet(alert: Alert, now: datetime) -> str:
 
 def _silence(alert: Alert, now: datetime) -> str:
     """A registration may make the work somebody else's, and then no change tells of it."""
-    work = Execution.objects.filter(project_id=alert.project_id, id=alert.execution_id, from_spans=True)
+    if alert.execution_id is None:
+        return "its execution is not known"
+    work = Execution.objects.of(alert.project_id).filter(id=alert.execution_id, from_spans=True)
     return "" if work.exists() else "it is no execution of its own any more"
 
 

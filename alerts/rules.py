@@ -1,8 +1,8 @@
 """What a change of state means for people: a table from causes to judgements.
 
 The first line of RULES that fits decides; what no line fits concerns nobody. A judgement is a pure function of the
-change and the row that it is about: the words stand in verdicts.py and signs.py (executions) and troubles.py (all else). What ends
-without a change of its own is looked at in endings.py.
+change and the row that it is about: the words stand in verdicts.py and signs.py (executions) and troubles.py (all
+else). What ends without a change of its own is looked at in endings.py.
 """
 
 from collections.abc import Callable, Iterable

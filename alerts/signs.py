@@ -20,14 +20,13 @@ def loops(change: StateChange, about: None) -> Judgement:
     often = f"{rounds} times since {since:%H:%M}"
     answers = "equal calls got different answers" if facts["answers_differ"] else "nothing new came of it"
     execution_id = facts.get("execution_id")
-    where = [f"agent {agent}", *([f"run {facts['run_id']}"] if facts.get("run_id") else [])]
     return Raise(
         fingerprint=f"loop:{change.subject_id}",
         level=Level.WARNING,
         type="tool_loop",
         title=one_line(f"{agent} calls {tools} with the same arguments again and again: {often}", 300),
         message=message(
-            where=", ".join([*where, f"execution {execution_id}" if execution_id else f"span {facts['span']}"]),
+            where=_of_agent(change) + (f", execution {execution_id}" if execution_id else f", span {facts['span']}"),
             since=f"{clock(since)}. Last call {clock(until)}",
             bad=f"{facts['calls']} calls in {rounds} rounds; {answers}: "
             + one_line("; ".join(f"{one['tool']} {one['arguments']}" for one in facts["cycle"]), 400),
@@ -57,18 +56,13 @@ def trace_silent(change: StateChange, execution: Execution | None) -> Judgement:
         fingerprint=fingerprint(change),
         level=Level.WARNING,
         type="trace_silent",
-        title=one_line(
-            f"{agent}: its span has been open for {open_for} and nothing has come since {sign:%H:%M}", 300
-        ),
+        title=one_line(f"{agent}: its span has been open for {open_for} and nothing has come since {sign:%H:%M}", 300),
         message=message(
-            where=", ".join(
-                [f"agent {agent}", *([f"run {facts['run_id']}"] if facts.get("run_id") else [])]
-                + [f"execution {change.subject_id}"]
-            ),
+            where=f"{_of_agent(change)}, execution {change.subject_id}",
             since=f"{clock(began)}. Newest span {clock(sign)}",
             bad=f"silent for {span(change.at - sign)}; only its trace tells of it, so nobody can ask it",
             done="nothing: it takes no commands.",
-            otherwise="after the project's limit without a sign it counts as timed out. Look whether the program lives.",
+            otherwise="after the project's limit it counts as timed out. Look whether the program lives.",
             path=f"/executions/{change.subject_id}",
         ),
         data=dict(facts),
@@ -81,6 +75,11 @@ def trace_silent(change: StateChange, execution: Execution | None) -> Judgement:
 
 def trace_heard(change: StateChange, execution: Execution | None) -> Judgement:
     return Settle(fingerprint(change), change.note)
+
+
+def _of_agent(change: StateChange) -> str:
+    agent, run_id = change.data.get("agent"), change.data.get("run_id")
+    return (f"agent {agent}" if agent else "an agent") + (f", run {run_id}" if run_id else "")
 
 
 def _moment(value: Any) -> datetime:

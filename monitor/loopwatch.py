@@ -137,9 +137,7 @@ def _attempts(place: Place, calls: Sequence[Call]) -> list[list[Call]]:
 
 
 def _stretches(segments: Sequence[Sequence[Call]]) -> list[tuple[Sequence[Call], loops.Stretch]]:
-    return [
-        (segment, stretch) for segment in segments for stretch in loops.find([call.key for call in segment])
-    ]
+    return [(segment, stretch) for segment in segments for stretch in loops.find([call.key for call in segment])]
 
 
 def _findings(segments: Sequence[Sequence[Call]]) -> list[Finding]:

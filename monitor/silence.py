@@ -40,7 +40,8 @@ LATERAL (
 ) AS sign
 """
 SEEN = """
-UPDATE monitor_execution AS work SET last_heartbeat_at = seen.sign_at, look_at = seen.look_at, silent_at = seen.silent_at
+UPDATE monitor_execution AS work
+   SET last_heartbeat_at = seen.sign_at, look_at = seen.look_at, silent_at = seen.silent_at
   FROM unnest(%(projects)s::int[], %(ids)s::uuid[], %(signs)s::timestamptz[], %(looks)s::timestamptz[],
               %(silent)s::timestamptz[]) AS seen (project_id, id, sign_at, look_at, silent_at)
  WHERE work.project_id = seen.project_id AND work.id = seen.id
@@ -217,9 +218,7 @@ def _correct(project_id: int, execution_id: UUID, *, now: datetime) -> bool:
     return True
 
 
-def _journal(
-    work: Execution, to: Status, cause: str, *, note: str, counted: dict[str, Any], now: datetime
-) -> None:
+def _journal(work: Execution, to: Status, cause: str, *, note: str, counted: dict[str, Any], now: datetime) -> None:
     changes.record(
         work.project_id,
         Subject.EXECUTION,

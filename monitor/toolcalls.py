@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
@@ -145,7 +145,7 @@ def around(places: Sequence[tuple[Place, datetime]], *, now: datetime) -> Iterat
 
 def _around(by: str, places: Sequence[tuple[Place, datetime]], *, now: datetime) -> Iterator[tuple[Place, list[Call]]]:
     with connection.cursor() as cursor:
-        wanted = {
+        wanted: dict[str, Any] = {
             "projects": [place.project_id for place, _ in places],
             "executions": [place.execution_id for place, _ in places],
             "traces": [place.trace_id for place, _ in places],

@@ -12,8 +12,9 @@ from django.urls import path
 from msgspec import Meta
 
 from monitor import executions, heartbeats, ingest, registration
-from monitor.api import problems
+from monitor.api import loops, problems
 from monitor.api.door import Answer, Door, Request, endpoint
+from monitor.api.loops import LoopOut
 from monitor.api.pages import PageQuery, paginate
 from monitor.api.problems import Problem, bad_field
 from monitor.models import Execution, StateChange, Subject
@@ -72,6 +73,8 @@ class ExecutionOut(msgspec.Struct, kw_only=True):
     metadata: dict[str, Any]
     # Only its trace tells of it: no clock runs and it takes no commands.
     from_spans: bool
+    # Since when it is known that nothing comes of its trace any more.
+    silent_at: datetime | None
 
 
 class Transition(msgspec.Struct, kw_only=True):
@@ -86,6 +89,7 @@ class Transition(msgspec.Struct, kw_only=True):
 
 class ExecutionDetail(ExecutionOut, kw_only=True):
     transitions: list[Transition]
+    loops: list[LoopOut]
 
 
 class ExecutionPage(msgspec.Struct, kw_only=True):
@@ -214,7 +218,7 @@ def _matches(search: str) -> Q:
 class ExecutionDoor(Door):
     @endpoint(scope="read", answer=ExecutionDetail)
     def get(self, request: Request, execution_id: UUID) -> ExecutionDetail:
-        """One execution with every transition, oldest first."""
+        """One execution with every transition and every loop, oldest first."""
         project_id = request.caller.project_id
         try:
             execution = executions.get(project_id, execution_id)
@@ -229,7 +233,9 @@ class ExecutionDoor(Door):
         transitions = [
             Transition(**{name: getattr(change, name) for name in Transition.__struct_fields__}) for change in journal
         ]
-        return ExecutionDetail(**_fields(execution), transitions=transitions)
+        return ExecutionDetail(
+            **_fields(execution), transitions=transitions, loops=loops.of_execution(project_id, execution_id)
+        )
 
 
 class HeartbeatDoor(Door):

@@ -8,6 +8,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/schema/", openapi.schema),
     path("api/docs/", docs.page),
     path("api/v1/", include("monitor.api.executions")),
+    path("api/v1/", include("monitor.api.loops")),
+    path("api/v1/", include("monitor.api.operations")),
     path("", include("monitor.api.otlp")),
     path("api/v1/", include("monitor.api.batch")),
     path("api/v1/", include("monitor.api.costs")),

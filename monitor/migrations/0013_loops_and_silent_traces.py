@@ -70,9 +70,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             "statechange",
             "subject",
-            models.CharField(
-                choices=[(name, name.replace("_", " ").title()) for name in SUBJECTS], max_length=16
-            ),
+            models.CharField(choices=[(name, name.replace("_", " ").title()) for name in SUBJECTS], max_length=16),
         ),
         migrations.AddField(
             "project",

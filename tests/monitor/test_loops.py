@@ -60,7 +60,9 @@ def by_definition(calls: list[str | None]) -> set[tuple[int, int, int]]:
 
 LETTERS = st.one_of(
     st.lists(st.sampled_from(["a", "b", None]), max_size=40),
-    st.lists(st.sampled_from(["a", "b", "c", "ab", "abcabcabc", "aabaab"]), max_size=12).map(lambda x: list("".join(x))),
+    st.lists(st.sampled_from(["a", "b", "c", "ab", "abcabcabc", "aabaab"]), max_size=12).map(
+        lambda x: list("".join(x))
+    ),
 )
 
 

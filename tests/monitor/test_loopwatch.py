@@ -1,7 +1,7 @@
 """Loops as they are found among stored calls: once, in any order, by any number of workers, and until they are over."""
 
 import random
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ from monitor.tenancy import crossing, tenant
 from tests.monitor.fleets import an_execution, at_once, beat, tick
 from tests.monitor.spending import a_bare_span, a_project, accept, pending
 
-NOW = datetime.now().astimezone().replace(microsecond=0)
+NOW = datetime.now(UTC).replace(microsecond=0)
 SEARCH = '{"city": "Oslo", "nights": 2}'
 
 
