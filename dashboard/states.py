@@ -47,6 +47,7 @@ QUEUE = {
     "approval": Look("user-check", "red", "Approval", "a tool waits for a yes"),
     "trip": Look("plug-x", "red", "Budget tripped", "stopped by a limit"),
     "loop": Look("repeat", "amber", "Loop", "3 equal calls in a row"),
+    "looped": Look("repeat", "grey", "Looped", "3 equal calls in a row, and over"),
 }
 EVIDENCE = {
     "verified": Look("circle-check", "green", "Verified", "by a tool, a database, an API or the user"),

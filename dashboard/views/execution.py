@@ -15,11 +15,12 @@ from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
 from django.views.decorators.http import require_POST
 
-from dashboard import commands, journal, traces
+from dashboard import commands, journal, loops, traces
 from dashboard.access import PageRequest, page
 from dashboard.plan import plan
 from dashboard.traces import MODEL_KINDS, TOOL_KINDS
 from dashboard.views.executions import row_of
+from monitor import operations
 from monitor.api.executions import show
 from monitor.models import Conversation, Execution, Message, QueueItem, Span, StateChange
 from monitor.models.executions import OPEN, WAITING, Status
@@ -49,7 +50,7 @@ def execution(request: PageRequest, execution_id: UUID) -> HttpResponse:
     subject = find(request, execution_id)
     part = request.GET.get("part")
     tab = request.GET.get("tab", "trace")
-    if tab not in TABS or part not in (None, "state", "commands", "tab"):
+    if tab not in TABS or part not in (None, "state", "commands", "loops", "tab"):
         raise Http404
     context: dict[str, Any] = {
         "execution": subject,
@@ -59,9 +60,11 @@ def execution(request: PageRequest, execution_id: UUID) -> HttpResponse:
         "tab": tab,
         "here": reverse("execution", args=[subject.id]),
     }
-    changes = journal.moves(subject) if part != "commands" else []
+    changes = journal.moves(subject) if part not in ("commands", "loops") else []
     if part in (None, "state"):
         context |= _state(subject, changes, now=request.now)
+    if part in (None, "loops"):
+        context["loops"] = loops.of_execution(subject)
     if part in (None, "commands"):
         context |= _commands(request, subject)
     if part in (None, "tab"):
@@ -235,7 +238,30 @@ def tools(
         )
         .order_by("-count", "tool", "name")[:200]
     )
-    return {"tools": [one | {"word": one["tool"] or one["name"]} for one in by_name]}
+    named = operations.statistics(
+        subject.project_id,
+        since=subject.started_at - traces.SLACK,
+        until=(subject.ended_at or request.now) + traces.SLACK,
+        execution_id=subject.id,
+    )
+    return {
+        "tools": [one | {"word": one["tool"] or one["name"]} for one in by_name],
+        "operations": [Operation.of(one) for one in named.results],
+    }
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A named operation as a row, its durations in seconds."""
+
+    told: operations.OperationStatistics
+    mean_s: float
+    p50_s: float
+    p95_s: float
+
+    @classmethod
+    def of(cls, told: operations.OperationStatistics) -> "Operation":
+        return cls(told, told.average_ms / 1000, told.p50_ms / 1000, told.p95_ms / 1000)
 
 
 def payloads(

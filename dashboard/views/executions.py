@@ -13,7 +13,7 @@ from django.http import Http404, HttpResponse
 from django.template.response import TemplateResponse
 from django.views.decorators.http import require_POST
 
-from dashboard import commands, listing
+from dashboard import commands, listing, loops
 from dashboard.access import PageRequest, page
 from dashboard.arrival import curl
 from dashboard.frame import range_of
@@ -81,13 +81,15 @@ class Row:
     ended_at: datetime | None
     took_s: float | None
     cost_usd: Decimal
+    # Whether it still loops; None for one that never did.
+    loops: bool | None = None
 
     @property
     def share(self) -> float:
         return (self.progress or 0) / 100
 
 
-def row_of(execution: Execution, *, now: datetime) -> Row:
+def row_of(execution: Execution, *, now: datetime, loops: bool | None = None) -> Row:
     """The row of one execution at `now`."""
     is_open = execution.status in OPEN
     look = shown_state(execution, now=now)
@@ -112,11 +114,14 @@ def row_of(execution: Execution, *, now: datetime) -> Row:
         ended_at=execution.ended_at,
         took_s=None if execution.duration_ms is None else execution.duration_ms / 1000,
         cost_usd=execution.cost_usd,
+        loops=loops,
     )
 
 
 def shown_state(execution: Execution, *, now: datetime) -> str:
-    """The state as people see it: a try that went silent is a zombie until the next one is picked up."""
+    """The state as people see it: a try, or a trace, that went silent is a zombie until it is heard of again."""
+    if execution.status == Status.RUNNING and execution.silent_at is not None:
+        return "zombie"
     if execution.status == Status.RETRYING and execution.verdict == Verdict.ZOMBIE:
         return "zombie"
     if execution.status == Status.RUNNING and execution.deadline_at is not None and execution.deadline_at < now:
@@ -127,8 +132,9 @@ def shown_state(execution: Execution, *, now: datetime) -> str:
 def rows(request: PageRequest, asked: Asked, found: QuerySet[Execution]) -> dict[str, Any]:
     """One page of rows and the address of the next."""
     shown, after = listing.page(found, asked)
+    marks = loops.marks(request.visitor.project.pk, [one.id for one in shown])
     return {
-        "rows": [row_of(one, now=request.now) for one in shown],
+        "rows": [row_of(one, now=request.now, loops=marks.get(one.id)) for one in shown],
         "older": asked.address(after=after) if after else "",
         "newest": asked.address() if asked.after else "",
         "by_state": asked.address(order="state"),
