@@ -39,6 +39,7 @@ def fill(client: httpx.Client, person: str) -> dict[str, str]:
     _spend(client)
     until(lambda: len(_all(client, "/queue")) == 4, "the queue has its items")
     until(lambda: any(one["type"].startswith("budget") for one in _all(client, "/alerts")), "the budget's alert")
+    until(lambda: bool(_all(client, "/loops", status="open")), "the loop is found")
     queue = _all(client, "/queue") + _all(client, "/queue", status="resolved")
     items = {item["conversation_id"] or item["kind"]: item["id"] for item in queue}
     types = {alert["status"]: alert["id"] for alert in _all(client, "/alerts")}
@@ -90,7 +91,7 @@ def _tell_ended(client: httpx.Client) -> None:
 
 
 def _begin_others(client: httpx.Client) -> dict[str, str]:
-    """One execution in each state in which work goes on or waits; the running one has calls and long words."""
+    """One execution in each state in which work goes on or waits; the running one has calls, long words and a loop."""
 
     def begin(agent: str, task: str, **more: Any) -> str:
         body = {"agent": agent, "department": "Operations", "run_id": "month-end", "task": task, **CALM, **more}
@@ -110,11 +111,36 @@ def _begin_others(client: httpx.Client) -> dict[str, str]:
         post(
             client, "/calls", execution_id=begun["running"], run_id="month-end", agent="planner", model=model, **tokens
         )
+    _loop(client, begun["running"])
     post(client, f"/executions/{begun['retrying']}/fail", error="503 from the model: overloaded")
     post(client, f"/executions/{begun['paused']}/pause", note="until the site is back")
     post(client, f"/executions/{begun['waiting']}/fail", error=NASTY)
     post(client, f"/executions/{begun['broken']}/fail", error="The document is encrypted", retryable=False)
     return begun
+
+
+def _loop(client: httpx.Client, execution_id: str) -> None:
+    """Two calls in turns, four times, and operations."""
+    now, whose = datetime.now(UTC), {"execution_id": execution_id, "run_id": "month-end", "agent": "planner"}
+    calls = (("find_order", {"text": NASTY}), ("ask_supplier", {"order": "4711", "page": 1}))
+    events: list[dict[str, Any]] = [
+        {
+            "type": "tool_call",
+            "tool": calls[n % 2][0],
+            "arguments": calls[n % 2][1],
+            "output": "none",
+            "duration_ms": 80,
+        }
+        for n in range(8)
+    ]
+    events += [
+        {"type": "operation", "operation": name, "duration_ms": 300 * (n + 1), "success": n != 2}
+        for n, name in enumerate(["embed", "embed", "embed", NASTY[:200]])
+    ]
+    for n, event in enumerate(events):
+        event |= whose | {"occurred_at": (now - timedelta(seconds=60 - n)).isoformat()}
+    answer = post(client, "/batch", events=events)
+    assert (answer["accepted"], answer["rejected"]) == (len(events), [])
 
 
 def _raise_alerts(client: httpx.Client, executions: dict[str, str]) -> None:
