@@ -193,8 +193,9 @@ def test_an_agents_span_that_comes_late_makes_the_finding_its_executions(db: Non
     send(project, [a_call(n, parent=7) for n in range(3)])
     assert look() == 1
     agent = a_bare_span(1, 7, kind="agent", name="plan", agent="planner", agent_stated=True, started_at=after(-61))
-    send(project, [agent])
-    look()
+    # The calls themselves are no news any more.
+    send(project, [agent], now=after(200))
+    look(now=after(200))
     with tenant(project.pk):
         work = Execution.objects.get()
     assert [(one.execution_id, one.place) for one in loops_of(project)] == [(work.id, str(work.id))]
@@ -271,6 +272,17 @@ def test_of_many_who_look_at_once_one_finds(committed_db: None) -> None:
     assert (loop.rounds, loop.calls) == (6, 12)
     assert told(project).count("found") == 1
     assert tick(now=NOW) == 0
+
+
+def test_of_many_who_see_it_begin_again_one_tells(committed_db: None, caplog: pytest.LogCaptureFixture) -> None:
+    project = a_project()
+    send(project, [a_call(n) for n in range(3)])
+    at_once([partial(look)] * 6)
+    at_once([partial(look, now=after(600))] * 6)
+    send(project, [a_call(n + 650) for n in range(3)], now=after(600))
+    at_once([partial(look, now=after(600))] * 6)
+    assert told(project) == ["found", "over", "found_again"]
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_arguments_are_shortened_and_huge_ones_compared_as_written(db: None) -> None:

@@ -227,3 +227,25 @@ def test_of_many_who_look_at_once_one_tells_and_an_end_that_comes_meanwhile_is_c
     seen = work_of(project)
     assert (seen.status, seen.lost_at, seen.silent_at, seen.look_at) == ("completed", None, None, None)
     assert_books_balance(project)
+
+
+def test_what_is_lost_and_found_is_counted_and_taken_back_once(committed_db: None) -> None:
+    project = an_open_one(trace_silent_s=None)
+    look(1)
+    work = work_of(project)
+    sign_at = work.last_heartbeat_at
+    assert sign_at is not None
+    give_up = partial(silence._give_up, project.pk, work.id, sign_at, now=after(DAY + 1))
+    assert sorted(at_once([give_up] * 4)) == [False, False, False, True]
+    assert_counted(project, executions=1, failed=1)
+    accept(project, [an_agent()], now=after(DAY + 2))
+    correct = partial(silence._correct, project.pk, work.id, now=after(DAY + 3))
+    assert sorted(at_once([correct] * 4)) == [False, False, False, True]
+    assert_counted(project, executions=1, failed=0)
+    assert_books_balance(project)
+
+
+def assert_counted(project: Project, *, executions: int, failed: int) -> None:
+    with tenant(project.pk):
+        counted = [sums for key, sums in minutes_of().items() if key[5] == "execution"]
+    assert (sum(sums[0] for sums in counted), sum(sums[1] for sums in counted)) == (executions, failed)
