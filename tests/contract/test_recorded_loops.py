@@ -1,22 +1,30 @@
-"""Recorded runs of agents: which of them looped, by the detection alone; `-s` prints each with its evidence."""
+"""Recorded runs of agents: which of them looped, by the detection alone; `-s` prints each with its evidence.
+
+And what real clients sent over OTLP, whose scripts never loop.
+"""
 
 import gzip
 import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
-from monitor import loops
+from monitor import loops, loopwatch
+from monitor.models import Loop
+from monitor.records import sealed
+from monitor.tenancy import tenant
+from tests.contract.recordings import clients, mapped
 from tests.launcher.instance import ROOT
+from tests.monitor.spending import a_project, accept
 
 DATA = ROOT.parent / "shared/data"
 FOLDERS = ("swe_agent", "tau2bench", "taubench")
-
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="there are no recorded runs beside the repository")
 
 
 class Recorded(NamedTuple):
@@ -70,6 +78,7 @@ def tell(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
+@pytest.mark.skipif(not DATA.is_dir(), reason="there are no recorded runs beside the repository")
 def test_which_recorded_runs_loop() -> None:
     runs: Counter[str] = Counter()
     calls: Counter[str] = Counter()
@@ -96,3 +105,32 @@ def test_which_recorded_runs_loop() -> None:
     assert (len(rounds), sum(one > 50 for one in rounds)) == (23, 5)
     # Of the runs that were cut off because they went on for ever or failed too often.
     assert out_of_steps == {True: 6}
+
+
+@pytest.mark.parametrize("client", clients())
+def test_no_recorded_client_is_taken_for_one_that_loops(db: None, client: str) -> None:
+    project = a_project()
+    spans = mapped(client)[0]
+    now = max(span.ended_at or span.started_at for span in spans) + timedelta(minutes=1)
+    accept(project, list(spans), now=now)
+    loopwatch.look(now=now)
+    with tenant(project.pk):
+        assert [(one.agent, one.cycle, one.rounds) for one in Loop.objects.all()] == []
+
+
+def test_calls_that_a_client_sent_three_times_are_a_loop(db: None) -> None:
+    """The recorded call of a tool, copied within its trace."""
+    project = a_project()
+    spans = list(mapped("pydantic_ai_native")[0])
+    call = next(span for span in spans if span.kind == "tool" and span.arguments is not None)
+    again = [
+        sealed(replace(call, span_id=call.span_id + n, tool_call_id=f"c{n}", started_at=after, ended_at=after))
+        for n in (1, 2)
+        if (after := (call.ended_at or call.started_at) + timedelta(seconds=n))
+    ]
+    now = max(span.ended_at or span.started_at for span in spans) + timedelta(minutes=1)
+    accept(project, [*spans, *again], now=now)
+    assert loopwatch.look(now=now) >= 1
+    with tenant(project.pk):
+        [loop] = Loop.objects.all()
+    assert (loop.cycle[0]["tool"], loop.rounds, loop.execution_id is not None) == (call.tool, 3, True)
