@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from django.db import connection
@@ -58,13 +59,13 @@ def statistics(
     until: datetime,
     agent: str | None = None,
     operation: str | None = None,
-    **only: Any,
+    execution_id: UUID | None = None,
 ) -> Operations:
     """What the operations that started in the window were like; `execution_id` narrows it to one execution."""
-    asked = {"execution_id": None} | only
-    asked |= {"project_id": project_id, "since": since, "until": until, "agent": agent, "operation": operation}
+    asked = {"agent": agent, "operation": operation, "execution_id": execution_id}
+    window: dict[str, Any] = {"project_id": project_id, "since": since, "until": until}
     with connection.cursor() as cursor:
-        cursor.execute(STATISTICS, {**asked, "most": MOST_SPANS, "rows": MOST_ROWS})
+        cursor.execute(STATISTICS, {**asked, **window, "most": MOST_SPANS, "rows": MOST_ROWS})
         rows = cursor.fetchall()
     results = [
         OperationStatistics(

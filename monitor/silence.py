@@ -112,8 +112,11 @@ def judge(one: Due, heard_since: datetime | None, *, now: datetime) -> Seen:
         return Seen(quiet_at + shortest, None)
     is_lost = lost_after is not None and now >= one.sign_at + lost_after
     silent = silent_after is not None and now >= quiet_at + silent_after
+    if is_lost:
+        # Nobody has to be told of what is over at once.
+        return Seen(now + SOONEST, one.silent_at, is_lost=True)
     again = now + min(LATEST, max(SOONEST, (now - quiet_at) / 10))
-    return Seen(again, (one.silent_at or now) if silent else None, is_lost)
+    return Seen(again, (one.silent_at or now) if silent else None)
 
 
 def _due(*, now: datetime) -> list[Due]:

@@ -15,12 +15,11 @@ from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
 from django.views.decorators.http import require_POST
 
-from dashboard import commands, journal, loops, traces
+from dashboard import commands, journal, loops, operations, traces
 from dashboard.access import PageRequest, page
 from dashboard.plan import plan
 from dashboard.traces import MODEL_KINDS, TOOL_KINDS
 from dashboard.views.executions import row_of
-from monitor import operations
 from monitor.api.executions import show
 from monitor.models import Conversation, Execution, Message, QueueItem, Span, StateChange
 from monitor.models.executions import OPEN, WAITING, Status
@@ -238,30 +237,10 @@ def tools(
         )
         .order_by("-count", "tool", "name")[:200]
     )
-    named = operations.statistics(
-        subject.project_id,
-        since=subject.started_at - traces.SLACK,
-        until=(subject.ended_at or request.now) + traces.SLACK,
-        execution_id=subject.id,
-    )
     return {
         "tools": [one | {"word": one["tool"] or one["name"]} for one in by_name],
-        "operations": [Operation.of(one) for one in named.results],
+        "operations": operations.of_execution(subject, now=request.now),
     }
-
-
-@dataclass(frozen=True)
-class Operation:
-    """A named operation as a row, its durations in seconds."""
-
-    told: operations.OperationStatistics
-    mean_s: float
-    p50_s: float
-    p95_s: float
-
-    @classmethod
-    def of(cls, told: operations.OperationStatistics) -> "Operation":
-        return cls(told, told.average_ms / 1000, told.p50_ms / 1000, told.p95_ms / 1000)
 
 
 def payloads(

@@ -122,6 +122,12 @@ def test_after_a_day_it_ends_as_lost_and_is_counted_as_a_failure_when_it_was_las
     assert look(DAY * 2) == 0
 
 
+def test_nobody_is_told_of_a_silence_that_is_over_at_once(db: None) -> None:
+    project = an_open_one()
+    assert look(DAY * 3) == 1
+    assert [cause for *_, cause in causes(project)] == ["traced", "end_never_sent"]
+
+
 def test_an_end_that_comes_after_all_corrects_state_and_count(db: None) -> None:
     project = an_open_one()
     look(601)
