@@ -111,6 +111,7 @@ ENDINGS: dict[str, Ending] = {
     **{f"execution_{verdict}": EXECUTION for verdict in Verdict.values},
     "tool_loop": Ending("once the agent does something else for a minute, calls nothing for 10 min, or ends"),
     "trace_silent": Ending("once a span of its trace comes, it ends, or it counts as lost", _silence),
+    "execution_stalled": Ending("once the work moves again, or the execution runs again or ends"),
     "budget_tripped": Ending("once the trip is reset or the budget renews"),
     "budget_warning": Ending("once the budget has room again or renews, or its limit is passed", _warning),
     "budget_exceeded": Ending("once the budget has room again or renews", _excess),

@@ -41,6 +41,8 @@ RULES = (
     Rule(Subject.EXECUTION, signs.trace_silent, causes=["trace_silent"]),
     Rule(Subject.EXECUTION, signs.trace_heard, causes=["trace_heard"]),
     Rule(Subject.EXECUTION, verdicts.late_heartbeat, causes=["came_back"]),
+    Rule(Subject.EXECUTION, verdicts.stalled, to=[Status.RUNNING], causes=[Verdict.STALLED]),
+    Rule(Subject.EXECUTION, verdicts.moves_again, causes=["progressing"]),
     Rule(Subject.EXECUTION, verdicts.paused_for_a_human, to=[Status.HITL_PAUSED]),
     Rule(Subject.EXECUTION, verdicts.attempt_given_up, to=[Status.RETRYING], causes=Verdict.values),
     Rule(Subject.EXECUTION, verdicts.runs_again, to=[Status.RUNNING, Status.RETRYING], was=GIVEN_UP),

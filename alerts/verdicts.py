@@ -13,6 +13,7 @@ HAPPENED = {
     Verdict.ZOMBIE: "stopped sending heartbeats",
     Verdict.TIMED_OUT: "ran out of time",
     Verdict.NOT_PICKED_UP: "did not pick up its next attempt",
+    Verdict.STALLED: "is alive but makes no progress",
     Verdict.ERROR: "failed with an error",
 }
 
@@ -46,6 +47,24 @@ def paused_for_a_human(change: StateChange, execution: Execution | None) -> Judg
         done="the work was stopped and put into the human queue. Nothing more is retried by itself.",
         otherwise="the work stays where it is. Resume, retry or cancel it.",
     )
+
+
+def stalled(change: StateChange, execution: Execution | None) -> Judgement:
+    """It beats and does not move, and was to be left running: a warning."""
+    return _raise(
+        change,
+        execution,
+        level=Level.WARNING,
+        type=f"execution_{change.cause}",
+        title=f"{_agent(change, execution)} {HAPPENED[Verdict.STALLED]}",
+        done="nothing was stopped. The attempt goes on, and its heartbeats arrive.",
+        otherwise="it goes on like this until it moves or its timeout is over. Retry or cancel it if its work hangs.",
+    )
+
+
+def moves_again(change: StateChange, execution: Execution | None) -> Judgement:
+    """Progress after a stall."""
+    return Settle(fingerprint(change), f"the work {change.note or 'moves again'}", "")
 
 
 def late_heartbeat(change: StateChange, execution: Execution | None) -> Judgement:

@@ -1,16 +1,15 @@
 """What a person may command an execution to do, and what is said about it afterwards."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from dashboard import words
 from dashboard.states import look_of
-from monitor import changes, executions
-from monitor.deadlocks import unhindered
+from monitor import changes, executions, orders
 from monitor.models import Execution, Person
 from monitor.models.executions import ENDED, MOVES, OPEN, Status
+from monitor.orders import Verb
 from monitor.tenancy import tenant
 
 
@@ -18,17 +17,16 @@ from monitor.tenancy import tenant
 class Command:
     """One verb of people: its button (label, icon, key), what it did, and from which states it goes."""
 
-    name: str
+    name: Verb
     label: str
     icon: str
     key: str
     done: str
     means: str
     states: frozenset[str]
-    act: Callable[..., Execution]
 
 
-COMMANDS = {
+COMMANDS: dict[str, Command] = {
     one.name: one
     for one in (
         Command(
@@ -39,7 +37,6 @@ COMMANDS = {
             "paused",
             "Its clocks stop; the agent is told at its next beat.",
             frozenset(MOVES[Status.PAUSED]),
-            executions.pause,
         ),
         Command(
             "resume",
@@ -49,7 +46,6 @@ COMMANDS = {
             "resumed",
             "It goes on with the same try.",
             frozenset({Status.PAUSED, Status.HITL_PAUSED}),
-            executions.resume,
         ),
         Command(
             "retry",
@@ -59,7 +55,6 @@ COMMANDS = {
             "retried",
             "The next try may start at once.",
             frozenset(MOVES[Status.RETRYING]),
-            executions.retry,
         ),
         Command(
             "cancel",
@@ -69,7 +64,6 @@ COMMANDS = {
             "cancelled",
             "It ends, with all open work below it.",
             frozenset(OPEN),
-            executions.cancel,
         ),
     )
 }
@@ -95,21 +89,17 @@ def offered(execution: Execution) -> list[Command]:
 def carry_out(
     project_id: int, execution_id: UUID, command: Command, *, now: datetime, actor: str, note: str = ""
 ) -> Outcome:
-    """Give one command in a transaction of its own; a refusal says in words what the execution has become.
-
-    Each stands for itself, because the counter of events is locked last in a transaction: two commands in one
-    could wait for each other.
-    """
-    try:
-        moved = unhindered(project_id, lambda: command.act(project_id, execution_id, now=now, actor=actor, note=note))
-    except Execution.DoesNotExist:
+    """Give one command in a transaction of its own; a refusal says in words what the execution has become."""
+    ordered = orders.carry_out(project_id, execution_id, command.name, now=now, actor=actor, note=note)
+    if ordered.execution is None:
         return Outcome(execution_id, f"Execution {words.short_id(execution_id)}", False, "is not there any more")
-    except executions.KnownFromSpans as refused:
-        return Outcome(execution_id, name_of(refused.execution), False, "is known from its trace alone; nobody listens")
-    except executions.Refused as refused:
+    name = name_of(ordered.execution)
+    if isinstance(ordered.refusal, executions.KnownFromSpans):
+        return Outcome(execution_id, name, False, "is known from its trace alone; nobody listens")
+    if ordered.refusal is not None:
         with tenant(project_id):
-            return Outcome(execution_id, name_of(refused.execution), False, _refusal(refused.execution, now=now))
-    return Outcome(execution_id, name_of(moved), True, look_of(moved.status).word.lower())
+            return Outcome(execution_id, name, False, _refusal(ordered.execution, now=now))
+    return Outcome(execution_id, name, True, look_of(ordered.execution.status).word.lower())
 
 
 def name_of(execution: Execution) -> str:

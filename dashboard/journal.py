@@ -7,7 +7,7 @@ from datetime import datetime
 from dashboard.commands import actor_names
 from dashboard.states import Look, look_of
 from monitor.changes import journal_of
-from monitor.models import Execution, StateChange
+from monitor.models import Command, Execution, StateChange
 from monitor.models.executions import Status, Verdict
 
 MOST_MOVES = 500
@@ -25,8 +25,11 @@ CAUSES = {
     "zombie": "The try went silent",
     "timed_out": "The try outlived its timeout",
     "not_picked_up": "Nobody picked the try up",
+    "stalled": "The try beats, but makes no progress",
+    "progressing": "The try makes progress again",
+    "goes_on": "The agent beat again after it was resumed",
     "came_back": "The agent came back with a try that was given up",
-    "stale_report": "The agent reported on a try that was given up",
+    "stale_report": "A try that was given up reported, and was refused",
     "paused": "Paused",
     "resumed": "Resumed",
     "retried": "Told to try again",
@@ -38,7 +41,7 @@ CAUSES = {
 
 @dataclass(frozen=True)
 class Line:
-    """One move, as the tab shows it."""
+    """One move, as the tab shows it, with the command that told the agent of it."""
 
     at: datetime
     before: Look | None
@@ -47,6 +50,7 @@ class Line:
     who: str
     attempt: int | None
     note: str
+    command: Command | None = None
 
 
 @dataclass(frozen=True)
@@ -66,18 +70,23 @@ def moves(execution: Execution) -> list[StateChange]:
     return list(journal_of(execution).order_by("-id")[:MOST_MOVES])[::-1]
 
 
-def lines(changes: Sequence[StateChange]) -> list[Line]:
-    """The moves in words, newest first; one query for the names."""
+def lines(changes: Sequence[StateChange], told: Iterable[Command] = ()) -> list[Line]:
+    """The moves in words, newest first; one query for the names.
+
+    A move and the command that it led to bear the same time; no two commands of one execution do.
+    """
     names = actor_names([one.actor for one in changes])
+    by_time = {one.issued_at: one for one in told}
     return [
         Line(
             at=one.at,
             before=look_of(one.from_state) if one.from_state and one.from_state != one.to_state else None,
-            after=one.to_state,
+            after="stalled" if one.cause == "stalled" and one.to_state == Status.RUNNING else one.to_state,
             what=CAUSES.get(one.cause, one.cause.replace("_", " ").capitalize()),
             who=names.get(one.actor, ""),
             attempt=one.attempt,
             note=one.note,
+            command=by_time.get(one.at) if one.from_state != one.to_state else None,
         )
         for one in reversed(changes)
     ]
@@ -91,8 +100,10 @@ def tries(execution: Execution, changes: Iterable[StateChange]) -> list[Try]:
         number = one.attempt or 1
         if one.cause in ("picked_up", "started"):
             begun[number] = one.at
-        elif one.cause in Verdict.values:
+        elif one.cause in Verdict.values and one.from_state != one.to_state:
             ended[number] = (one.at, one.cause, one.note)
+        elif one.cause == "retried":
+            ended.setdefault(number - 1, (one.at, one.cause, one.note))
         elif one.cause == "resumed" and number in ended:
             del ended[number]
     last = max(begun)
@@ -105,7 +116,9 @@ WORDS: dict[str, str] = {
     Verdict.ZOMBIE: "went silent",
     Verdict.TIMED_OUT: "ran out of time",
     Verdict.NOT_PICKED_UP: "not picked up",
+    Verdict.STALLED: "made no progress",
     Verdict.ERROR: "failed",
+    "retried": "given up for the next",
     Status.COMPLETED: "completed",
     Status.FAILED: "failed",
     Status.TIMEOUT: "timed out",

@@ -9,7 +9,7 @@ from dashboard import words
 from dashboard.states import Tone, look_of
 from monitor import attempts
 from monitor.models import Execution
-from monitor.models.executions import ENDED, Status, Verdict
+from monitor.models.executions import ENDED, OnStall, Status, Verdict
 
 When = Literal["past", "now", "planned"]
 PAST_STEPS = 3
@@ -17,8 +17,11 @@ VERDICT_STEPS = {
     Verdict.ZOMBIE: "went silent",
     Verdict.TIMED_OUT: "ran out of time",
     Verdict.NOT_PICKED_UP: "was not picked up",
+    Verdict.STALLED: "made no progress",
     Verdict.ERROR: "failed",
 }
+# What is told of a try that goes on.
+TOLD_ON_THE_WAY = ("stalled", "progressing")
 
 
 class Change(Protocol):
@@ -59,7 +62,8 @@ def plan(execution: Execution, changes: Iterable[Change], *, now: datetime) -> P
     """What was, is and will be; `changes` are the execution's own, oldest first."""
     if execution.from_spans:
         return _as_traced(execution, now=now)
-    past = _past(execution, [one for one in changes if one.from_state != one.to_state])
+    told = [one for one in changes if one.from_state != one.to_state or one.cause in TOLD_ON_THE_WAY]
+    past = _past(execution, told)
     headline, coming = _coming(execution, now=now)
     if execution.status in ENDED:
         return Plan(tuple(past), headline.words)
@@ -112,6 +116,10 @@ def _past(execution: Execution, moves: Sequence[Change]) -> list[Step]:
 
 def _step_of(execution: Execution, move: Change) -> Step | None:
     attempt = move.attempt or 1
+    if move.from_state == move.to_state:
+        stalled = move.cause == "stalled"
+        word = "Made no progress" if stalled else "Moved again"
+        return Step("past", move.at, word, move.note[:80], "amber" if stalled else "")
     if move.cause in Verdict.values:
         what = VERDICT_STEPS[Verdict(move.cause)]
         return Step("past", move.at, f"Try {attempt} {what}", move.note[:80], "amber")
@@ -130,6 +138,8 @@ def _step_of(execution: Execution, move: Change) -> Step | None:
 def _present(execution: Execution, *, now: datetime) -> str:
     sign = _last_sign(execution)
     if execution.status == Status.RUNNING:
+        if execution.stalled_at is not None:
+            return f"beats, no progress for {words.took(now - _last_progress(execution, execution.stalled_at))}"
         if sign is None or now - sign < timedelta(seconds=1):
             return "beats"
         return f"silent for {words.took(now - sign)}"
@@ -144,7 +154,7 @@ def _present(execution: Execution, *, now: datetime) -> str:
 def _tone_now(execution: Execution, *, now: datetime) -> Tone:
     late = execution.deadline_at is not None and execution.deadline_at <= now
     if execution.status == Status.RUNNING:
-        return "amber" if late else "blue"
+        return "amber" if late or execution.stalled_at is not None else "blue"
     return look_of(execution.status).tone
 
 
@@ -152,6 +162,12 @@ def _last_sign(execution: Execution) -> datetime | None:
     """The last beat of this try, or its start."""
     signs = [one for one in (execution.last_heartbeat_at, execution.attempt_started_at) if one is not None]
     return max(signs) if signs else None
+
+
+def _last_progress(execution: Execution, stalled_at: datetime) -> datetime:
+    """When this try last moved, no later than it was seen to have stalled."""
+    moves = [one for one in (execution.last_progress_at, execution.attempt_started_at) if one is not None]
+    return min(max(moves, default=stalled_at), stalled_at)
 
 
 def _coming(execution: Execution, *, now: datetime) -> tuple[Headline, list[Step]]:
@@ -203,7 +219,18 @@ def _while_running(execution: Execution, *, now: datetime) -> tuple[Headline, li
     steps = [verdict, *_after_verdict(execution, execution.attempt, max(due_at, now))]
     if not is_timeout and times_out_at > now:
         steps.append(Step("planned", times_out_at, "Times out", "however often it beats"))
+    if execution.stall_due_at is not None:
+        steps.append(_stalls(execution, execution.stall_due_at, now=now))
+        steps.sort(key=lambda step: step.at or now)
     return headline, steps
+
+
+def _stalls(execution: Execution, due_at: datetime, *, now: datetime) -> Step:
+    """What follows when a try that beats does not move."""
+    follows = "the next try is asked for" if execution.on_stall == OnStall.RETRY else "a warning, and it goes on"
+    if due_at <= now:
+        return Step("planned", None, "Stalls", f"at the watchdog's next turn: {follows}", "amber", when_words="due")
+    return Step("planned", due_at, "Stalls", f"unless it makes progress: {follows}", "amber")
 
 
 def _while_retrying(execution: Execution, *, now: datetime) -> tuple[Headline, list[Step]]:

@@ -26,6 +26,7 @@ EXECUTIONS = {
     "running": Look("player-play", "blue", "Running", "beats on time"),
     "retrying": Look("refresh", "amber", "Retrying", "try n of 3, with the reason"),
     "zombie": Look("heart-off", "amber", "Zombie", "no beat in time, may come back"),
+    "stalled": Look("clock-exclamation", "amber", "Stalled", "alive, not progressing"),
     "paused": Look("player-pause", "grey", "Paused", "held by a person or waits for approval"),
     "hitl_paused": Look("hand-stop", "red", "Needs a person", "tries spent, waits for a decision"),
     "completed": Look("circle-check", "green", "Completed", "done"),

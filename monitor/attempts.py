@@ -9,8 +9,8 @@ from uuid import UUID
 
 from django.db import connection
 
-from monitor import news, queue
-from monitor.events import Announcement, announce_all
+from monitor import commands, news, queue
+from monitor.commands import Order
 from monitor.models import Conversation, Execution
 from monitor.models.executions import Status, Verdict
 from monitor.models.queue import ItemKind
@@ -20,12 +20,23 @@ ALIVE_INTERVALS = 1.5
 FIRST_BACKOFF_S = 2.0
 MOST_BACKOFF_S = 60.0
 SILENT_VERDICTS = (Verdict.ZOMBIE, Verdict.TIMED_OUT, Verdict.NOT_PICKED_UP)
+# An abort after one of these ends as a time-out.
+LATE_VERDICTS = (*SILENT_VERDICTS, Verdict.STALLED)
 HEADLINES = {
     Verdict.ZOMBIE: "went silent",
     Verdict.TIMED_OUT: "ran out of time",
     Verdict.NOT_PICKED_UP: "was not picked up again",
+    Verdict.STALLED: "makes no progress",
     Verdict.ERROR: "keeps failing",
 }
+
+
+def spoken(time: timedelta) -> str:
+    """A length of time as people say it: `48 s`, `12 min`, `3 h`."""
+    seconds = int(time.total_seconds())
+    if seconds < 120:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
 
 
 def alive_for(execution: Execution) -> timedelta:
@@ -51,9 +62,20 @@ def timeout_left_ms(execution: Execution, *, now: datetime) -> int | None:
     return max(0, left // timedelta(milliseconds=1))
 
 
+def stall_due_at(execution: Execution, *, now: datetime) -> datetime | None:
+    """Until when an attempt that moves now has to move again; None where no such clock runs."""
+    return None if execution.stall_s is None else now + timedelta(seconds=execution.stall_s)
+
+
+def stall_left_ms(execution: Execution, *, now: datetime) -> int | None:
+    """What is left of the clock of progress, never below 0; None when it does not run."""
+    due_at = execution.stall_due_at
+    return None if due_at is None else max(0, (due_at - now) // timedelta(milliseconds=1))
+
+
 # One statement gives up any number of attempts and journals each: whoever locks the row first gives the
-# verdict, and nobody gives it twice. An attempt that has used up its timeout goes on, after a person's
-# resume, with a whole one: else it would be overdue again at once.
+# verdict, and nobody gives it twice. An attempt that has used up its timeout, or its time without progress, goes
+# on, after a person's resume, with a whole one: else it would be overdue again at once.
 GIVE_UP = """
 WITH lost AS (
     SELECT project_id, id, status AS from_status, attempt AS lost_attempt, attempt <= max_retries AS again,
@@ -67,6 +89,11 @@ WITH lost AS (
                WHEN 'running' THEN
                    timeout_s * 1000 - extract(epoch FROM %(now)s - attempt_started_at) * 1000
                WHEN 'paused' THEN timeout_left_ms END AS left_ms,
+           CASE status
+               WHEN 'running' THEN extract(epoch FROM stall_due_at - %(now)s) * 1000
+               WHEN 'paused' THEN stall_left_ms END AS moves_left_ms,
+           'alive, but no progress for ' || stall_s || ' s'
+               || CASE message WHEN '' THEN '' ELSE ': ' || left(message, 200) END AS hangs,
            least(%(first_backoff_s)s * 2 ^ (attempt - 1), %(most_backoff_s)s)
                * (1 - 0.5 * coalesce(%(jitter)s, random())) AS backoff_s
       FROM monitor_execution
@@ -76,6 +103,7 @@ WITH lost AS (
                WHEN 'zombie' THEN 'no heartbeat for ' || round(silent_s) || ' s'
                WHEN 'timed_out' THEN 'ran longer than its timeout'
                WHEN 'not_picked_up' THEN 'attempt ' || lost_attempt || ' was not picked up'
+               WHEN 'stalled' THEN coalesce(nullif(%(reason)s, ''), hangs)
                ELSE %(reason)s END AS reason
       FROM lost
 ), moved AS (
@@ -91,7 +119,11 @@ WITH lost AS (
            deadline_at = CASE WHEN again THEN
                %(now)s + make_interval(secs => backoff_s + least(heartbeat_s * {alive_intervals}, timeout_s)) END,
            timeout_left_ms = CASE WHEN NOT again THEN CASE
-               WHEN why <> 'timed_out' AND left_ms > 0 THEN floor(left_ms)::bigint ELSE timeout_s * 1000 END END
+               WHEN why <> 'timed_out' AND left_ms > 0 THEN floor(left_ms)::bigint ELSE timeout_s * 1000 END END,
+           stalled_at = NULL,
+           stall_due_at = NULL,
+           stall_left_ms = CASE WHEN NOT again AND why <> 'stalled' AND moves_left_ms > 0
+               THEN floor(moves_left_ms)::bigint END
       FROM told
      WHERE e.project_id = told.project_id AND e.id = told.id
  RETURNING e.project_id, e.id, e.agent, e.run_id, e.task, e.conversation_id, e.status, e.attempt, e.max_retries,
@@ -165,7 +197,7 @@ def give_up(
         if one.status == Status.HITL_PAUSED:
             _ask_a_person(one, now=now)
     for project_id, group in groupby(lost, key=lambda one: one.project_id):
-        _tell(project_id, list(group), now=now)
+        _tell(project_id, list(group), now=now, actor=actor)
     return lost
 
 
@@ -195,21 +227,17 @@ def _ask_a_person(lost: Lost, *, now: datetime) -> None:
     )
 
 
-def _tell(project_id: int, lost: Sequence[Lost], *, now: datetime) -> None:
+def _tell(project_id: int, lost: Sequence[Lost], *, now: datetime, actor: str) -> None:
     news.tell(project_id, "executions", str(lost[0].id) if len(lost) == 1 else "")
-    announcements = []
-    for one in lost:
-        announcements.append(
-            Announcement(
-                "command",
-                conversation_id=one.conversation_id,
-                execution_id=one.id,
-                data={
-                    "command": "retry" if one.status == Status.RETRYING else "pause",
-                    "reason": one.reason,
-                    "attempt": one.attempt,
-                    "retry_at": one.retry_at.isoformat() if one.retry_at else None,
-                },
-            )
+    orders = [
+        Order(
+            one.id,
+            "retry" if one.status == Status.RETRYING else "pause",
+            one.reason,
+            one.attempt,
+            conversation_id=one.conversation_id,
+            retry_at=one.retry_at,
         )
-    announce_all(project_id, announcements, now=now)
+        for one in lost
+    ]
+    commands.issue(project_id, orders, now=now, actor=actor)

@@ -117,13 +117,14 @@ class RunSums(msgspec.Struct, gc=False):
 
 
 class WorkSums(msgspec.Struct, gc=False):
-    """What a batch adds to one execution."""
+    """What a batch adds to one execution; `moves`: a span of its own work is news of progress."""
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: Decimal = ZERO
     model: str = ""
+    moves: bool = False
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False):
@@ -172,6 +173,11 @@ class Books(msgspec.Struct, gc=False):
         run.last_at = max(run.last_at, last_at)
         run.agent = run.agent or row.agent
         run.department = run.department or row.department
+
+    def moves(self, row: Row) -> None:
+        """Note that the execution made progress: a new span tells of a step, a call or a tool of it."""
+        if row.execution_id is not None and row.kind != "agent":
+            self.works.setdefault(row.execution_id, WorkSums()).moves = True
 
     def move(self, before: Line | None, after: Line | None, bookings: int) -> int:
         """Book the change of one span's contribution; return how often it has now been booked."""

@@ -14,10 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
-
-from monitor import attempts, changes, outcomes, queue
-from monitor.events import Announcement, announce_all
+from monitor import attempts, changes, commands, families, outcomes, queue
+from monitor.commands import Order
 from monitor.models import Execution, Subject
 from monitor.models.executions import ENDED, MOVES, OPEN, Status, Verdict
 from monitor.models.queue import ItemKind, ItemStatus
@@ -54,17 +52,6 @@ class StaleAttempt(Refused):
         )
 
 
-DESCENDANTS = """
-WITH RECURSIVE family (id, depth) AS (
-    SELECT id, 1 FROM monitor_execution WHERE project_id = %(project_id)s AND parent_id = %(id)s
-     UNION
-    SELECT e.id, depth + 1 FROM monitor_execution e JOIN family f ON e.parent_id = f.id
-     WHERE e.project_id = %(project_id)s AND depth < 50
-)
-SELECT id FROM family GROUP BY id ORDER BY max(depth), id
-"""
-
-
 def get(project_id: int, execution_id: UUID) -> Execution:
     """The execution as it is now. Raises Execution.DoesNotExist."""
     return Execution.objects.of(project_id).get(id=execution_id)
@@ -95,7 +82,16 @@ def complete(
         outcomes.expect(project_id, now=now)
         if not _may_report(seen, Status.COMPLETED, attempt, now=now, actor=actor):
             continue
-        if _end(seen, Status.COMPLETED, cause="completed", now=now, actor=actor, output=output, error=""):
+        if _end(
+            seen,
+            Status.COMPLETED,
+            cause="completed",
+            now=now,
+            actor=actor,
+            output=output,
+            error="",
+            outcome="completed",
+        ):
             outcomes.count(project_id, [seen], now=now)
             return seen
 
@@ -144,7 +140,17 @@ def fail(
             )
             if lost:
                 return get(project_id, execution_id)
-        elif _end(seen, Status.FAILED, cause="error", now=now, actor=actor, note=error, error=error, verdict="error"):
+        elif _end(
+            seen,
+            Status.FAILED,
+            cause="error",
+            now=now,
+            actor=actor,
+            note=error,
+            error=error,
+            verdict="error",
+            outcome="failed",
+        ):
             outcomes.count(project_id, [seen], now=now)
             return seen
 
@@ -154,9 +160,13 @@ def pause(project_id: int, execution_id: UUID, *, now: datetime, actor: str, not
     while True:
         seen = _for_person(project_id, execution_id, Status.PAUSED)
         reason = note or f"paused by {actor}"
-        stopped = {"deadline_at": None, "timeout_left_ms": attempts.timeout_left_ms(seen, now=now)}
+        stopped: dict[str, Any] = {
+            "deadline_at": None,
+            "timeout_left_ms": attempts.timeout_left_ms(seen, now=now),
+            "stall_left_ms": attempts.stall_left_ms(seen, now=now),
+        }
         if _move(seen, Status.PAUSED, cause="paused", now=now, actor=actor, note=note, reason=reason, **stopped):
-            _command([seen], "pause", reason, now=now)
+            _command([seen], "pause", reason, now=now, actor=actor)
             return seen
 
 
@@ -170,7 +180,7 @@ def resume(project_id: int, execution_id: UUID, *, now: datetime, actor: str, no
         seen = _movable(project_id, execution_id)
         if seen.status not in (Status.PAUSED, Status.HITL_PAUSED):
             raise IllegalMove(seen, Status.RUNNING)
-        restarted: dict[str, Any] = {"timeout_left_ms": None}
+        restarted: dict[str, Any] = {"timeout_left_ms": None, "stall_left_ms": None}
         if seen.status == Status.PAUSED and seen.retry_at is not None:
             to, command, retry_at = Status.RETRYING, "retry", max(seen.retry_at, now)
             restarted |= {"retry_at": retry_at, "deadline_at": attempts.pickup_deadline(seen, retry_at)}
@@ -184,9 +194,10 @@ def resume(project_id: int, execution_id: UUID, *, now: datetime, actor: str, no
                 "retry_at": None,
                 "attempt_started_at": started_at,
                 "deadline_at": attempts.deadline(seen, started_at, now=now),
+                "stall_due_at": _moves_again_by(seen, now=now),
             }
         if _move(seen, to, cause="resumed", now=now, actor=actor, note=note, reason=note, **restarted):
-            _command([seen], command, note or f"resumed by {actor}", now=now)
+            _command([seen], command, note or f"resumed by {actor}", now=now, actor=actor)
             return seen
 
 
@@ -195,15 +206,17 @@ def retry(project_id: int, execution_id: UUID, *, now: datetime, actor: str, not
     while True:
         seen = _for_person(project_id, execution_id, Status.RETRYING)
         reason = note or f"retried by {actor}"
-        again = {
+        again: dict[str, Any] = {
             "attempt": seen.attempt + 1,
             "attempt_started_at": None,
             "timeout_left_ms": None,
+            "stall_left_ms": None,
+            "stalled_at": None,
             "retry_at": now,
             "deadline_at": attempts.pickup_deadline(seen, now),
         }
         if _move(seen, Status.RETRYING, cause="retried", now=now, actor=actor, note=note, reason=reason, **again):
-            _command([seen], "retry", reason, now=now)
+            _command([seen], "retry", reason, now=now, actor=actor)
             return seen
 
 
@@ -224,16 +237,24 @@ def cancel(
         if _stop(seen, cause=cause, now=now, actor=actor, note=note, reason=reason):
             break
     stopped = [seen]
-    with connection.cursor() as cursor:
-        cursor.execute(DESCENDANTS, {"project_id": project_id, "id": execution_id})
-        below = [one for (one,) in cursor.fetchall() if one != execution_id]
-    for one in below:
-        while (child := get(project_id, one)).status in OPEN and not child.from_spans:
-            if _stop(child, cause="parent_cancelled", now=now, actor=actor, note=note, reason=reason):
-                stopped.append(child)
+    # Until nothing is left: below a child that was still open others may have been registered meanwhile.
+    while below := families.open_below(project_id, execution_id):
+        for one in below:
+            while (child := get(project_id, one)).status in OPEN:
+                if _stop(child, cause="parent_cancelled", now=now, actor=actor, note=note, reason=reason):
+                    stopped.append(child)
     outcomes.count(project_id, stopped, now=now)
-    _command(stopped, "cancel", reason, now=now)
+    _command(stopped, "cancel", reason, now=now, actor=actor)
     return seen
+
+
+def _moves_again_by(seen: Execution, *, now: datetime) -> datetime | None:
+    """Where the clock of progress stood when it was stopped; one that had stalled has been told of already."""
+    if seen.stalled_at is not None:
+        return None
+    if seen.stall_s is None or seen.stall_left_ms is None:
+        return attempts.stall_due_at(seen, now=now)
+    return now + timedelta(milliseconds=seen.stall_left_ms)
 
 
 def _for_person(project_id: int, execution_id: UUID, to: Status) -> Execution:
@@ -268,7 +289,7 @@ def _stale_report(seen: Execution, to: Status, attempt: int, *, now: datetime, a
         to_state=seen.status,
         cause="stale_report",
         actor=actor,
-        note=f"attempt {attempt} would have {to} it",
+        note=f"attempt {attempt} reported {to} after it was given up; refused",
         now=now,
         attempt=attempt,
         concerns_alerts=False,
@@ -288,6 +309,9 @@ def start(seen: Execution, *, now: datetime, actor: str) -> bool:
         attempt_started_at=now,
         retry_at=None,
         deadline_at=attempts.deadline(seen, now, now=now),
+        stalled_at=None,
+        stall_due_at=attempts.stall_due_at(seen, now=now),
+        outcome=f"attempt {seen.attempt} was picked up",
         **first,
     )
 
@@ -296,7 +320,7 @@ def _stop(seen: Execution, *, cause: str, now: datetime, actor: str, note: str, 
     to = Status.CANCELLED
     if seen.status == Status.HITL_PAUSED and seen.verdict == Verdict.ERROR:
         to = Status.FAILED
-    elif seen.status == Status.HITL_PAUSED and seen.verdict in attempts.SILENT_VERDICTS:
+    elif seen.status == Status.HITL_PAUSED and seen.verdict in attempts.LATE_VERDICTS:
         to = Status.TIMEOUT
     return _end(seen, to, cause=cause, now=now, actor=actor, note=note, reason=reason)
 
@@ -311,6 +335,8 @@ def _end(seen: Execution, to: Status, *, now: datetime, **move: Any) -> bool:
         deadline_at=None,
         retry_at=None,
         timeout_left_ms=None,
+        stalled_at=None,
+        stall_left_ms=None,
         **move,
     )
 
@@ -324,10 +350,17 @@ def _move(
     actor: str,
     note: str = "",
     reason: str = "",
+    outcome: str = "",
     **fields: Any,
 ) -> bool:
-    """Move what is still as it was seen, and journal it; False when somebody else moved it meanwhile."""
-    fields |= {"status": to, "command": "", "command_reason": reason}
+    """Move what is still as it was seen, and journal it; False when somebody else moved it meanwhile.
+
+    A move of the agent's own is the `outcome` of the command in force, and ends that.
+    """
+    fields = {"stall_due_at": None} | fields | {"status": to, "command": "", "command_reason": reason}
+    obeyed = seen.command_seq if outcome else None
+    if outcome:
+        fields["command_seq"] = None
     as_seen = Execution.objects.of(seen.project_id).filter(
         id=seen.id, status=seen.status, attempt=seen.attempt, attempt_started_at=seen.attempt_started_at
     )
@@ -369,22 +402,16 @@ def _move(
             now=now,
             actor=actor,
         )
+    if obeyed is not None:
+        commands.happened(seen.project_id, obeyed, outcome, now=now)
     return True
 
 
-def _command(executions: Iterable[Execution], command: str, reason: str, *, now: datetime) -> None:
+def _command(executions: Iterable[Execution], command: str, reason: str, *, now: datetime, actor: str) -> None:
     """Tell the agents; by then everything else is written, for the counter of events is held until commit."""
     told = list(executions)
-    announce_all(
-        told[0].project_id,
-        [
-            Announcement(
-                "command",
-                conversation_id=one.conversation_id,
-                execution_id=one.id,
-                data={"command": command, "reason": reason, "attempt": one.attempt},
-            )
-            for one in told
-        ],
-        now=now,
-    )
+    orders = [
+        Order(one.id, command, reason, one.attempt, conversation_id=one.conversation_id, retry_at=one.retry_at)
+        for one in told
+    ]
+    commands.issue(told[0].project_id, orders, now=now, actor=actor)

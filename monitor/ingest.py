@@ -158,7 +158,7 @@ def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, now: d
         [
             *runs.mending(project_id, settled.left, settled.renamed),
             *registration.telling(project_id, books, now=now),
-            *store.adding_up(project_id, books.works, books.conversations),
+            *store.adding_up(project_id, books.works, books.conversations, now=now),
         ]
     )
     if books.told or books.withdrawn:

@@ -18,12 +18,16 @@ INSERT INTO monitor_jobheartbeat (name, every_s, last_started_at, last_ok_at, er
 VALUES (%(name)s, %(every_s)s, %(now)s, %(now)s, '', '', 1)
 ON CONFLICT (name) DO NOTHING
 """
-# Our own deafness is taken out of every clock: an attempt's timeout is put off by it, and its next sign of life
-# is due one full interval after we can hear again.
+# Our own deafness is taken out of every clock: an attempt's timeout and its time without progress are put off by it,
+# and its next sign of life is due one full interval after we can hear again.
 FORGIVE = """
 UPDATE monitor_execution e SET
        attempt_started_at = forgiven.started_at,
-       deadline_at = least(forgiven.beat_due_at, forgiven.started_at + make_interval(secs => timeout_s))
+       deadline_at = least(forgiven.beat_due_at, forgiven.started_at + make_interval(secs => timeout_s)),
+       stall_due_at = CASE WHEN stall_due_at > %(since)s
+                           THEN least(stall_due_at + make_interval(secs => %(deaf_s)s),
+                                      %(now)s + make_interval(secs => stall_s))
+                           ELSE stall_due_at END
   FROM (SELECT project_id, id,
                least(attempt_started_at + make_interval(secs => %(deaf_s)s), %(now)s) AS started_at,
                greatest(deadline_at, %(now)s + make_interval(secs => heartbeat_s * %(intervals)s)) AS beat_due_at

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db import connection
+from django.db.models import F
 
 from monitor import changes, jobs, loops, toolcalls
 from monitor.models import Execution, JobHeartbeat, Loop, Project, StateChange, Subject
@@ -128,8 +129,9 @@ def _attempts(place: Place, calls: Sequence[Call]) -> list[list[Call]]:
     work = Execution.objects.of(place.project_id).filter(id=place.execution_id, attempt__gt=1).first()
     if work is None:
         return [list(calls)]
-    parted = changes.journal_of(work).filter(cause__in=PARTING).order_by("at").values_list("at", flat=True)
-    bounds = list(parted)
+    # A stall that is only told of goes on with the same attempt.
+    parted = changes.journal_of(work).filter(cause__in=PARTING).exclude(from_state=F("to_state"))
+    bounds = list(parted.order_by("at").values_list("at", flat=True))
     segments: list[list[Call]] = [[] for _ in range(len(bounds) + 1)]
     for call in calls:
         segments[sum(call.started_at >= bound for bound in bounds)].append(call)

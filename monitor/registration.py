@@ -10,7 +10,7 @@ import msgspec
 from django.db import IntegrityError, connection, transaction
 from msgspec import Meta
 
-from monitor import attempts, changes, executions, ground, outcomes
+from monitor import attempts, changes, executions, families, ground, outcomes
 from monitor.agentwork import AgentWork
 from monitor.bookings import Books, WorkSums
 from monitor.ids import uuid7
@@ -55,6 +55,9 @@ class NewExecution(msgspec.Struct, kw_only=True, omit_defaults=True):
     timeout_s: Annotated[int, Meta(ge=1, le=30 * 86_400)] | None = None
     heartbeat_s: Annotated[int, Meta(ge=1, le=86_400)] | None = None
     max_retries: Annotated[int, Meta(ge=0, le=100)] | None = None
+    # 0 is no clock of progress, whatever the agent or the project have.
+    stall_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] | None = None
+    on_stall: Literal["warn", "retry"] = "warn"
     inputs: Any = None
     metadata: dict[str, Any] = msgspec.field(default_factory=dict)
     trace_id: HexTrace | None = None
@@ -112,12 +115,13 @@ class Defaults(NamedTuple):
     timeout_s: int
     heartbeat_s: int
     max_retries: int
+    stall_s: int | None
     agent_seen_at: datetime | None
 
 
 DEFAULTS = """
 SELECT coalesce(a.timeout_s, p.timeout_s), coalesce(a.heartbeat_s, p.heartbeat_s),
-       coalesce(a.max_retries, p.max_retries), a.last_seen_at
+       coalesce(a.max_retries, p.max_retries), coalesce(a.stall_s, p.stall_s), a.last_seen_at
   FROM monitor_project p LEFT JOIN monitor_agent a ON a.project_id = p.id AND a.name = %(agent)s
  WHERE p.id = %(project_id)s
 """
@@ -170,7 +174,8 @@ DELETE FROM monitor_execution WHERE project_id = %(project_id)s AND id = ANY(%(i
 def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) -> tuple[Execution, bool]:
     """Make the execution, running at once unless told otherwise; False when the same one was there already.
 
-    Its first attempt is 1, whatever `attempt` says. Raises IdTaken, and BadTimes for work already done.
+    Its first attempt is 1, whatever `attempt` says. Below a cancelled parent it is cancelled at once. Raises
+    IdTaken, and BadTimes for work already done.
     """
     if body.trace_id is not None:
         # Before all other locks, as ingest does: its batches then see this execution, or we see their spans.
@@ -208,6 +213,9 @@ def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) 
     )
     if body.is_done:
         outcomes.count(project_id, [execution], now=now)
+    elif (why := families.stopped_above(project_id, execution)) is not None:
+        said: dict[str, Any] = {"actor": actor, "note": why, "cause": "parent_cancelled"}
+        execution = executions.cancel(project_id, execution.id, now=now, **said)
     return execution, True
 
 
@@ -274,6 +282,8 @@ def _new(project_id: int, body: NewExecution, defaults: Defaults, *, now: dateti
         timeout_s=body.timeout_s or defaults.timeout_s,
         heartbeat_s=body.heartbeat_s or defaults.heartbeat_s,
         max_retries=defaults.max_retries if body.max_retries is None else body.max_retries,
+        stall_s=(defaults.stall_s if body.stall_s is None else body.stall_s) or None,
+        on_stall=body.on_stall,
         inputs=body.inputs,
         metadata=body.metadata,
         output=body.output,
@@ -296,6 +306,7 @@ def _new(project_id: int, body: NewExecution, defaults: Defaults, *, now: dateti
     if execution.status in WATCHED:
         execution.attempt_started_at = now
         execution.deadline_at = attempts.deadline(execution, now, now=now)
+        execution.stall_due_at = attempts.stall_due_at(execution, now=now)
     return execution
 
 

@@ -53,6 +53,12 @@ EXISTS (SELECT FROM monitor_message AS said WHERE said.conversation_id = monitor
 OR EXISTS (SELECT FROM monitor_queueitem AS item WHERE item.conversation_id = monitor_conversation.id)
 """
 
+# The command in force may be as old as what it holds still.
+STILL_OPEN = """
+SELECT FROM monitor_execution AS work
+ WHERE work.project_id = monitor_command.project_id AND work.id = monitor_command.execution_id AND work.ended_at IS NULL
+"""
+
 # What refers to another table's rows stands before that table. Nothing open is pruned.
 PRUNED = (
     # As long as a late span may still change its minute, and its hour is recomputed from the minutes.
@@ -64,6 +70,7 @@ PRUNED = (
     Pruned("monitor_run", "last_at", 400, EACH_PROJECT),
     Pruned("monitor_message", "created_at", 90, f"NOT {OF_PEOPLE}"),
     Pruned("monitor_loop", "ended_at", 90),
+    Pruned("monitor_command", "issued_at", 180, f"NOT EXISTS ({STILL_OPEN})"),
     Pruned("monitor_execution", "ended_at", 180),
     Pruned("monitor_budgetwindow", "starts_at", 400, "scope <> 'run'"),
     Pruned("monitor_budgetwindow", "starts_at", 400, f"scope = 'run' AND NOT EXISTS ({ITS_RUN})"),

@@ -144,6 +144,8 @@ def _book(old: Row | None, fresh: Row | None, turn: _Turn, done: Settlement) -> 
     after_line = line(stays, turn.becomes)
     stays.bookings = books.move(line(old, turn.was) if old else None, after_line, old.bookings if old else 0)
     price_into(stays, after_line)
+    if fresh is not None:
+        books.moves(fresh)
     if fresh is not None or old is None:
         books.saw(stays)
         return

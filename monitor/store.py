@@ -48,18 +48,32 @@ INSERT INTO monitor_ingestkey (project_id, key, at, digest)
 SELECT %(project_id)s, key, %(now)s, '' FROM unnest(%(keys)s::uuid[]) AS key
 ON CONFLICT (project_id, key) DO NOTHING RETURNING key
 """
+# A span of its work is progress, also where that had stalled: then the journal says so.
 WORK_COSTS = """
 WITH held AS MATERIALIZED (
-    SELECT id FROM monitor_execution
+    SELECT id, attempt, agent, run_id, stalled_at, status = 'running' AND NOT from_spans AS runs FROM monitor_execution
      WHERE project_id = %(project_id)s AND id = ANY(%(ids)s::uuid[]) ORDER BY id FOR NO KEY UPDATE
+), delta AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(cost_usd)s::numeric[], %(calls)s::int[], %(input_tokens)s::bigint[],
+        %(output_tokens)s::bigint[], %(model)s::text[], %(moves)s::bool[])
+        AS delta (id, cost_usd, calls, input_tokens, output_tokens, model, moves)
+), journal AS (
+    INSERT INTO monitor_statechange
+           (project_id, at, subject, subject_id, from_state, to_state, cause, actor, note, attempt, data)
+    SELECT %(project_id)s, %(now)s, 'execution', id::text, 'running', 'running', 'progressing', '',
+           'moves again, as its spans tell', attempt,
+           jsonb_build_object('agent', agent, 'run_id', run_id, 'attempt', attempt)
+      FROM held JOIN delta USING (id) WHERE runs AND moves AND stalled_at IS NOT NULL
 )
 UPDATE monitor_execution AS work SET cost_usd = work.cost_usd + delta.cost_usd,
     api_calls = work.api_calls + delta.calls, input_tokens = work.input_tokens + delta.input_tokens,
     output_tokens = work.output_tokens + delta.output_tokens,
-    model = CASE WHEN work.model = '' THEN delta.model ELSE work.model END
-  FROM held JOIN unnest(%(ids)s::uuid[], %(cost_usd)s::numeric[], %(calls)s::int[], %(input_tokens)s::bigint[],
-    %(output_tokens)s::bigint[], %(model)s::text[]) AS delta (id, cost_usd, calls, input_tokens, output_tokens, model)
-    USING (id)
+    model = CASE WHEN work.model = '' THEN delta.model ELSE work.model END,
+    last_progress_at = CASE WHEN runs AND moves THEN %(now)s ELSE work.last_progress_at END,
+    stalled_at = CASE WHEN runs AND moves THEN NULL ELSE work.stalled_at END,
+    stall_due_at = CASE WHEN runs AND moves THEN %(now)s::timestamptz + make_interval(secs => work.stall_s)
+                        ELSE work.stall_due_at END
+  FROM held JOIN delta USING (id)
  WHERE work.project_id = %(project_id)s AND work.id = held.id
 """
 CONVERSATION_COSTS = """
@@ -255,7 +269,9 @@ def upserting(
     ]
 
 
-def adding_up(project_id: int, works: Mapping[str, WorkSums], conversations: Mapping[str, Decimal]) -> list[Statement]:
+def adding_up(
+    project_id: int, works: Mapping[str, WorkSums], conversations: Mapping[str, Decimal], *, now: datetime
+) -> list[Statement]:
     """The statements that add to executions and conversations, locked in the order of their keys."""
     statements = []
     if works:
@@ -272,6 +288,8 @@ def adding_up(project_id: int, works: Mapping[str, WorkSums], conversations: Map
                     "input_tokens": array(one.input_tokens for one in sums),
                     "output_tokens": array(one.output_tokens for one in sums),
                     "model": texts(one.model for one in sums),
+                    "moves": array(one.moves for one in sums),
+                    "now": now,
                 },
             )
         )

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from monitor import attempts, fleet, listening
+from monitor import attempts, fleet, listening, stalls
 from monitor.tenancy import crossing
 
 ACTOR = "watchdog"
@@ -14,9 +14,9 @@ ORDER BY deadline_at LIMIT %(batch)s FOR NO KEY UPDATE SKIP LOCKED
 
 
 def overdue(*, now: datetime, limit: int = 10_000, jitter: float | None = None) -> int:
-    """Judge up to `limit` overdue executions in every project; returns how many verdicts were given.
+    """Judge up to `limit` executions in every project that are overdue or have stalled; returns how many.
 
-    Gives none while nobody listens to the agents, nor while a fleet's silence is looked into.
+    Judges none while nobody listens to the agents, nor while a fleet's silence is looked into.
     """
     with crossing():
         if listening.deaf(now=now):
@@ -30,4 +30,4 @@ def overdue(*, now: datetime, limit: int = 10_000, jitter: float | None = None) 
         judged += len(lost)
         if len(lost) < batch:
             break
-    return judged
+    return judged + stalls.judge(now=now, limit=limit - judged, jitter=jitter)

@@ -15,11 +15,12 @@ from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
 from django.views.decorators.http import require_POST
 
-from dashboard import commands, journal, loops, operations, traces
+from dashboard import commands, family, journal, loops, operations, traces
 from dashboard.access import PageRequest, page
 from dashboard.plan import plan
 from dashboard.traces import MODEL_KINDS, TOOL_KINDS
 from dashboard.views.executions import row_of
+from monitor import commands as ordered
 from monitor.api.executions import show
 from monitor.models import Conversation, Execution, Message, QueueItem, Span, StateChange
 from monitor.models.executions import OPEN, WAITING, Status
@@ -37,6 +38,7 @@ TABS = {
     "moves": "Transitions",
     "calls": "Calls and cost",
     "tools": "Tools",
+    "children": "Children",
     "payloads": "Input and output",
     "conversation": "Conversation",
     "raw": "Raw",
@@ -61,6 +63,8 @@ def execution(request: PageRequest, execution_id: UUID) -> HttpResponse:
     }
     changes = journal.moves(subject) if part not in ("commands", "loops") else []
     if part in (None, "state"):
+        context["family"] = family.of(subject, now=request.now)
+    if part in (None, "state"):
         context |= _state(subject, changes, now=request.now)
     if part in (None, "loops"):
         context["loops"] = loops.of_execution(subject)
@@ -73,7 +77,8 @@ def execution(request: PageRequest, execution_id: UUID) -> HttpResponse:
         context |= BUILDERS[tab](request, subject, changes, whole if tab == "trace" else spans)
         if part is None:
             own = traces.count_by_kind(spans)
-            context["tabs"] = _tabs(subject, changes, own, traces.count_by_kind(whole) if under else own)
+            shown = traces.count_by_kind(whole) if under else own
+            context["tabs"] = _tabs(subject, changes, own, shown, context["family"].count)
     templates = {None: "execution/page.html", "tab": f"execution/_{tab}.html"}
     return TemplateResponse(request, templates.get(part, f"execution/_{part}.html"), context)
 
@@ -88,6 +93,7 @@ def _state(subject: Execution, changes: Sequence[StateChange], *, now: datetime)
         words = "stands still"
     return {
         "timeout_words": words,
+        "stalls_in": subject.stall_due_at if subject.stall_due_at and subject.stall_due_at > now else None,
         "plan": plan(subject, changes, now=now),
         "times_out_at": times_out_at,
         "tokens": subject.input_tokens + subject.output_tokens,
@@ -110,7 +116,7 @@ class Tab:
 
 
 def _tabs(
-    subject: Execution, changes: Sequence[StateChange], kinds: dict[str, int], whole: dict[str, int]
+    subject: Execution, changes: Sequence[StateChange], kinds: dict[str, int], whole: dict[str, int], children: int
 ) -> list[Tab]:
     """The tabs with their numbers: the trace shows the agents below too, calls and tools are its own."""
     counts = {
@@ -118,8 +124,10 @@ def _tabs(
         "moves": str(len(changes)),
         "calls": traces.spoken_count(kinds, MODEL_KINDS),
         "tools": traces.spoken_count(kinds, TOOL_KINDS),
+        "children": f"{children:,}",
     }
-    shown = [name for name in TABS if name != "conversation" or subject.conversation_id]
+    absent = {"conversation" if not subject.conversation_id else "", "children" if not children else ""}
+    shown = [name for name in TABS if name not in absent]
     return [Tab(name, TABS[name], counts.get(name, "")) for name in shown]
 
 
@@ -138,6 +146,7 @@ def _commands(request: PageRequest, subject: Execution) -> dict[str, Any]:
     return {
         "offered": [one for one in offered if one.name != "cancel"],
         "cancel": next((one for one in offered if one.name == "cancel"), None),
+        "cancel_words": family.cancel_words(subject) if offered else "",
         "item": item,
         "item_url": _queue_url(item) if item else "",
     }
@@ -174,7 +183,16 @@ def moves(
     request: PageRequest, subject: Execution, changes: Sequence[StateChange], spans: QuerySet[Span]
 ) -> dict[str, Any]:
     """The journal in words."""
-    return {"lines": journal.lines(changes), "has_more_moves": len(changes) >= journal.MOST_MOVES}
+    told = ordered.of(subject.project_id, subject.id, most=journal.MOST_MOVES)
+    return {"lines": journal.lines(changes, told), "has_more_moves": len(changes) >= journal.MOST_MOVES}
+
+
+def children(
+    request: PageRequest, subject: Execution, changes: Sequence[StateChange], spans: QuerySet[Span]
+) -> dict[str, Any]:
+    """The executions that name it as their parent."""
+    rows = family.children(subject, now=request.now)
+    return {"children": rows, "has_more_children": len(rows) >= family.MOST_CHILDREN}
 
 
 def calls(
@@ -313,6 +331,7 @@ BUILDERS = {
     "moves": moves,
     "calls": calls,
     "tools": tools,
+    "children": children,
     "payloads": payloads,
     "conversation": conversation,
     "raw": raw,

@@ -22,9 +22,9 @@ from dashboard.states import EXECUTIONS, Look, look_of
 from monitor.models import Agent, Execution
 from monitor.models.executions import ENDED, OPEN, Status, Verdict
 from monitor.models.people import Role
+from monitor.orders import MOST_AT_ONCE
 
 AGENTS_OFFERED = 50
-MOST_AT_ONCE = 200
 FIRST_EXECUTION = {"agent": "my-agent", "task": "Say hello"}
 KEYS = [("j", ""), ("k", "move"), ("x", "choose"), ("↵", "open")]
 BAR_TONES = {Status.HITL_PAUSED: "red", Status.RETRYING: "amber", Status.RUNNING: "blue"}
@@ -105,7 +105,7 @@ def row_of(execution: Execution, *, now: datetime, loops: bool | None = None) ->
         tries=execution.max_retries + 1,
         tries_tone="amber" if is_open and execution.attempt > 1 else "",
         progress=execution.progress if is_open else None,
-        bar_tone="amber" if look == "zombie" else BAR_TONES.get(Status(execution.status), ""),
+        bar_tone="amber" if look in ("zombie", "stalled") else BAR_TONES.get(Status(execution.status), ""),
         beat_at=beat_at if is_open and not waits else None,
         beat_tone=look_of(look).tone if look in ("hitl_paused", "zombie") else "",
         beat_words=waits if is_open else "",
@@ -119,13 +119,17 @@ def row_of(execution: Execution, *, now: datetime, loops: bool | None = None) ->
 
 
 def shown_state(execution: Execution, *, now: datetime) -> str:
-    """The state as people see it: a try, or a trace, that went silent is a zombie until it is heard of again."""
+    """The state as people see it: a try, or a trace, that went silent is a zombie until it is heard of again, and one
+    that beats without progress has stalled.
+    """
     if execution.status == Status.RUNNING and execution.silent_at is not None:
         return "zombie"
     if execution.status == Status.RETRYING and execution.verdict == Verdict.ZOMBIE:
         return "zombie"
     if execution.status == Status.RUNNING and execution.deadline_at is not None and execution.deadline_at < now:
         return "zombie"
+    if execution.status == Status.RUNNING and execution.stalled_at is not None:
+        return "stalled"
     return execution.status
 
 

@@ -8,9 +8,11 @@ from uuid import UUID
 import msgspec
 from django.urls import path
 
+from monitor import commands
 from monitor.api.caller import Caller
 from monitor.api.waiting import Event, LongPoll, WaitQuery
 from monitor.models import QueueEvent
+from monitor.models.keys import Scope
 
 
 class EventsQuery(WaitQuery, kw_only=True):
@@ -39,7 +41,10 @@ class EventsOut(msgspec.Struct, kw_only=True):
 
 
 class AgentEvents(LongPoll):
-    """Events behind `after`; waits for the first one up to `wait` seconds. A time-out means: nothing yet."""
+    """Events behind `after`; waits for the first one up to `wait` seconds. A time-out means: nothing yet.
+
+    What a caller with the scope ingest reads of kind `command` counts as delivered.
+    """
 
     scope = "ingest or read"
     query_type = EventsQuery
@@ -53,7 +58,13 @@ class AgentEvents(LongPoll):
             rows = rows.filter(execution_id=query.execution_id)
         names = AgentEventOut.__struct_fields__
         found = [AgentEventOut(**row) for row in rows.order_by("seq").values(*names)[: query.limit]]
-        return EventsOut(events=found, cursor=found[-1].seq) if found else None
+        if not found:
+            return None
+        ordered = [one.seq for one in found if one.kind == "command"]
+        # Whoever only reads is no agent.
+        if ordered and caller.may(Scope.INGEST):
+            commands.deliver_by_events(caller.project_id, ordered, now=now)
+        return EventsOut(events=found, cursor=found[-1].seq)
 
     def nothing(self, query: EventsQuery) -> EventsOut:
         return EventsOut(events=[], cursor=query.after)

@@ -57,17 +57,17 @@ class Typed(msgspec.Struct):
 
 
 class Telling(NamedTuple):
-    """How an area takes an event: its body, and the verb, which says whether it was new."""
+    """How an area takes an event: its body, and the verb, which says whether it was new, or what is wrong."""
 
     body: type[msgspec.Struct]
-    tell: Callable[[Caller, Any, datetime], bool]
+    tell: Callable[[Caller, Any, datetime], bool | Problem]
 
 
 def _message(caller: Caller, event: MessageEvent, now: datetime) -> bool:
     return not message_from_event(caller, event, now=now).again
 
 
-def _execution(name: str, caller: Caller, event: Any, now: datetime) -> bool:
+def _execution(name: str, caller: Caller, event: Any, now: datetime) -> bool | Problem:
     return execution_events.from_event(
         caller.project_id, name, event, now=now, actor=caller.actor, department=caller.department
     )
@@ -149,6 +149,9 @@ def _tell(answer: BatchAnswer, caller: Caller, index: int, name: str, event: msg
         if refusal is None:
             raise
         answer.rejected.append(_rejected(index, refusal))
+        return
+    if isinstance(is_new, Problem):
+        answer.rejected.append(_rejected(index, is_new))
         return
     answer.accepted += is_new
     answer.duplicates += not is_new

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from monitor import executions, heartbeats
-from monitor.api.executions import CompleteBody, FailBody, HeartbeatBody, conflict, not_found, register
+from monitor.api.executions import CompleteBody, FailBody, HeartbeatBody, conflict, not_found, register, said_in
 from monitor.api.problems import Problem
 from monitor.models import Execution
 from monitor.registration import NewExecution
@@ -37,11 +37,11 @@ EVENTS: dict[str, type[msgspec.Struct]] = {
 
 def from_event(
     project_id: int, type_: str, event: ExecutionEvent, *, now: datetime, actor: str, department: str = ""
-) -> bool:
+) -> bool | Problem:
     """Do what the event says, in the open transaction; False when the same had been said before.
 
     `event` is decoded as EVENTS[type_]; `department` is that of the key. Raises Problem with what the single call
-    would answer.
+    would answer; one that is returned leaves a line in the journal, so that the transaction has to stand.
     """
     said: dict[str, Any] = {"now": now, "actor": actor}
     try:
@@ -52,8 +52,7 @@ def from_event(
                 event.department = event.department or department
                 return register(project_id, event, **said)[1]
             case Heartbeat():
-                sign: dict[str, Any] = {"attempt": event.attempt, "progress": event.progress, "message": event.message}
-                heartbeats.beat(project_id, event.execution_id, **said, **sign)
+                heartbeats.beat(project_id, event.execution_id, **said, **said_in(event))
                 return True
             case Completed():
                 done = executions.complete(
@@ -70,6 +69,8 @@ def from_event(
                 )
     except Execution.DoesNotExist as error:
         raise not_found() from error
+    except executions.StaleAttempt as refusal:
+        return conflict(refusal)
     except executions.Refused as refusal:
         raise conflict(refusal) from refusal
     # What had ended before this very moment was said before.

@@ -11,12 +11,13 @@ from django.http import HttpResponse
 from django.urls import path
 from msgspec import Meta
 
-from monitor import executions, heartbeats, ingest, registration
+from monitor import commands, executions, families, heartbeats, ingest, registration
 from monitor.api import loops, problems
 from monitor.api.door import Answer, Door, Request, endpoint
 from monitor.api.loops import LoopOut
 from monitor.api.pages import PageQuery, paginate
 from monitor.api.problems import Problem, bad_field
+from monitor.models import Command as CommandRow
 from monitor.models import Execution, StateChange, Subject
 from monitor.registration import AttemptNumber, Aware, NewExecution
 
@@ -25,10 +26,14 @@ StatusName = Literal[
 ]
 Command = Literal["continue", "cancel", "retry", "pause"]
 Text = Annotated[str, Meta(max_length=100_000)]
+Effect = Annotated[str, Meta(max_length=500)]
+EventNumber = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 # A search without `started_after` looks this far back.
 SEARCH_BACK = timedelta(days=7)
 SEARCHED = ("agent", "run_id", "task", "message", "error")
 MOST_TRANSITIONS = 1000
+MOST_COMMANDS = 1000
+MOST_CHILDREN = 1000
 # A pending execution counts as started when it first beats, so its journal may begin earlier.
 JOURNAL_BEFORE_START = timedelta(days=7)
 
@@ -48,9 +53,13 @@ class ExecutionOut(msgspec.Struct, kw_only=True):
     max_retries: int
     timeout_s: int
     heartbeat_s: int
+    # The longest time without progress, null for no such clock; what follows; and since when it has stalled.
+    stall_s: int | None
+    on_stall: Literal["warn", "retry"]
+    stalled_at: datetime | None
     progress: float | None
     message: str
-    verdict: Literal["", "zombie", "timed_out", "not_picked_up", "error"]
+    verdict: Literal["", "zombie", "timed_out", "not_picked_up", "stalled", "error"]
     inputs: Any
     output: Any
     error: str
@@ -87,9 +96,34 @@ class Transition(msgspec.Struct, kw_only=True):
     attempt: int | None
 
 
+class CommandOut(msgspec.Struct, kw_only=True):
+    """A command for the agent. `effect` is what the agent says it did, `outcome` what was seen to come of it."""
+
+    seq: int
+    command: Command
+    reason: str
+    actor: str
+    attempt: int
+    issued_at: datetime
+    delivered_at: datetime | None
+    delivered_by: Literal["", "heartbeat", "agent-events"]
+    acknowledged_at: datetime | None
+    effect: str
+    outcome: str
+    outcome_at: datetime | None
+
+
+class Child(msgspec.Struct, kw_only=True):
+    id: UUID
+    agent: str
+    status: StatusName
+
+
 class ExecutionDetail(ExecutionOut, kw_only=True):
     transitions: list[Transition]
     loops: list[LoopOut]
+    commands: list[CommandOut]
+    children: list[Child]
 
 
 class ExecutionPage(msgspec.Struct, kw_only=True):
@@ -103,6 +137,7 @@ class ExecutionQuery(PageQuery, kw_only=True):
     run_id: str | None = None
     crew_id: str | None = None
     conversation_id: str | None = None
+    parent_id: UUID | None = None
     started_after: Aware | None = None
     started_before: Aware | None = None
     search: Annotated[str, Meta(max_length=200)] = ""
@@ -112,6 +147,11 @@ class HeartbeatBody(msgspec.Struct, kw_only=True):
     progress: Annotated[float, Meta(ge=0, le=100)] | None = None
     message: Annotated[str, Meta(max_length=10_000)] | None = None
     attempt: AttemptNumber | None = None
+    # False: the process is alive, but its work hangs.
+    progressing: bool | None = None
+    # The number of the command that the agent has heard, and what it did with it.
+    acknowledged: EventNumber | None = None
+    effect: Effect = ""
 
 
 class BeatOut(msgspec.Struct, kw_only=True):
@@ -121,6 +161,14 @@ class BeatOut(msgspec.Struct, kw_only=True):
     attempt: int
     retry_at: datetime | None
     deadline_at: datetime | None
+    # The number of the command in force, as on agent-events; null when none is.
+    command_seq: int | None
+
+
+class AcknowledgeBody(msgspec.Struct, kw_only=True):
+    seq: EventNumber
+    effect: Effect = ""
+    attempt: AttemptNumber | None = None
 
 
 class CompleteBody(msgspec.Struct, kw_only=True):
@@ -180,7 +228,7 @@ class Executions(Door):
     def get(self, request: Request, query: ExecutionQuery) -> ExecutionPage:
         """Executions, newest first. A search without `started_after` covers the last 7 days."""
         found = Execution.objects.of(request.caller.project_id)
-        for name in ("agent", "run_id", "crew_id", "conversation_id"):
+        for name in ("agent", "run_id", "crew_id", "conversation_id", "parent_id"):
             if (wanted := getattr(query, name)) is not None:
                 found = found.filter(**{name: wanted})
         if query.status:
@@ -218,7 +266,7 @@ def _matches(search: str) -> Q:
 class ExecutionDoor(Door):
     @endpoint(scope="read", answer=ExecutionDetail)
     def get(self, request: Request, execution_id: UUID) -> ExecutionDetail:
-        """One execution with every transition and every loop, oldest first."""
+        """One execution with its transitions, commands, children and loops, oldest first."""
         project_id = request.caller.project_id
         try:
             execution = executions.get(project_id, execution_id)
@@ -233,9 +281,24 @@ class ExecutionDoor(Door):
         transitions = [
             Transition(**{name: getattr(change, name) for name in Transition.__struct_fields__}) for change in journal
         ]
+        ordered = commands.of(project_id, execution_id, most=MOST_COMMANDS)
+        below = families.children(project_id, execution_id, most=MOST_CHILDREN)
         return ExecutionDetail(
-            **_fields(execution), transitions=transitions, loops=loops.of_execution(project_id, execution_id)
+            **_fields(execution),
+            transitions=transitions,
+            commands=[_command(one) for one in ordered],
+            children=[Child(**{name: getattr(one, name) for name in Child.__struct_fields__}) for one in below],
+            loops=loops.of_execution(project_id, execution_id),
         )
+
+
+def _command(command: CommandRow) -> CommandOut:
+    return CommandOut(**{name: getattr(command, name) for name in CommandOut.__struct_fields__})
+
+
+def said_in(body: HeartbeatBody) -> dict[str, Any]:
+    """What a heartbeat says, as heartbeats.beat takes it."""
+    return {name: getattr(body, name) for name in HeartbeatBody.__struct_fields__}
 
 
 class HeartbeatDoor(Door):
@@ -248,13 +311,29 @@ class HeartbeatDoor(Door):
                 execution_id,
                 now=request.now,
                 actor=request.caller.actor,
-                attempt=body.attempt,
-                progress=body.progress,
-                message=body.message,
+                **said_in(body),
             )
         except Execution.DoesNotExist as error:
             raise not_found() from error
         return BeatOut(**vars(beat))
+
+
+class AcknowledgeDoor(Door):
+    @endpoint(scope="ingest", rate="ingest", body=AcknowledgeBody, answer=CommandOut)
+    def post(self, request: Request, execution_id: UUID, body: AcknowledgeBody) -> CommandOut:
+        """The agent has heard a command, and says what it did with it; twice is once. Also after the end."""
+        try:
+            heard = commands.acknowledge(
+                request.caller.project_id,
+                execution_id,
+                body.seq,
+                now=request.now,
+                effect=body.effect,
+                attempt=body.attempt,
+            )
+        except CommandRow.DoesNotExist as error:
+            raise Problem(404, "Not found", "This execution was given no command with this number.") from error
+        return _command(heard)
 
 
 # Ends are not held to the general rate: an agent that can't report its end would be taken for dead.
@@ -305,6 +384,7 @@ urlpatterns = [
     path("executions", Executions.as_view()),
     path(one, ExecutionDoor.as_view()),
     path(f"{one}/heartbeat", HeartbeatDoor.as_view()),
+    path(f"{one}/acknowledge", AcknowledgeDoor.as_view()),
     path(f"{one}/complete", CompleteDoor.as_view()),
     path(f"{one}/fail", FailDoor.as_view()),
     *(path(f"{one}/{verb}", CommandDoor.as_view(verb=verb)) for verb in ("pause", "resume", "retry", "cancel")),

@@ -10,6 +10,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("monitor.api.executions")),
     path("api/v1/", include("monitor.api.loops")),
     path("api/v1/", include("monitor.api.operations")),
+    path("api/v1/", include("monitor.api.orders")),
     path("", include("monitor.api.otlp")),
     path("api/v1/", include("monitor.api.batch")),
     path("api/v1/", include("monitor.api.costs")),

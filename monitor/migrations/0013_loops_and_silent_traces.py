@@ -15,7 +15,7 @@ Q = models.Q
 
 
 class Migration(migrations.Migration):
-    dependencies = [("monitor", "0010_cancelled_counted")]
+    dependencies = [("monitor", "0011_commands_and_stalls")]
 
     operations = [
         migrations.CreateModel(

@@ -2,6 +2,7 @@
 
 from monitor.models.agents import Agent
 from monitor.models.changes import StateChange, Subject
+from monitor.models.commands import Command
 from monitor.models.conversations import Conversation, Message
 from monitor.models.executions import Execution
 from monitor.models.jobs import JobHeartbeat
@@ -19,6 +20,7 @@ __all__ = [
     "ApiKey",
     "Budget",
     "BudgetWindow",
+    "Command",
     "Conversation",
     "DirtyHour",
     "EventCounter",

@@ -20,6 +20,7 @@ class Agent(models.Model):
     timeout_s = models.PositiveIntegerField(null=True)
     heartbeat_s = models.PositiveIntegerField(null=True)
     max_retries = models.PositiveSmallIntegerField(null=True)
+    stall_s = models.PositiveIntegerField(null=True)
     first_seen_at = models.DateTimeField()
     last_seen_at = models.DateTimeField()
 

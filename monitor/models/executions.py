@@ -47,7 +47,15 @@ class Verdict(models.TextChoices):
     ZOMBIE = "zombie"
     TIMED_OUT = "timed_out"
     NOT_PICKED_UP = "not_picked_up"
+    STALLED = "stalled"
     ERROR = "error"
+
+
+class OnStall(models.TextChoices):
+    """What follows when an attempt beats and makes no progress for `stall_s`."""
+
+    WARN = "warn"
+    RETRY = "retry"
 
 
 class ExecutionQuerySet(models.QuerySet["Execution"]):
@@ -96,6 +104,9 @@ class Execution(models.Model):
     # What the agent is told at its next heartbeat beside what `status` says; "" when nothing.
     command = models.CharField(max_length=8, blank=True, default="")
     command_reason = models.TextField(blank=True, default="")
+    # The number of the command in force, null when there is none, and whether a heartbeat's answer has carried it.
+    command_seq = models.BigIntegerField(null=True)
+    command_told = models.BooleanField(default=False, db_default=False)
 
     started_at = models.DateTimeField(db_default=Now())
     attempt_started_at = models.DateTimeField(null=True)
@@ -111,6 +122,15 @@ class Execution(models.Model):
     look_at = models.DateTimeField(null=True)
     silent_at = models.DateTimeField(null=True)
     lost_at = models.DateTimeField(null=True)
+    # The clock of progress: how long an attempt may beat without any, null for no such clock; since when it has
+    # stalled; until when it has to move; and what was left of that when the clocks stopped.
+    stall_s = models.PositiveIntegerField(null=True)
+    on_stall = models.CharField(
+        max_length=5, choices=OnStall.choices, default=OnStall.WARN, db_default=OnStall.WARN.value
+    )
+    stalled_at = models.DateTimeField(null=True)
+    stall_due_at = models.DateTimeField(null=True)
+    stall_left_ms = models.BigIntegerField(null=True)
     ended_at = models.DateTimeField(null=True)
     duration_ms = models.BigIntegerField(null=True)
 
@@ -147,6 +167,12 @@ class Execution(models.Model):
                 name="execution_is_looked_at_only_if_traced",
             ),
             models.CheckConstraint(
+                condition=models.Q(stall_due_at__isnull=True)
+                | models.Q(status=Status.RUNNING, stalled_at__isnull=True, stall_s__isnull=False),
+                name="execution_can_stall_while_it_runs",
+            ),
+            models.CheckConstraint(condition=models.Q(on_stall__in=OnStall.values), name="execution_on_stall_is_known"),
+            models.CheckConstraint(
                 condition=models.Q(progress__isnull=True) | models.Q(progress__range=(0, 100)),
                 name="execution_progress_is_a_percentage",
             ),
@@ -154,6 +180,12 @@ class Execution(models.Model):
         indexes = [
             # Read by watch.overdue, at every tick.
             models.Index(fields=["deadline_at"], name="execution_due", condition=models.Q(status__in=WATCHED)),
+            # Read by stalls.judge, at every tick.
+            models.Index(
+                fields=["stall_due_at"],
+                name="execution_stall_due",
+                condition=models.Q(stall_due_at__isnull=False),
+            ),
             # Read by the list, newest first, and by state.
             models.Index(fields=["project", "-started_at", "-id"], name="execution_newest"),
             models.Index(fields=["project", "status", "-started_at", "-id"], name="execution_by_status"),

@@ -28,7 +28,7 @@ def waiting_tools() -> list[str]:
 
 
 class Project(models.Model):
-    """A tenant with its defaults; agents may override the first three (product.md, A)."""
+    """A tenant with its defaults; agents may override the first four (product.md, A)."""
 
     id = models.AutoField(primary_key=True)
     name = models.CharField(max_length=100, unique=True)
@@ -36,6 +36,8 @@ class Project(models.Model):
     timeout_s = models.PositiveIntegerField(default=60)
     heartbeat_s = models.PositiveIntegerField(default=30)
     max_retries = models.PositiveSmallIntegerField(default=3)
+    # The longest time without progress; null for no such clock.
+    stall_s = models.PositiveIntegerField(null=True)
     # Triggers for a handover; null or an empty list means that the trigger is off.
     handover_confidence_below = models.FloatField(null=True, default=0.7)
     handover_phrases = ArrayField(models.CharField(max_length=200), default=default_phrases, blank=True)

@@ -75,6 +75,24 @@ def nobody_picks_it_up(project_id: int) -> Iterator[datetime]:
     yield after(410)
 
 
+def moves_again(project_id: int) -> Iterator[datetime]:
+    work = fleets.an_execution(project_id, now=NOON, stall_s=30, timeout_s=600)
+    fleets.beat(project_id, work, now=after(40), message="waits for a lock")
+    fleets.beat(project_id, work, now=after(70))
+    fleets.tick(now=after(71))
+    yield after(71)
+    fleets.beat(project_id, work, now=after(90), progress=10)
+    yield after(90)
+
+
+def stalls_and_is_cancelled(project_id: int) -> Iterator[datetime]:
+    work = fleets.an_execution(project_id, now=NOON, stall_s=30, on_stall="retry")
+    fleets.tick(now=after(31))
+    yield after(31)
+    fleets.act("cancel", project_id, work, now=after(40))
+    yield after(40)
+
+
 def trip_is_reset(project_id: int) -> Iterator[datetime]:
     a_budget(project_id)
     spend(project_id, "12", now=NOON)
@@ -286,6 +304,8 @@ STORIES: list[tuple[str, Story]] = [
     ("execution_timed_out", comes_back_too_late),
     ("execution_not_picked_up", nobody_picks_it_up),
     ("execution_paused", a_person_resumes),
+    ("execution_stalled", moves_again),
+    ("execution_stalled", stalls_and_is_cancelled),
     ("budget_tripped", trip_is_reset),
     ("budget_tripped", trip_is_over),
     ("budget_warning", budget_renews("9", "stop")),

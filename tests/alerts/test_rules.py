@@ -93,6 +93,8 @@ RAISED = [
         "support-bot did not pick up its next attempt",
     ),
     (moved("retrying", "error"), EXECUTION, "warning", "support-bot failed with an error"),
+    (moved("retrying", "stalled"), EXECUTION, "warning", "support-bot is alive but makes no progress"),
+    (moved("running", "stalled"), EXECUTION, "warning", "support-bot is alive but makes no progress"),
     (
         moved("hitl_paused", "zombie"),
         EXECUTION,
@@ -191,6 +193,7 @@ def test_a_verdict_says_where_since_when_and_how_bad() -> None:
     [
         moved("running", "started", was="pending"),
         moved("paused", "paused", was="running"),
+        moved("running", "goes_on", was="running"),
         news("conversation", "human_active", "claimed", was="pending_human"),
         news("queue_item", "pending", "confidence"),
         news("queue_item", "pending", "claim_breached", data={"kind": "paused_execution"}),

@@ -112,8 +112,13 @@ def _begin_others(client: httpx.Client) -> dict[str, str]:
             client, "/calls", execution_id=begun["running"], run_id="month-end", agent="planner", model=model, **tokens
         )
     _loop(client, begun["running"])
+    begun["stalled"] = begin("scout", "Compare the offers", parent_id=begun["running"], stall_s=600)
+    begin("clerk", NASTY, parent_id=begun["running"])
+    post(client, f"/executions/{begun['stalled']}/heartbeat", progress=70, message=NASTY, progressing=False)
     post(client, f"/executions/{begun['retrying']}/fail", error="503 from the model: overloaded")
     post(client, f"/executions/{begun['paused']}/pause", note="until the site is back")
+    told = post(client, f"/executions/{begun['paused']}/heartbeat", attempt=1)
+    post(client, f"/executions/{begun['paused']}/acknowledge", seq=told["command_seq"], effect=f"waits {NASTY}")
     post(client, f"/executions/{begun['waiting']}/fail", error=NASTY)
     post(client, f"/executions/{begun['broken']}/fail", error="The document is encrypted", retryable=False)
     return begun

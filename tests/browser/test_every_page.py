@@ -24,11 +24,11 @@ EVERYWHERE = {
 # The same in every project.
 KEPT_BY_THE_INSTANCE = ("/about", "/api/docs/", "/kit", "/kit/frame", "/kit/parts")
 OF_WHAT_IS_THERE = (
-    *("running execution", "retrying execution", "waiting execution", "broken execution"),
+    *("running execution", "retrying execution", "waiting execution", "broken execution", "stalled execution"),
     *("waiting chat", "held chat", "closed chat", "paused item", "trip item"),
     *("firing alert", "acknowledged alert", "resolved alert", "run"),
 )
-TABS = ("moves", "calls", "tools", "payloads", "raw")
+TABS = ("moves", "calls", "tools", "children", "payloads", "raw")
 WIDTHS = {1440: 960, 390: 844}
 THEMES = ("light", "dark")
 # All that comes after the page itself: fonts, charts, the trace, fragments.
@@ -111,6 +111,10 @@ def test_a_page_with_much_in_it_is_sound(filled: Tour, name: str) -> None:
 @pytest.mark.parametrize("tab", TABS)
 def test_a_tab_of_an_execution_is_sound(filled: Tour, tab: str) -> None:
     assert filled.look(f"{filled.addresses['running execution']}?tab={tab}") == []
+
+
+def test_a_timeline_with_a_command_is_sound(filled: Tour) -> None:
+    assert filled.look(f"{filled.addresses['paused execution']}?tab=moves") == []
 
 
 @pytest.mark.parametrize("path", KEPT_BY_THE_INSTANCE)

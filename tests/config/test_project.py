@@ -40,6 +40,7 @@ def test_options_change_what_they_name_and_nothing_else(shop: Project) -> None:
 def test_off_ends_a_trigger_or_a_clock(shop: Project) -> None:
     off = run("shop", "--handover-phrases", "off", "--claim-within-s", "off", "--handover-confidence-below", "off")
     assert [name for name, value in off.items() if value == "off"] == [
+        "stall_s",
         "handover_phrases",
         "handover_confidence_below",
         "claim_within_s",

@@ -167,3 +167,26 @@ def test_what_has_ended_has_only_a_past() -> None:
     ]
     assert made.steps[-1].tone == "green"
     assert made.headline == "Completed. Nothing more happens to it."
+
+
+def test_a_try_that_may_stall_says_when_and_what_follows() -> None:
+    usual = {"last_heartbeat_at": ago(2), "deadline_at": ago(2) + timedelta(seconds=45), "stall_s": 300}
+    for on_stall, follows in (("warn", "a warning, and it goes on"), ("retry", "the next try is asked for")):
+        made = plan(an_execution(**usual, stall_due_at=ago(-10), on_stall=on_stall), [], now=NOW)
+        assert told(made)[1:4] == [("now", 0, "Now"), ("planned", 10, "Stalls"), ("planned", 43, "Zombie")]
+        assert made.steps[2].detail == f"unless it makes progress: {follows}"
+    late = plan(an_execution(**usual, stall_due_at=ago(1)), [], now=NOW)
+    assert (late.steps[2].word, late.steps[2].when_words) == ("Stalls", "due")
+
+
+def test_a_stalled_try_beats_and_is_amber_until_it_moves() -> None:
+    stalled = an_execution(stall_s=60, stalled_at=ago(20), last_progress_at=ago(80), last_heartbeat_at=ago(2))
+    change = Move(ago(20), "running", "running", "stalled", "alive but makes no progress for 60 s", 1)
+    made = plan(stalled, [change], now=NOW)
+    now = next(step for step in made.steps if step.when == "now")
+    assert (said(now), now.tone) == ("beats, no progress for 1 min 20 s", "amber")
+    assert ("past", -20, "Made no progress") in told(made)
+    moved = an_execution(stall_s=60, last_heartbeat_at=ago(0))
+    made = plan(moved, [change, Move(ago(5), "running", "running", "progressing", "moves again", 1)], now=NOW)
+    assert ("past", -5, "Moved again") in told(made)
+    assert next(step for step in made.steps if step.when == "now").tone == "blue"

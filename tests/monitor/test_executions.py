@@ -206,7 +206,7 @@ def test_spent_retries_ask_a_person_once(db: None) -> None:
     assert beat(project, one, now=after(30)).command == "pause"
 
 
-def test_a_stale_heartbeat_is_told_to_retry_and_changes_only_the_journal(db: None) -> None:
+def test_a_stale_heartbeat_is_told_to_retry_and_changes_nothing_of_the_work(db: None) -> None:
     project = a_project()
     one = an_execution(project)
     beat(project, one, now=after(10), progress=10, attempt=1)
@@ -216,7 +216,7 @@ def test_a_stale_heartbeat_is_told_to_retry_and_changes_only_the_journal(db: Non
     assert (told.command, told.status, told.attempt) == ("retry", "retrying", 2)
     assert (told.reason, told.retry_at) == ("no heartbeat for 45 s", after(57))
     beat(project, one, now=after(740), attempt=1)
-    assert vars(look(project, one)) | {"_state": None} == vars(before) | {"_state": None}
+    assert vars(look(project, one)) | {"_state": None} == vars(before) | {"_state": None, "command_told": True}
     with tenant(project):
         late = StateChange.objects.get(cause="came_back")
     assert (late.note, late.attempt, late.data["progress"]) == ("came back after 12 min", 1, 90)

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from monitor import conversations, executions, queue, retention
-from monitor.models import Conversation, Execution, Message, QueueEvent, QueueItem, Trace
+from monitor.models import Command, Conversation, Execution, Message, QueueEvent, QueueItem, Trace
 from monitor.models.conversations import MessageRole
 from monitor.retention import EACH_PROJECT, PRUNED, Pruned
 from monitor.tenancy import crossing, tenant
@@ -94,6 +94,20 @@ def test_executions_leave_half_a_year_after_their_end(db: None) -> None:
     retention.prune(now=NOW + 181 * DAY)
     with tenant(project):
         assert [one.id for one in Execution.objects.all()] == [runs]
+
+
+def test_commands_leave_half_a_year_after_they_were_given_but_what_is_open_keeps_its_own(db: None) -> None:
+    project = a_project()
+    ended, waits = (an_execution(project, agent=name) for name in ("done", "waits"))
+    with tenant(project):
+        executions.cancel(project, ended, now=NOW, actor="ann@example.org")
+        executions.pause(project, waits, now=NOW, actor="ann@example.org")
+    retention.prune(now=NOW + 179 * DAY)
+    with tenant(project):
+        assert Command.objects.count() == 2
+    retention.prune(now=NOW + 181 * DAY)
+    with tenant(project):
+        assert [(one.execution_id, one.command) for one in Command.objects.all()] == [(waits, "pause")]
 
 
 def test_a_trace_that_goes_on_is_kept_however_long_ago_it_began(db: None) -> None:

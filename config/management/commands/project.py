@@ -22,6 +22,7 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "timeout_s": (Seconds, "how long an attempt may take, where its agent says nothing else"),
     "heartbeat_s": (Seconds, "how often an execution beats"),
     "max_retries": (Annotated[int, Meta(ge=0, le=100)], "tries after the first, before a person is asked"),
+    "stall_s": (Seconds, "how long an attempt may beat without progress, where its agent says nothing else"),
     "handover_phrases": (Annotated[list[Phrase], Meta(max_length=100)], "what customers say, with commas"),
     "handover_confidence_below": (Annotated[float, Meta(ge=0, le=1)], "hands over what is less sure than this"),
     "handover_errors_in_a_row": (Count, "hands over after so many errors"),

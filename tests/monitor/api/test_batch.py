@@ -11,7 +11,7 @@ from monitor.models import Execution, LedgerEntry
 from monitor.tenancy import crossing, tenant
 from tests.monitor import spending
 from tests.monitor.api.conftest import client_with, make_key
-from tests.monitor.fleets import an_execution, look
+from tests.monitor.fleets import act, after, an_execution, journal, look
 from tests.monitor.test_deadlocks import meanwhile, wait_for_somebody_waiting
 from tests.plugin import servers
 
@@ -94,3 +94,17 @@ def test_one_bad_event_costs_no_other(db: None, event: bytes, field: str) -> Non
     assert answer.status_code == 200, answer.content
     assert (answer.json()["accepted"], [one["index"] for one in answer.json()["rejected"]]) == (2, [1])
     assert [one["field"] for one in answer.json()["rejected"][0]["errors"]] == [field]
+
+
+def test_a_stale_report_of_a_batch_is_refused_and_stays_in_the_journal(committed_db: None) -> None:
+    project = spending.a_project()
+    one, other = an_execution(project.pk), an_execution(project.pk)
+    act("fail", project.pk, one, now=after(1), error="503")
+    client = client_with(make_key(project)[1])
+    events = [{"type": "execution.completed", "execution_id": str(each), "attempt": 1} for each in (one, other)]
+    body = client.post("/api/v1/batch", {"events": events}, content_type="application/json").json()
+    assert (body["accepted"], body["duplicates"]) == (1, 0)
+    [rejected] = body["rejected"]
+    assert (rejected["index"], rejected["retryable"]) == (0, False)
+    assert rejected["errors"][0]["message"] == "attempt 1 is stale: the execution is retrying at attempt 2."
+    assert journal(project.pk, one)[-1] == ("retrying", "retrying", "stale_report")

@@ -73,6 +73,13 @@ def test_the_life_of_an_execution_over_http(client: Client) -> None:
         ("running", "completed", "completed"),
     ]
     assert detail.pop("loops") == []
+    given = [(c["command"], c["delivered_by"], c["outcome"]) for c in detail.pop("commands")]
+    assert given == [
+        ("pause", "heartbeat", "superseded by continue"),
+        ("continue", "", "superseded by retry"),
+        ("retry", "", "attempt 2 was picked up"),
+    ]
+    assert detail.pop("children") == []
     assert detail == done
 
 
@@ -105,7 +112,11 @@ def test_a_stale_report_is_a_409_that_names_the_state_and_stays_in_the_journal(
     refusal = post(client, f"/{one}/complete", {"attempt": 1, "output": 1}, status=409)
     assert (refusal["state"], refusal["attempt"], refusal["title"]) == ("retrying", 2, "Conflict")
     last = get(client, f"/{one}")["transitions"][-1]
-    assert (last["cause"], last["attempt"], last["note"]) == ("stale_report", 1, "attempt 1 would have completed it")
+    assert (last["cause"], last["attempt"], last["note"]) == (
+        "stale_report",
+        1,
+        "attempt 1 reported completed after it was given up; refused",
+    )
 
 
 def test_what_has_ended_stays_as_it_is(client: Client) -> None:
@@ -115,7 +126,8 @@ def test_what_has_ended_stays_as_it_is(client: Client) -> None:
     for verb in ("complete", "fail", "pause", "resume", "retry", "cancel"):
         assert post(client, f"/{one}/{verb}", status=409)["state"] == "cancelled"
     assert post(client, f"/{one}/heartbeat")["command"] == "cancel"
-    assert get(client, f"/{one}") | {"transitions": 0, "loops": 0} == done | {"transitions": 0, "loops": 0}
+    more = {"transitions": 0, "commands": 0, "children": 0, "loops": 0}
+    assert get(client, f"/{one}") | more == done | more
 
 
 def test_what_only_its_trace_tells_of_is_shown_and_refuses_every_command(client: Client, project: Project) -> None:
@@ -133,6 +145,7 @@ def test_what_only_its_trace_tells_of_is_shown_and_refuses_every_command(client:
     detail = get(client, f"/{one['id']}")
     assert [(move["to_state"], move["cause"]) for move in detail.pop("transitions")] == [("running", "traced")]
     assert detail.pop("loops") == []
+    assert (detail.pop("commands"), detail.pop("children")) == ([], [])
     assert detail == one
 
 
