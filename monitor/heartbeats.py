@@ -160,6 +160,8 @@ def _still_there(seen: Execution, sign: Sign, *, now: datetime) -> None:
 def _came_back(seen: Execution, sign: Sign, *, now: datetime, actor: str) -> None:
     """Tell the journal, once after each move, of a beat that came after its attempt was given up."""
     attempt = sign.attempt
+    # The same process may send two at once, after it was cut off.
+    Execution.objects.of(seen.project_id).select_for_update(no_key=True).get(id=seen.id)
     journal = changes.journal_of(seen)
     last_move = journal.exclude(cause="came_back").order_by("-id").values_list("id", flat=True).first()
     if journal.filter(cause="came_back", attempt=attempt, id__gt=last_move or 0).exists():

@@ -52,6 +52,7 @@ def test_an_agent_hangs_four_times_a_person_resumes_it_and_it_completes(db: None
         ("running", "hitl_paused", "zombie"),
         ("hitl_paused", "hitl_paused", "came_back"),
         ("hitl_paused", "running", "resumed"),
+        ("running", "running", "goes_on"),
         ("running", "completed", "completed"),
     ]
     with tenant(project):

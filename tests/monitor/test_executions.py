@@ -222,6 +222,15 @@ def test_a_stale_heartbeat_is_told_to_retry_and_changes_nothing_of_the_work(db: 
     assert (late.note, late.attempt, late.data["progress"]) == ("came back after 12 min", 1, 90)
 
 
+@pytest.mark.parametrize("max_retries", [0, 3])
+def test_beats_that_come_back_together_are_told_once(committed_db: None, max_retries: int) -> None:
+    project = a_project()
+    one = an_execution(project, max_retries=max_retries)
+    assert tick(now=after(45)) == 1
+    at_once([lambda: beat(project, one, now=after(60), attempt=1)] * 8)
+    assert [cause for _, _, cause in journal(project, one)] == ["registered", "zombie", "came_back"]
+
+
 def test_a_heartbeat_that_names_no_attempt_does_not_pick_up_the_next(db: None) -> None:
     project = a_project()
     one = an_execution(project)
