@@ -19,6 +19,7 @@ TOPICS = {
     Subject.BUDGET: "costs",
     Subject.MODEL: "costs",
     Subject.JOB: "jobs",
+    Subject.AGENT: "agents",
 }
 
 

@@ -16,6 +16,7 @@ class Subject(models.TextChoices):
     BUDGET = "budget"
     MODEL = "model"
     JOB = "job"
+    AGENT = "agent"
 
 
 class StateChange(models.Model):
