@@ -188,7 +188,9 @@ def agent_heard(change: StateChange, about: None) -> Judgement:
 
 def agent_excused(change: StateChange, about: None) -> Judgement:
     every_s = change.data.get("expected_every_s")
-    said = f"it is expected every {interval(timedelta(seconds=every_s))} now" if every_s else "nobody expects it any more"
+    said = (
+        f"it is expected every {interval(timedelta(seconds=every_s))} now" if every_s else "nobody expects it any more"
+    )
     return Settle(fingerprint("agent", change.subject_id), _by(said, change), change.actor)
 
 

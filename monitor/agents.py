@@ -9,11 +9,13 @@ from django.db import connection
 from msgspec import UNSET, Meta, UnsetType
 
 from monitor import changes
-from monitor.models import Agent, Subject
+from monitor.models import Agent, Project, Subject
 from monitor.pipeline import texts
 
 SEEN_EVERY_S = 10
 MOST_NAMES = 50
+# What an agent may have of its own; the project has each of them.
+DEFAULTS = ("timeout_s", "heartbeat_s", "max_retries")
 
 Description = Annotated[str, Meta(max_length=2000)]
 Capability = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -33,10 +35,10 @@ class Edit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     default_model: Annotated[str, Meta(max_length=200)] | UnsetType = UNSET
     cost_tier: Annotated[str, Meta(max_length=20)] | UnsetType = UNSET
     mode: Literal["", "explore", "execute", "escalate"] | UnsetType = UNSET
-    timeout_s: Annotated[int, Meta(ge=1, le=30 * 86_400)] | None | UnsetType = UNSET
-    heartbeat_s: Annotated[int, Meta(ge=1, le=86_400)] | None | UnsetType = UNSET
-    max_retries: Annotated[int, Meta(ge=0, le=100)] | None | UnsetType = UNSET
-    expected_every_s: Annotated[int, Meta(ge=60, le=90 * 86_400)] | None | UnsetType = UNSET
+    timeout_s: Annotated[int, Meta(ge=1, le=30 * 86_400)] | UnsetType | None = UNSET
+    heartbeat_s: Annotated[int, Meta(ge=1, le=86_400)] | UnsetType | None = UNSET
+    max_retries: Annotated[int, Meta(ge=0, le=100)] | UnsetType | None = UNSET
+    expected_every_s: Annotated[int, Meta(ge=60, le=90 * 86_400)] | UnsetType | None = UNSET
     version: Annotated[int, Meta(ge=1, le=2**31 - 1)] | UnsetType = UNSET
 
     def values(self) -> dict[str, Any]:
@@ -101,6 +103,12 @@ def change(project_id: int, name: str, edit: Edit, *, actor: str, now: datetime)
     return _apply(_locked(project_id, name), edit, "changed", actor=actor, now=now)
 
 
+def applied(agent: Agent, project: Project) -> dict[str, int]:
+    """The defaults of the agent's next execution: its own, or else the project's."""
+    own = {name: getattr(agent, name) for name in DEFAULTS}
+    return {name: getattr(project, name) if value is None else value for name, value in own.items()}
+
+
 def _locked(project_id: int, name: str) -> Agent:
     agent = Agent.objects.select_for_update(no_key=True).filter(project_id=project_id, name=name).first()
     if agent is None:
@@ -149,4 +157,3 @@ def _apply(agent: Agent, edit: Edit, did: Literal["entered", "changed"], *, acto
             data={"expected_every_s": agent.expected_every_s},
         )
     return agent
-

@@ -68,9 +68,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "constraints": [
-                    models.UniqueConstraint(
-                        fields=["project", "owner", "name"], name="view_one_per_name_of_a_person"
-                    ),
+                    models.UniqueConstraint(fields=["project", "owner", "name"], name="view_one_per_name_of_a_person"),
                     models.UniqueConstraint(
                         fields=["project", "owner", "position"], name="view_one_per_place_of_a_person"
                     ),
