@@ -86,6 +86,15 @@ def throughput(grid: Grid, now: Sequence[Totals], past: Sequence[Totals], *, shi
     return {"kind": "throughput", **grid.axis, "series": series}
 
 
+def line(grid: Grid, name: str, points: Iterable[tuple[datetime, float]], *, unit: str = "s") -> dict[str, Any]:
+    """One line; where there is no point it is broken."""
+    y: list[float | None] = [None] * grid.count
+    for at, value in points:
+        if 0 <= grid.place(at) < grid.count:
+            y[grid.place(at)] = round(value, 3)
+    return {"kind": "line", **grid.axis, "unit": unit, "series": [{"name": name, "y": y}]}
+
+
 def stacked(
     grid: Grid,
     groups: Mapping[str, Iterable[tuple[datetime, float]]],

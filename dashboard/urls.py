@@ -4,6 +4,8 @@ from django.urls import path
 
 from dashboard.views import (
     about,
+    agent,
+    agents,
     alerts,
     budgets,
     costs,
@@ -20,9 +22,12 @@ from dashboard.views import (
     system,
     trips,
 )
+from monitor import names
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
+    path("agents", agents.agents, name="agents"),
+    path(f"agents/<{names.ANY}:name>", agent.agent, name="agent"),
     path("alerts", alerts.alerts, name="alerts"),
     path("alerts/<uuid:alert_id>", alerts.alert, name="alert"),
     path("alerts/<uuid:alert_id>/acknowledge", alerts.acknowledge, name="alert-acknowledge"),

@@ -48,7 +48,8 @@ class Edit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     def whole(self) -> "Edit":
         """The same, with what is left out as it is on a new agent."""
-        unsaid = {name: Agent._meta.get_field(name).get_default() for name in FIELDS if getattr(self, name) is UNSET}
+        new = Agent()
+        unsaid = {name: getattr(new, name) for name in FIELDS if getattr(self, name) is UNSET}
         return msgspec.structs.replace(self, **unsaid)
 
 

@@ -1,6 +1,6 @@
 """The expected cadence: who is expected to be heard from, and was not. Once each time, however many processes look."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import connection
 
@@ -12,7 +12,7 @@ from monitor.tenancy import crossing
 ACTOR = "watchdog"
 BATCH = 200
 # An execution that has just ended may have begun so long ago.
-LONGEST_WORK = timedelta(days=30)
+LONGEST_WORK_S = 30 * 86_400
 
 # Who works is heard by heartbeats, which write nothing on the agent. So the executions are looked at here, when their
 # agent seems late: once in its interval the newest sign becomes the agent's own.
@@ -32,7 +32,7 @@ WITH late AS MATERIALIZED (
         (SELECT max(CASE WHEN e.status = 'completed' THEN e.ended_at ELSE e.last_heartbeat_at END)
            FROM monitor_execution e
           WHERE e.project_id = late.project_id AND e.agent = late.name AND NOT e.from_spans
-            AND e.started_at > late.since - %(longest_work)s::interval
+            AND e.started_at > late.since - make_interval(secs => %(longest_work_s)s)
             AND CASE WHEN e.status = 'completed' THEN e.ended_at ELSE e.last_heartbeat_at END > late.since)
         ) AS heard_at
       FROM late
@@ -95,7 +95,7 @@ def _missed(listening_since: datetime | None, batch: int, *, now: datetime) -> t
                     "listening_since": listening_since,
                     "batch": batch,
                     "open": list(OPEN),
-                    "longest_work": LONGEST_WORK,
+                    "longest_work_s": LONGEST_WORK_S,
                 },
             )
             rows = cursor.fetchall()
