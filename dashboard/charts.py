@@ -44,9 +44,9 @@ class Grid:
         return {"t0": self.since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "dt": self.step_s}
 
 
-def step_for(span: timedelta) -> int:
-    """The narrowest bar, in seconds, with which the span needs no more than MOST_BARS."""
-    return next((step for step in STEPS_S if span.total_seconds() / step <= MOST_BARS), STEPS_S[-1])
+def step_for(span: timedelta, most: int = MOST_BARS) -> int:
+    """The narrowest bar, in seconds, with which the span needs no more than `most`."""
+    return next((step for step in STEPS_S if span.total_seconds() / step <= most), STEPS_S[-1])
 
 
 def step_words(step_s: int) -> str:

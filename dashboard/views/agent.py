@@ -26,6 +26,8 @@ from monitor.models.people import Role
 
 EXECUTIONS_SHOWN = 10
 ALERTS_SHOWN = 5
+# A small chart has room for so many.
+SMALL_BARS = 60
 
 
 @page
@@ -66,7 +68,7 @@ def state(request: PageRequest, subject: Agent, span: Range) -> dict[str, Any]:
 
 def figures(request: PageRequest, subject: Agent, span: Range) -> dict[str, Any]:
     """Executions, latency and cost over the range."""
-    step = charts.step_for(span.until - span.since)
+    step = charts.step_for(span.until - span.since, SMALL_BARS)
     grid = charts.grid(span.since, span.until, step)
     bounds: dict[str, Any] = {"since": grid.since, "until": grid.until, "step_s": step, "agent": subject.name}
     worked = rollups.series(subject.project_id, kinds=["execution"], **bounds)
