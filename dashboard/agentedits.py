@@ -85,7 +85,8 @@ def _line(change: StateChange) -> Line:
 
 def _edited(was: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     parts = []
-    for name, value in told.items():
+    for name in (name for name in WORDS if name in told):
+        value = told[name]
         before = "" if was.get(name) in (None, "", []) else f" instead of {said(name, was[name])}"
         parts.append(WORDS[name] if name == "description" else f"{WORDS[name]}: {said(name, value)}{before}")
     return ", ".join(parts)

@@ -19,6 +19,8 @@ THIS_MINUTE = timedelta(minutes=1)
 # The rates at which the shipped rules warn, and turn critical.
 DEGRADED_ABOVE = 0.10
 FAILING_FROM = 0.25
+# Of fewer executions no share is called a failure.
+FEWEST_TO_FAIL = 5
 CALLS = ("llm", "tool")
 NOTHING = Decimal(0)
 
@@ -66,10 +68,11 @@ class Standing:
             return "silent"
         if self.heard_at is None:
             return "never_seen"
-        rate = self.day.error_rate if self.day else None
-        if rate is None:
+        if self.day is None or self.day.error_rate is None:
             return "healthy" if self.now.running else "idle"
-        return "failing" if rate >= FAILING_FROM else "degraded" if rate > DEGRADED_ABOVE else "healthy"
+        if self.day.error_rate >= FAILING_FROM and self.day.count >= FEWEST_TO_FAIL:
+            return "failing"
+        return "degraded" if self.day.error_rate > DEGRADED_ABOVE else "healthy"
 
     @property
     def executions(self) -> int:

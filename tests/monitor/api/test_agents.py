@@ -46,9 +46,10 @@ def edits(project: Project, name: str) -> list[tuple[str, str, Any]]:
 
 def test_the_list_tells_defaults_health_and_the_figures_of_a_day(api: Client, north: Project) -> None:
     at = now()
-    for _ in range(3):
+    for _ in range(6):
         work(north, "planner", at=at, status="completed", duration_ms=2000)
-    work(north, "planner", at=at, status="failed", duration_ms=2000)
+    for _ in range(2):
+        work(north, "planner", at=at, status="failed", duration_ms=2000)
     work(north, "planner", at=at)
     with tenant(north.pk):
         agents.change(north.pk, "planner", Edit(timeout_s=300, mode="execute"), actor="ann", now=at)
@@ -59,7 +60,7 @@ def test_the_list_tells_defaults_health_and_the_figures_of_a_day(api: Client, no
         "max_retries": None,
         "mode": "execute",
     }
-    assert (found["executions"], found["running"], found["error_rate"]) == (4, 1, 0.25)
+    assert (found["executions"], found["running"], found["error_rate"]) == (8, 1, 0.25)
     assert (found["health"], found["is_healthy"]) == ("failing", False)
     assert found["avg_latency_ms"] == 2000
     assert 1000 < found["p95_latency_ms"] <= 4000
