@@ -23,7 +23,7 @@ WORDS = {
     "timeout_s": "time for an attempt",
     "heartbeat_s": "heartbeat",
     "max_retries": "retries",
-    "expected_every_s": "heard from every",
+    "expected_every_s": "what is expected",
 }
 MEANINGS = {
     "timeout_s": "then an attempt is out of time",
@@ -94,8 +94,10 @@ def _edited(was: Mapping[str, Any], told: Mapping[str, Any]) -> str:
 
 def said(name: str, value: Any) -> str:
     """A value in words; nothing is the project's default, or nothing at all."""
+    if name == "expected_every_s":
+        return f"a sign every {words.period(value)}" if value else "nothing"
     if value is None:
-        return "nobody expects it" if name == "expected_every_s" else "the project’s"
+        return "the project’s"
     if name.endswith("_s"):
         return words.period(value)
     if isinstance(value, list):
