@@ -61,6 +61,15 @@ def test_who_is_late_is_missed_once_and_heard_once(db: None) -> None:
     assert moves(project) == ["silent", "heard", "silent"]
 
 
+def test_what_an_agent_sends_is_kept_as_its_last_sign_to_within_ten_seconds(db: None) -> None:
+    project = a_project()
+    for at, seen in ((0, 0), (5, 0), (11, 11), (20, 11), (22, 22)):
+        with tenant(project):
+            record_call(project, Call(model="gpt-4o", agent="planner"), now=after(at))
+        assert row(project).last_seen_at == after(seen), at
+    assert row(project).first_seen_at == NOW
+
+
 def test_the_alert_says_how_long_and_ends_when_the_agent_is_heard(db: None) -> None:
     project = a_project()
     an_execution(project, now=NOW)
