@@ -23,12 +23,14 @@ WORDS = {
     "timeout_s": "time for an attempt",
     "heartbeat_s": "heartbeat",
     "max_retries": "retries",
+    "stall_s": "time without progress",
     "expected_every_s": "what is expected",
 }
 MEANINGS = {
     "timeout_s": "then an attempt is out of time",
     "heartbeat_s": "1.5 times that without a sign, and it is silent",
     "max_retries": "then a person is asked",
+    "stall_s": "then it has stalled, however it beats",
 }
 DONE = {
     "entered": "entered it",
@@ -56,8 +58,12 @@ def defaults(agent: Agent, project: Project) -> list[Default]:
     for name in DEFAULTS:
         own, shared = getattr(agent, name), getattr(project, name)
         value = shared if own is None else own
-        found.append(Default(WORDS[name], said(name, value), MEANINGS[name], own is not None, said(name, shared)))
+        found.append(Default(WORDS[name], _held(name, value), MEANINGS[name], own is not None, _held(name, shared)))
     return found
+
+
+def _held(name: str, value: int | None) -> str:
+    return "no clock" if name == "stall_s" and not value else said(name, value)
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,8 @@ def said(name: str, value: Any) -> str:
         return f"a sign every {words.period(value)}" if value else "nothing"
     if value is None:
         return "the project’s"
+    if name == "stall_s" and not value:
+        return "no clock"
     if name.endswith("_s"):
         return words.period(value)
     if isinstance(value, list):

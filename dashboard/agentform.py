@@ -11,7 +11,7 @@ from monitor.models import Agent
 
 TEXTS = ("description", "type", "default_model", "cost_tier", "mode")
 LISTS = ("capabilities", "supported_models")
-NUMBERS = ("timeout_s", "heartbeat_s", "max_retries")
+NUMBERS = ("timeout_s", "heartbeat_s", "max_retries", "stall_s")
 UNITS = {"min": 60, "h": 3600, "d": 86_400, "s": 1}
 MODES = {
     "": "not said",
@@ -30,6 +30,7 @@ WRONG = {
     "timeout_s": "Whole seconds, 1 to 2,592,000 (30 days), or nothing.",
     "heartbeat_s": "Whole seconds, 1 to 86,400 (a day), or nothing.",
     "max_retries": "A whole number, 0 to 100, or nothing.",
+    "stall_s": "Whole seconds, 0 (no such clock) to 2,592,000 (30 days), or nothing.",
     "expected_every_s": "A whole number, together 1 minute to 90 days, or nothing.",
 }
 

@@ -15,7 +15,7 @@ from monitor.pipeline import texts
 SEEN_EVERY_S = 10
 MOST_NAMES = 50
 # What an agent may have of its own; the project has each of them.
-DEFAULTS = ("timeout_s", "heartbeat_s", "max_retries")
+DEFAULTS = ("timeout_s", "heartbeat_s", "max_retries", "stall_s")
 
 Description = Annotated[str, Meta(max_length=2000)]
 Capability = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -38,6 +38,8 @@ class Edit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     timeout_s: Annotated[int, Meta(ge=1, le=30 * 86_400)] | UnsetType | None = UNSET
     heartbeat_s: Annotated[int, Meta(ge=1, le=86_400)] | UnsetType | None = UNSET
     max_retries: Annotated[int, Meta(ge=0, le=100)] | UnsetType | None = UNSET
+    # 0: no such clock, whatever the project has.
+    stall_s: Annotated[int, Meta(ge=0, le=30 * 86_400)] | UnsetType | None = UNSET
     expected_every_s: Annotated[int, Meta(ge=60, le=90 * 86_400)] | UnsetType | None = UNSET
     version: Annotated[int, Meta(ge=1, le=2**31 - 1)] | UnsetType = UNSET
 
@@ -104,10 +106,11 @@ def change(project_id: int, name: str, edit: Edit, *, actor: str, now: datetime)
     return _apply(_locked(project_id, name), edit, "changed", actor=actor, now=now)
 
 
-def applied(agent: Agent, project: Project) -> dict[str, int]:
-    """The defaults of the agent's next execution: its own, or else the project's."""
+def applied(agent: Agent, project: Project) -> dict[str, Any]:
+    """The defaults of the agent's next execution: its own, or else the project's; None is no clock of progress."""
     own = {name: getattr(agent, name) for name in DEFAULTS}
-    return {name: getattr(project, name) if value is None else value for name, value in own.items()}
+    found = {name: getattr(project, name) if value is None else value for name, value in own.items()}
+    return found | {"stall_s": found["stall_s"] or None}
 
 
 def _locked(project_id: int, name: str) -> Agent:

@@ -29,7 +29,7 @@ class AgentQuery(msgspec.Struct, kw_only=True):
 class AgentOut(msgspec.Struct, kw_only=True):
     """Latency, errors, cost and tokens are those of the last 24 hours; null when the agent did nothing.
 
-    Of `timeout_s`, `heartbeat_s` and `max_retries` null is the project's default.
+    Of `timeout_s`, `heartbeat_s`, `max_retries` and `stall_s` null is the project's default.
     """
 
     name: str
@@ -43,6 +43,7 @@ class AgentOut(msgspec.Struct, kw_only=True):
     timeout_s: int | None
     heartbeat_s: int | None
     max_retries: int | None
+    stall_s: int | None
     expected_every_s: int | None
     heard_from: registry.HeardFrom
     heard_at: datetime | None
@@ -71,6 +72,7 @@ class Applied(msgspec.Struct, kw_only=True):
     timeout_s: int
     heartbeat_s: int
     max_retries: int
+    stall_s: int | None
 
 
 class OneAgentOut(AgentOut, kw_only=True):

@@ -72,7 +72,9 @@ def test_the_list_tells_defaults_health_and_the_figures_of_a_day(api: Client, no
 def test_one_agent_says_which_defaults_apply(api: Client, north: Project) -> None:
     assert send(api, "PUT", "night/auditor", timeout_s=900).status_code == 201
     found = api.get(f"{AGENTS}/night/auditor").json()
-    assert found["applied"] == {"timeout_s": 900, "heartbeat_s": 30, "max_retries": 3}
+    assert found["applied"] == {"timeout_s": 900, "heartbeat_s": 30, "max_retries": 3, "stall_s": None}
+    assert send(api, "PATCH", "night/auditor", stall_s=120).json()["applied"]["stall_s"] == 120
+    assert send(api, "PATCH", "night/auditor", stall_s=0).json()["applied"]["stall_s"] is None
     assert (found["health"], found["heard_from"], found["last_seen_at"]) == ("never_seen", "never", None)
     assert api.get(f"{AGENTS}/night").status_code == 404
     assert api.get(f"{AGENTS}/night/auditor/performance").json()["total_executions"] == 0
