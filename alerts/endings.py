@@ -117,6 +117,7 @@ ENDINGS: dict[str, Ending] = {
     "budget_exceeded": Ending("once the budget has room again or renews", _excess),
     "model_unpriced": Ending("once its calls have a price, or a day brings none without", _unpriced),
     "handover_unclaimed": Ending("once somebody takes it"),
+    "agent_silent": Ending("once we hear from it, or somebody changes what is expected of it"),
     "fleet_silent": Ending("once the fleet beats again", _fleet),
     "job_silent": Ending("once it runs again, or ends on purpose"),
     "channel_failing": Ending("once a message arrives by it, or it is turned off", _channel),

@@ -20,6 +20,7 @@ TOPICS = {
     Subject.MODEL: "costs",
     Subject.JOB: "jobs",
     Subject.LOOP: "executions",
+    Subject.AGENT: "agents",
 }
 
 

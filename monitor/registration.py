@@ -10,19 +10,17 @@ import msgspec
 from django.db import IntegrityError, connection, transaction
 from msgspec import Meta
 
-from monitor import attempts, changes, executions, families, ground, outcomes
+from monitor import agents, attempts, changes, executions, families, ground, outcomes
 from monitor.agentwork import AgentWork
 from monitor.bookings import Books, WorkSums
 from monitor.ids import uuid7
-from monitor.models import Agent, Execution, Subject
+from monitor.models import Execution, Subject
 from monitor.models.executions import ENDED, WATCHED, Status
 from monitor.pipeline import Statement, array, texts, times
 
 OLDEST = timedelta(days=7)
 FURTHEST_AHEAD = timedelta(minutes=5)
 LONGEST = timedelta(days=3650)
-# An agent's last sign is kept to within this, so that a busy agent's row is not fought over.
-SEEN_EVERY = timedelta(seconds=10)
 MOST_USD = Decimal(1_000_000)
 FINEST_USD = Decimal("1E-10")
 NOTHING_ADDED = WorkSums()
@@ -196,8 +194,8 @@ def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) 
         if body.id is None or (present := _present(project_id, body.id, body.digest())) is None:
             raise error
         return present, False
-    if defaults.agent_seen_at is None or now - defaults.agent_seen_at > SEEN_EVERY:
-        _saw(project_id, body.agent, now=now)
+    if defaults.agent_seen_at is None or now - defaults.agent_seen_at > timedelta(seconds=agents.SEEN_EVERY_S):
+        agents.saw(project_id, body.agent, now=now)
     changes.record(
         project_id,
         Subject.EXECUTION,
@@ -337,15 +335,6 @@ def _times(body: NewExecution, *, now: datetime) -> tuple[datetime, datetime, in
     if duration_ms is None:
         duration_ms = (ended_at - started_at) // timedelta(milliseconds=1)
     return started_at, ended_at, duration_ms
-
-
-def _saw(project_id: int, agent: str, *, now: datetime) -> None:
-    Agent.objects.bulk_create(
-        [Agent(project_id=project_id, name=agent, first_seen_at=now, last_seen_at=now)],
-        update_conflicts=True,
-        unique_fields=["project", "name"],
-        update_fields=["last_seen_at"],
-    )
 
 
 def _signed(span_id: str) -> int:

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import Http404, HttpResponse
 from django.template.response import TemplateResponse
 from django.views.decorators.http import require_POST
 
-from dashboard import commands, listing, loops
+from dashboard import commands, listing, loops, savedtabs
 from dashboard.access import PageRequest, page
 from dashboard.arrival import curl
 from dashboard.frame import range_of
@@ -43,6 +43,7 @@ def executions(request: PageRequest) -> HttpResponse:
     context: dict[str, Any] = {
         "asked": asked,
         "address": asked.address(after=asked.after),
+        "own_address": asked.address(),
         "may_act": request.visitor.may(Role.OPERATOR),
         "range": range_of(request.GET, now=request.now),
         "list_keys": KEYS,
@@ -147,33 +148,10 @@ def rows(request: PageRequest, asked: Asked, found: QuerySet[Execution]) -> dict
     }
 
 
-@dataclass(frozen=True)
-class Tab:
-    name: str
-    word: str
-    address: str
-    count: str
-    urgent: bool
-
-
 def views(request: PageRequest, asked: Asked, found: QuerySet[Execution]) -> dict[str, Any]:
-    """The built-in views with how many each holds."""
-    project = request.visitor.project
-    counts = listing.counts_of_views(project.pk, asked, now=request.now, time_zone=project.time_zone)
-    plain = Asked(since=asked.since, until=asked.until, range=asked.range, order=asked.order)
-    return {
-        "views": [
-            Tab(
-                name,
-                word,
-                plain.address(view=name),
-                listing.counted(counts[name]),
-                urgent=name == "needs" and counts[name] > 0,
-            )
-            for name, word in listing.VIEWS.items()
-        ],
-        "all_count": listing.counted(counts["all"]),
-    }
+    """The built-in views and the saved ones with how many each holds."""
+    tabs, current = savedtabs.tabs(request.visitor, asked, now=request.now)
+    return {"views": tabs, "all_count": tabs[0].count, "saved": current}
 
 
 def foot(request: PageRequest, asked: Asked, found: QuerySet[Execution]) -> dict[str, Any]:
@@ -207,7 +185,7 @@ class Choice:
 def _filters(project_id: int, asked: Asked) -> dict[str, Any]:
     agents = list(
         Agent.objects.filter(project_id=project_id)
-        .order_by("-last_seen_at")
+        .order_by(F("last_seen_at").desc(nulls_last=True))
         .values_list("name", flat=True)[:AGENTS_OFFERED]
     )
     return {

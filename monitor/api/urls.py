@@ -16,5 +16,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("monitor.api.costs")),
     path("api/v1/", include("monitor.api.people")),
     path("api/v1/", include("monitor.api.agents")),
+    path("api/v1/", include("monitor.api.views")),
     path("api/v1/", include("monitor.api.monitoring")),
 ]

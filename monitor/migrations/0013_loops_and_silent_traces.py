@@ -10,12 +10,12 @@ from monitor.rowsecurity import project_table
 
 # Those that run are looked at first of all.
 LOOK = "UPDATE monitor_execution SET look_at = started_at WHERE from_spans AND status = 'running'"
-SUBJECTS = ["execution", "conversation", "queue_item", "trip", "budget", "model", "job", "loop"]
+SUBJECTS = ["execution", "conversation", "queue_item", "trip", "budget", "model", "job", "loop", "agent"]
 Q = models.Q
 
 
 class Migration(migrations.Migration):
-    dependencies = [("monitor", "0011_commands_and_stalls")]
+    dependencies = [("monitor", "0012_agents_expected_and_views")]
 
     operations = [
         migrations.CreateModel(

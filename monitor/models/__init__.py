@@ -14,6 +14,7 @@ from monitor.models.projects import Project
 from monitor.models.queue import EventCounter, QueueEvent, QueueItem
 from monitor.models.rollups import DirtyHour, HourRollup, MinuteRollup
 from monitor.models.spans import IngestKey, Run, Span, Trace
+from monitor.models.views import SavedView
 
 __all__ = [
     "Agent",
@@ -40,6 +41,7 @@ __all__ = [
     "QueueEvent",
     "QueueItem",
     "Run",
+    "SavedView",
     "Span",
     "StateChange",
     "Subject",

@@ -17,6 +17,7 @@ class Subject(models.TextChoices):
     MODEL = "model"
     JOB = "job"
     LOOP = "loop"
+    AGENT = "agent"
 
 
 class StateChange(models.Model):

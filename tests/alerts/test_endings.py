@@ -14,7 +14,7 @@ from alerts.judge import judge
 from alerts.judgements import Raise
 from alerts.models import Channel
 from alerts.rules import RULES, judgement
-from monitor import clocks, jobs, limits, loopwatch, queue, renewals, silence, trips
+from monitor import agents, cadence, clocks, jobs, limits, loopwatch, queue, renewals, silence, trips
 from monitor.api.executions import register
 from monitor.models import HumanAgent, Person, Price, Project, StateChange, Trip
 from monitor.registration import NewExecution
@@ -205,6 +205,29 @@ def somebody_claims_it(project_id: int) -> Iterator[datetime]:
     yield after(700)
 
 
+def an_expected_agent(project_id: int) -> None:
+    with tenant(project_id):
+        agents.enter(project_id, "planner", agents.Edit(expected_every_s=3600), actor="ann@example.org", now=NOON)
+    cadence.judge(now=after(3600))
+
+
+def agent_is_heard(project_id: int) -> Iterator[datetime]:
+    an_expected_agent(project_id)
+    yield after(3600)
+    fleets.an_execution(project_id, now=after(4000))
+    cadence.judge(now=after(4005))
+    yield after(4005)
+
+
+def nobody_expects_the_agent(project_id: int) -> Iterator[datetime]:
+    an_expected_agent(project_id)
+    yield after(3600)
+    with tenant(project_id):
+        edit = agents.Edit(expected_every_s=None)
+        agents.change(project_id, "planner", edit, actor="ann@example.org", now=after(4000))
+    yield after(4000)
+
+
 def fleet_beats_again(project_id: int) -> Iterator[datetime]:
     fleet = [fleets.an_execution(project_id, now=NOON, timeout_s=3600) for _ in range(10)]
     fleets.tick(now=after(60))
@@ -319,6 +342,8 @@ STORIES: list[tuple[str, Story]] = [
     ("model_unpriced", price_is_added),
     ("model_unpriced", model_is_left),
     ("handover_unclaimed", somebody_claims_it),
+    ("agent_silent", agent_is_heard),
+    ("agent_silent", nobody_expects_the_agent),
     ("fleet_silent", fleet_beats_again),
     ("fleet_silent", fleet_is_called_off),
     ("job_silent", job_runs_again),

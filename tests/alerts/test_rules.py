@@ -83,6 +83,8 @@ def moved(to: str, cause: str, was: str = "running") -> StateChange:
     return news("execution", to, cause, EXECUTION.id, was=was, attempt=2)
 
 
+BEFORE = NOW - timedelta(hours=2, minutes=5)
+AWAITED = {"expected_every_s": 3600, "expected_since": BEFORE.isoformat()}
 RAISED = [
     (moved("retrying", "zombie"), EXECUTION, "warning", "support-bot stopped sending heartbeats"),
     (moved("retrying", "timed_out"), EXECUTION, "warning", "support-bot ran out of time"),
@@ -144,6 +146,18 @@ RAISED = [
         None,
         "warning",
         "Unclaimed conversation: Refund",
+    ),
+    (
+        news("agent", "silent", "cadence", "crew/night owl?", data=AWAITED | {"last_seen_at": BEFORE.isoformat()}),
+        None,
+        "warning",
+        "We have not heard from crew/night owl? for 2 h 5 min; it is expected every hour",
+    ),
+    (
+        news("agent", "silent", "cadence", "planner", data=AWAITED | {"last_seen_at": None}),
+        None,
+        "warning",
+        "We have never heard from planner; it is expected every hour",
     ),
     (
         news("job", "silent", "fleet_silent", "fleet", data={"silent": 7, "running": 9}),

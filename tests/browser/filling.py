@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -15,6 +16,7 @@ AGENTS = (
 )
 ENDS = ("completed", "completed", "completed", "failed", "timeout", "cancelled")
 ENDED = 42
+NIGHT_OWL = "crew/night owl"
 # Long enough that nothing falls silent or is picked up while the pages are looked at.
 CALM = {"heartbeat_s": 3600, "timeout_s": 86_400}
 # What breaks pages: markup, no place to break a line, nothing but width.
@@ -33,6 +35,7 @@ def fill(client: httpx.Client, person: str) -> dict[str, str]:
     post(client, "/budgets", scope="department", target="Freight", period="week", limit_usd="900", action="alert")
     post(client, "/budgets", scope="agent", target="spender", period="day", limit_usd="1")
     _tell_ended(client)
+    _enter_agents(client)
     executions = _begin_others(client)
     _raise_alerts(client, executions)
     chats = _talk(client, person)
@@ -50,6 +53,9 @@ def fill(client: httpx.Client, person: str) -> dict[str, str]:
         "paused item": f"/queue/{items['paused_execution']}",
         "trip item": f"/queue/{items['trip']}",
         "run": "/costs/runs/month-end",
+        "busy agent": "/agents/planner",
+        "entered agent": f"/agents/{quote(NIGHT_OWL)}",
+        "form of an agent": "/agents/planner?part=edit",
     }
 
 
@@ -146,6 +152,16 @@ def _loop(client: httpx.Client, execution_id: str) -> None:
         event |= whose | {"occurred_at": (now - timedelta(seconds=60 - n)).isoformat()}
     answer = post(client, "/batch", events=events)
     assert (answer["accepted"], answer["rejected"]) == (len(events), [])
+
+
+def _enter_agents(client: httpx.Client) -> None:
+    """An agent of which much is said, and one that is expected and never comes."""
+    said = {"description": NASTY, "type": "planner", "capabilities": ["plan", NASTY[:100]], "cost_tier": "high"}
+    for name, edit in (
+        ("planner", {**said, "timeout_s": 900, "mode": "escalate", "supported_models": ["gpt-4o", "o3"]}),
+        (NIGHT_OWL, {"description": "Nobody has seen it.", "expected_every_s": 86_400}),
+    ):
+        client.put(f"/api/v1/agents/{quote(name)}", json=edit).raise_for_status()
 
 
 def _raise_alerts(client: httpx.Client, executions: dict[str, str]) -> None:
