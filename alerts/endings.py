@@ -10,6 +10,7 @@ from uuid import UUID
 from alerts import lifecycle
 from alerts.models import OPEN_ALERTS, Alert, Channel, Delivery, DeliveryStatus
 from monitor import fleet, jobs, relief, rollups
+from monitor.models import Execution
 from monitor.models.executions import Verdict
 from monitor.models.money import BudgetScope
 from monitor.tenancy import crossing
@@ -87,6 +88,14 @@ def _fleet(alert: Alert, now: datetime) -> str:
     return "the fleet beats again" if fleet.is_back(alert.project_id, at=silent_at, now=now) else ""
 
 
+def _silence(alert: Alert, now: datetime) -> str:
+    """A registration may make the work somebody else's, and then no change tells of it."""
+    if alert.execution_id is None:
+        return "its execution is not known"
+    work = Execution.objects.of(alert.project_id).filter(id=alert.execution_id, from_spans=True)
+    return "" if work.exists() else "it is no execution of its own any more"
+
+
 def _channel(alert: Alert, now: datetime) -> str:
     channel = Channel.objects.filter(project_id=alert.project_id, pk=UUID(alert.fingerprint.partition(":")[2])).first()
     if channel is None or not channel.enabled:
@@ -100,12 +109,15 @@ EXECUTION = Ending("once the execution runs again or ends")
 ENDINGS: dict[str, Ending] = {
     "execution_paused": EXECUTION,
     **{f"execution_{verdict}": EXECUTION for verdict in Verdict.values},
+    "tool_loop": Ending("once the agent does something else for a minute, calls nothing for 10 min, or ends"),
+    "trace_silent": Ending("once a span of its trace comes, it ends, or it counts as lost", _silence),
     "execution_stalled": Ending("once the work moves again, or the execution runs again or ends"),
     "budget_tripped": Ending("once the trip is reset or the budget renews"),
     "budget_warning": Ending("once the budget has room again or renews, or its limit is passed", _warning),
     "budget_exceeded": Ending("once the budget has room again or renews", _excess),
     "model_unpriced": Ending("once its calls have a price, or a day brings none without", _unpriced),
     "handover_unclaimed": Ending("once somebody takes it"),
+    "agent_silent": Ending("once we hear from it, or somebody changes what is expected of it"),
     "fleet_silent": Ending("once the fleet beats again", _fleet),
     "job_silent": Ending("once it runs again, or ends on purpose"),
     "channel_failing": Ending("once a message arrives by it, or it is turned off", _channel),

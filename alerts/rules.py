@@ -1,14 +1,14 @@
 """What a change of state means for people: a table from causes to judgements.
 
 The first line of RULES that fits decides; what no line fits concerns nobody. A judgement is a pure function of the
-change and the row that it is about: the words stand in verdicts.py (executions) and troubles.py (all else). What ends
-without a change of its own is looked at in endings.py.
+change and the row that it is about: the words stand in verdicts.py and signs.py (executions) and troubles.py (all
+else). What ends without a change of its own is looked at in endings.py.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from alerts import troubles, verdicts
+from alerts import signs, troubles, verdicts
 from alerts.judgements import Judgement
 from monitor.models import StateChange, Subject
 from monitor.models.executions import ENDED, Status, Verdict
@@ -36,6 +36,10 @@ class Rule(NamedTuple):
 
 
 RULES = (
+    Rule(Subject.LOOP, signs.loops, to=["found", "found_again", "goes_on"]),
+    Rule(Subject.LOOP, signs.loop_over, to=["over", "withdrawn"]),
+    Rule(Subject.EXECUTION, signs.trace_silent, causes=["trace_silent"]),
+    Rule(Subject.EXECUTION, signs.trace_heard, causes=["trace_heard"]),
     Rule(Subject.EXECUTION, verdicts.late_heartbeat, causes=["came_back"]),
     Rule(Subject.EXECUTION, verdicts.stalled, to=[Status.RUNNING], causes=[Verdict.STALLED]),
     Rule(Subject.EXECUTION, verdicts.moves_again, causes=["progressing"]),
@@ -51,6 +55,9 @@ RULES = (
     Rule(Subject.MODEL, troubles.unpriced, to=["unpriced"]),
     Rule(Subject.QUEUE_ITEM, troubles.unclaimed, causes=["claim_breached"]),
     Rule(Subject.QUEUE_ITEM, troubles.taken, to=[*HELD, *CLOSED_ITEMS], was=[ItemStatus.PENDING]),
+    Rule(Subject.AGENT, troubles.agent_silent, to=["silent"]),
+    Rule(Subject.AGENT, troubles.agent_heard, to=["heard"]),
+    Rule(Subject.AGENT, troubles.agent_excused, to=["excused"]),
     Rule(Subject.JOB, troubles.fleet_silent, causes=["fleet_silent"]),
     Rule(Subject.JOB, troubles.job_silent, to=["silent"]),
     Rule(Subject.JOB, troubles.job_back, to=["alive"]),

@@ -1,11 +1,12 @@
-"""Alerts about money, models, the human queue and our own jobs."""
+"""Alerts about money, models, the human queue, silent agents and our own jobs."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from alerts.judgements import Judgement, Raise, Settle, fingerprint
 from alerts.models import Level
-from alerts.wording import clock, message, one_line, span, usd
+from alerts.wording import clock, interval, message, one_line, span, usd
 from monitor.models import QueueItem, StateChange, Trip
 from monitor.models.money import BudgetScope
 
@@ -155,6 +156,42 @@ def unclaimed(change: StateChange, item: QueueItem | None) -> Judgement:
 
 def taken(change: StateChange, item: QueueItem | None) -> Judgement:
     return Settle(f"handover:{change.subject_id}", _by(f"it is {change.to_state}", change), change.actor)
+
+
+def agent_silent(change: StateChange, about: None) -> Judgement:
+    """An agent was not heard from for longer than somebody expects."""
+    name, facts = change.subject_id, change.data
+    last, every = _moment(facts.get("last_seen_at")), timedelta(seconds=int(facts.get("expected_every_s", 0)))
+    silent_since = last or _moment(facts.get("expected_since")) or change.at
+    silence = f"not heard from {name} for {span(change.at - silent_since)}" if last else f"never heard from {name}"
+    return Raise(
+        fingerprint=fingerprint("agent", name),
+        level=Level.WARNING,
+        type="agent_silent",
+        title=one_line(f"We have {silence}; it is expected every {interval(every)}", 300),
+        message=message(
+            where=f"agent {name}",
+            since=clock(silent_since),
+            bad=f"no execution, call, span or heartbeat of it has reached us; one is due every {interval(every)}.",
+            done="we have listened all that time.",
+            otherwise="what it should do stays undone. Look at what starts it, or change what is expected of it.",
+            path=f"/agents/{quote(name, safe='/')}",
+        ),
+        data=dict(facts),
+        agent=name,
+    )
+
+
+def agent_heard(change: StateChange, about: None) -> Judgement:
+    return Settle(fingerprint("agent", change.subject_id), "we hear from it again", change.actor)
+
+
+def agent_excused(change: StateChange, about: None) -> Judgement:
+    every_s = change.data.get("expected_every_s")
+    said = (
+        f"it is expected every {interval(timedelta(seconds=every_s))} now" if every_s else "nobody expects it any more"
+    )
+    return Settle(fingerprint("agent", change.subject_id), _by(said, change), change.actor)
 
 
 def fleet_silent(change: StateChange, about: None) -> Judgement:

@@ -43,6 +43,12 @@ def span(length: timedelta) -> str:
     return f"{minutes // 1440} d" + (f" {minutes % 1440 // 60} h" if minutes % 1440 // 60 else "")
 
 
+def interval(length: timedelta) -> str:
+    """What comes after "every": `hour`, `day`, `45 s`, `2 h 30 min`."""
+    units = {timedelta(minutes=1): "minute", timedelta(hours=1): "hour", timedelta(days=1): "day"}
+    return units.get(length) or span(length)
+
+
 def usd(amount: Any) -> str:
     """An amount of US dollars to the cent, or below one to two digits; `an unknown amount` when unreadable."""
     try:

@@ -22,6 +22,9 @@ JOBS = (
     # First: the others write to the days that it makes.
     Job("retention.make_partitions", 3600, "monitor.retention.make_partitions", alone=True),
     Job("watch.overdue", 5, "monitor.watch.overdue"),
+    Job("silence.look", 15, "monitor.silence.look"),
+    Job("loops.look", 10, "monitor.loopwatch.look"),
+    Job("cadence.judge", 15, "monitor.cadence.judge"),
     Job("clocks.breaches", 5, "monitor.clocks.breaches"),
     Job("clocks.unanswered", 15, "monitor.clocks.unanswered"),
     Job("renewals.close_over", 30, "monitor.renewals.close_over"),

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
+from django.urls import reverse
 
 from alerts.endings import ENDINGS
 from alerts.lifecycle import SAME_EPISODE_FOR
@@ -14,7 +15,7 @@ from alerts.models import OPEN_ALERTS, Alert, AlertEvent, AlertStatus, ChannelKi
 from dashboard import words
 from dashboard.alertlist import OURSELVES, Names, is_snoozed, look_of, said_of, short_clock
 from dashboard.waiting import KIND_WORDS, customer_name
-from monitor.models import Execution, QueueItem, Trip
+from monitor.models import Agent, Execution, QueueItem, Trip
 from monitor.models.queue import ItemKind
 
 EVENTS_SHOWN = 60
@@ -242,7 +243,7 @@ def related(alert: Alert, *, now: datetime) -> list[tuple[Alert, str]]:
 
 
 def about(alert: Alert, *, now: datetime) -> About | None:
-    """The execution, queue item or trip that it speaks of; None when it speaks of none, or that is gone."""
+    """The execution, queue item, agent or trip that it speaks of; None when it speaks of none, or that is gone."""
     project_id = alert.project_id
     if alert.execution_id:
         execution = Execution.objects.of(project_id).filter(id=alert.execution_id).defer("inputs", "output").first()
@@ -252,6 +253,9 @@ def about(alert: Alert, *, now: datetime) -> About | None:
         items = QueueItem.objects.filter(project_id=project_id, pk__in=[item_id] if item_id else [])
         item = items.select_related("conversation", "assignee__person").first()
         return _of_item(item, now=now) if item else None
+    if alert.type == "agent_silent":
+        agent = Agent.objects.filter(project_id=project_id, name=alert.agent).first()
+        return _of_agent(agent, now=now) if agent else None
     if trip_id := _uuid(alert.data.get("trip_id")):
         trip = Trip.objects.filter(project_id=project_id, pk=trip_id).first()
         return _of_trip(trip, now=now) if trip else None
@@ -286,6 +290,17 @@ def _of_item(one: QueueItem, *, now: datetime) -> About:
         ("Taken by", str(one.assignee.person) if one.assignee else "nobody", ""),
     ]
     return About("Queue", _known(facts), f"/queue/{one.pk}", "Show it in the queue")
+
+
+def _of_agent(one: Agent, *, now: datetime) -> About:
+    expected = f"every {words.period(one.expected_every_s)}" if one.expected_every_s else "by nobody any more"
+    facts = [
+        ("Agent", one.name, ""),
+        ("Last heard", words.ago(one.last_seen_at, now=now) if one.last_seen_at else "never", ""),
+        ("Expected", expected, ""),
+        ("Missed", words.clock(one.missed_at, now=now) if one.missed_at else "", ""),
+    ]
+    return About("Agent", _known(facts), reverse("agent", args=[one.name]), "Show the agent")
 
 
 def _of_trip(one: Trip, *, now: datetime) -> About:

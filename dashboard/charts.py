@@ -44,9 +44,9 @@ class Grid:
         return {"t0": self.since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "dt": self.step_s}
 
 
-def step_for(span: timedelta) -> int:
-    """The narrowest bar, in seconds, with which the span needs no more than MOST_BARS."""
-    return next((step for step in STEPS_S if span.total_seconds() / step <= MOST_BARS), STEPS_S[-1])
+def step_for(span: timedelta, most: int = MOST_BARS) -> int:
+    """The narrowest bar, in seconds, with which the span needs no more than `most`."""
+    return next((step for step in STEPS_S if span.total_seconds() / step <= most), STEPS_S[-1])
 
 
 def step_words(step_s: int) -> str:
@@ -84,6 +84,15 @@ def throughput(grid: Grid, now: Sequence[Totals], past: Sequence[Totals], *, shi
         dotted = grid.fill((one.at + shift, one.count) for one in past)
         series.append({"name": "a week before", "role": "past", "y": dotted})
     return {"kind": "throughput", **grid.axis, "series": series}
+
+
+def line(grid: Grid, name: str, points: Iterable[tuple[datetime, float]], *, unit: str = "s") -> dict[str, Any]:
+    """One line; where there is no point it is broken."""
+    y: list[float | None] = [None] * grid.count
+    for at, value in points:
+        if 0 <= grid.place(at) < grid.count:
+            y[grid.place(at)] = round(value, 3)
+    return {"kind": "line", **grid.axis, "unit": unit, "series": [{"name": name, "y": y}]}
 
 
 def stacked(

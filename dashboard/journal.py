@@ -14,6 +14,9 @@ MOST_MOVES = 500
 CAUSES = {
     "registered": "The agent registered it",
     "traced": "Its trace told of it",
+    "trace_silent": "Nothing came of its trace",
+    "trace_heard": "Its trace was heard of again",
+    "end_never_sent": "Its end was never sent",
     "tracked": "The agent reported it when it was done",
     "started": "The agent started it",
     "picked_up": "The agent picked up the next try",

@@ -1,6 +1,6 @@
 """Which executions a list shows: what the address asks for, and the bounded queries that answer it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import reduce
@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import msgspec
 from django.db import OperationalError, connection, transaction
 from django.db.models import CharField, IntegerField, Q, QuerySet, Value
 from django.db.models.functions import Cast
@@ -17,9 +18,10 @@ from django.http import QueryDict
 from psycopg.errors import QueryCanceled
 
 from dashboard import written
-from dashboard.frame import Range
+from dashboard.frame import Range, range_of
 from monitor.models import Execution
 from monitor.models.executions import ENDED, OPEN, Status
+from monitor.savedviews import Query
 
 PAGE_ROWS = 100
 COUNTED_TO = 10_000
@@ -131,6 +133,25 @@ def read(query: QueryDict, span: Range) -> Asked:
     )
 
 
+def query_of(asked: Asked) -> Query:
+    """What a saved view keeps of the list: its first page."""
+    is_custom = asked.range == "custom"
+    return msgspec.convert(
+        {name: getattr(asked, name) for name in ("view", "agent", "run_id", "q", "order", "range")}
+        | {"status": [str(one) for one in asked.statuses]}
+        | ({"from": asked.since.isoformat(), "to": asked.until.isoformat()} if is_custom else {}),
+        Query,
+    )
+
+
+def asked_of(saved: Mapping[str, Any], *, now: datetime) -> Asked:
+    """The list that a saved view asks for, at `now`."""
+    query = QueryDict(mutable=True)
+    for name, value in saved.items():
+        query.setlist(name, value if isinstance(value, list) else [value])
+    return read(query, range_of(query, now=now))
+
+
 def bounds(asked: Asked, *, now: datetime, time_zone: str) -> tuple[datetime, datetime]:
     """From when to when the view's executions have started."""
     if asked.view == "recent":
@@ -213,19 +234,18 @@ def count_by_status(found: QuerySet[Execution]) -> dict[str, int]:
         return dict(cursor.fetchall())
 
 
-def counts_of_views(project_id: int, asked: Asked, *, now: datetime, time_zone: str) -> dict[str, int]:
-    """How many each view holds in its own time, without the filters, counted to COUNTED_TO + 1; in one query."""
+def counts_of(project_id: int, lists: Sequence[Asked], *, now: datetime, time_zone: str) -> list[int]:
+    """How many each of the lists holds, counted to COUNTED_TO + 1; in one query."""
     parts = []
     values: tuple[Any, ...] = ()
-    for view in VIEWS:
-        plain = Asked(since=asked.since, until=asked.until, range=asked.range, view=view)
-        found = matching(project_id, plain, now=now, time_zone=time_zone).values("id")[: COUNTED_TO + 1]
+    for at, asked in enumerate(lists):
+        found = matching(project_id, asked, now=now, time_zone=time_zone).values("id")[: COUNTED_TO + 1]
         counted, params = found.query.sql_with_params()
-        parts.append(f"(SELECT count(*) FROM ({counted}) AS {view}_view)")  # noqa: S608
+        parts.append(f"(SELECT count(*) FROM ({counted}) AS view_{at})")  # noqa: S608
         values += tuple(params)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(parts)}", values)
-        return dict(zip(VIEWS, cursor.fetchone(), strict=True))
+        return list(cursor.fetchone())
 
 
 def within_time(asked: Asked, look: Callable[[], Found]) -> Found:

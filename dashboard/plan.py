@@ -75,8 +75,19 @@ def _as_traced(execution: Execution, *, now: datetime) -> Plan:
     """Only its trace tells of it: no clock runs, and the journal knows when it was told, not when it was."""
     began = Step("past", execution.started_at, "Started")
     if execution.status not in ENDED:
-        here = Step("now", now, "Now", "its span has no end yet", "blue")
-        return Plan((began, here), "Runs until its trace tells of an end. No clock runs.")
+        if execution.silent_at is None or execution.last_heartbeat_at is None:
+            here = Step("now", now, "Now", "its span has no end yet", "blue")
+            return Plan(
+                (began, here), "Runs until its trace tells of an end. People are told when nothing comes of it."
+            )
+        sign = Step("past", execution.last_heartbeat_at, "Newest span")
+        told = Step("past", execution.silent_at, "Silent", "people were told", "amber")
+        here = Step("now", now, "Now", f"silent for {words.took(now - execution.last_heartbeat_at)}", "amber")
+        lost = Step(
+            "planned", None, look_of(Status.TIMEOUT).word, "its end was never sent", "amber", when_words="later"
+        )
+        headline = "Nothing comes of its trace, and nobody can ask it. It counts as timed out when that goes on."
+        return Plan((began, sign, told, here, lost), headline)
     look = look_of(execution.status)
     took = "" if execution.duration_ms is None else f"after {words.took(execution.duration_ms / 1000)}"
     ended = Step("past", execution.ended_at, look.word, execution.error[:80] or took, look.tone)

@@ -48,6 +48,7 @@ QUEUE = {
     "approval": Look("user-check", "red", "Approval", "a tool waits for a yes"),
     "trip": Look("plug-x", "red", "Budget tripped", "stopped by a limit"),
     "loop": Look("repeat", "amber", "Loop", "3 equal calls in a row"),
+    "looped": Look("repeat", "grey", "Looped", "3 equal calls in a row, and over"),
 }
 EVIDENCE = {
     "verified": Look("circle-check", "green", "Verified", "by a tool, a database, an API or the user"),
@@ -66,7 +67,15 @@ SYSTEM = {
     "failing": Look("alert-triangle", "amber", "Fails"),
     "silent": Look("heart-off", "red", "Silent"),
 }
-LOOKS = EXECUTIONS | ALERTS | QUEUE | EVIDENCE | DELIVERIES | SYSTEM
+AGENTS = {
+    "agent_healthy": Look("circle-check", "green", "Healthy", "at most 10 % of 24 hours' work failed"),
+    "agent_degraded": Look("alert-triangle", "amber", "Degraded", "more than 10 % of 24 hours' work failed"),
+    "agent_failing": Look("circle-x", "red", "Failing", "a quarter or more of 24 hours' work failed"),
+    "agent_silent": Look("heart-off", "amber", "Silent", "expected, and not heard from"),
+    "agent_idle": Look("moon", "grey", "Idle", "nothing ended in 24 hours, and nobody expects more"),
+    "agent_never_seen": Look("circle-dashed", "grey", "Never seen", "entered by a person, not heard from yet"),
+}
+LOOKS = EXECUTIONS | ALERTS | QUEUE | EVIDENCE | DELIVERIES | SYSTEM | AGENTS
 
 
 def look_of(state: str) -> Look:

@@ -4,6 +4,8 @@ from django.urls import path
 
 from dashboard.views import (
     about,
+    agent,
+    agents,
     alerts,
     budgets,
     costs,
@@ -15,14 +17,18 @@ from dashboard.views import (
     overview,
     queue,
     queue_verbs,
+    saved,
     search,
     session,
     system,
     trips,
 )
+from monitor import names
 
 urlpatterns = [
     path("", overview.overview, name="overview"),
+    path("agents", agents.agents, name="agents"),
+    path(f"agents/<{names.ANY}:name>", agent.agent, name="agent"),
     path("alerts", alerts.alerts, name="alerts"),
     path("alerts/<uuid:alert_id>", alerts.alert, name="alert"),
     path("alerts/<uuid:alert_id>/acknowledge", alerts.acknowledge, name="alert-acknowledge"),
@@ -41,6 +47,8 @@ urlpatterns = [
     path("presence", session.presence, name="presence"),
     path("executions", executions.executions, name="executions"),
     path("executions/act", executions.act, name="executions-act"),
+    path("executions/views", saved.save, name="save-view"),
+    path("executions/views/<uuid:view_id>", saved.change, name="saved-view"),
     path("executions/<uuid:execution_id>", execution.execution, name="execution"),
     path("executions/<uuid:execution_id>/spans/<str:key>", execution.span, name="execution-span"),
     path("executions/<uuid:execution_id>/<slug:name>", execution.command, name="execution-command"),

@@ -34,7 +34,7 @@ LOOKS: tuple[tuple[Theme, int], ...] = (("light", 1440), ("dark", 1440), ("light
 # Pages that no link of the navigation leads to: their address, and what they answer.
 BESIDE = {"/search?q=order": 200, "/api/docs/": 200, "/no-such-page": 404}
 HREF = re.compile(r"<a\b[^>]*?\bhref=\"(/[^\"#?]*)")
-OBJECT = re.compile(r"^/[\w-]+/[0-9a-f]{8}-[0-9a-f-]{27}$")
+OBJECT = re.compile(r"^/[\w-]+/[0-9a-f]{8}-[0-9a-f-]{27}$|^/agents/.")
 NAV = re.compile(r"<nav\b.*?</nav>", re.DOTALL)
 
 

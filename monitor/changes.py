@@ -19,6 +19,8 @@ TOPICS = {
     Subject.BUDGET: "costs",
     Subject.MODEL: "costs",
     Subject.JOB: "jobs",
+    Subject.LOOP: "executions",
+    Subject.AGENT: "agents",
 }
 
 

@@ -68,6 +68,11 @@ def sign(*, now: datetime) -> timedelta:
         return deaf
 
 
+def heard_since() -> datetime | None:
+    """Since when somebody has listened without a break; None before the first web process ever signed."""
+    return JobHeartbeat.objects.filter(name=EARS).values_list("last_started_at", flat=True).first()
+
+
 def deaf(*, now: datetime) -> bool:
     """Whether nobody listens now. Before the first web process ever signed there is nothing to go by: False."""
     ears = JobHeartbeat.objects.filter(name=EARS).only("last_ok_at").first()

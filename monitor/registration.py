@@ -10,19 +10,17 @@ import msgspec
 from django.db import IntegrityError, connection, transaction
 from msgspec import Meta
 
-from monitor import attempts, changes, executions, families, ground, outcomes
+from monitor import agents, attempts, changes, executions, families, ground, outcomes
 from monitor.agentwork import AgentWork
 from monitor.bookings import Books, WorkSums
 from monitor.ids import uuid7
-from monitor.models import Agent, Execution, Subject
+from monitor.models import Execution, Subject
 from monitor.models.executions import ENDED, WATCHED, Status
 from monitor.pipeline import Statement, array, texts, times
 
 OLDEST = timedelta(days=7)
 FURTHEST_AHEAD = timedelta(minutes=5)
 LONGEST = timedelta(days=3650)
-# An agent's last sign is kept to within this, so that a busy agent's row is not fought over.
-SEEN_EVERY = timedelta(seconds=10)
 MOST_USD = Decimal(1_000_000)
 FINEST_USD = Decimal("1E-10")
 NOTHING_ADDED = WorkSums()
@@ -127,15 +125,16 @@ SELECT coalesce(a.timeout_s, p.timeout_s), coalesce(a.heartbeat_s, p.heartbeat_s
 """
 
 
-# Of an execution that traces tell of, the spans alone decide: a later version of them may say otherwise.
+# Of an execution that traces tell of, the spans alone decide: a later version of them may say otherwise. What has no
+# end, or was taken for silent or lost, is looked at next (monitor/silence.py).
 TOLD = """
 INSERT INTO monitor_execution AS work (project_id, id, from_spans, agent, run_id, task, crew_id, conversation_id,
     parent_id, department, mode, trace_id, span_id, digest, status, attempt, max_retries, timeout_s, heartbeat_s,
-    message, verdict, command, command_reason, started_at, ended_at, duration_ms, error, metadata,
+    message, verdict, command, command_reason, started_at, ended_at, duration_ms, error, metadata, look_at,
     model, cost_usd, input_tokens, output_tokens, api_calls)
 SELECT %(project_id)s, id, true, agent, run_id, task, '', conversation_id,
     parent_id, department, '', trace_id, span_id, '', status, 1, 0, 0, 0,
-    '', '', '', '', started_at, ended_at, duration_ms, error, '{}',
+    '', '', '', '', started_at, ended_at, duration_ms, error, '{}', CASE WHEN ended_at IS NULL THEN started_at END,
     model, cost_usd, input_tokens, output_tokens, calls
   FROM unnest(%(id)s::uuid[], %(parent_id)s::uuid[], %(agent)s::text[], %(task)s::text[], %(run_id)s::text[],
     %(conversation_id)s::text[], %(department)s::text[], %(trace_id)s::uuid[], %(span_id)s::bigint[],
@@ -149,6 +148,8 @@ ON CONFLICT (project_id, id) DO UPDATE SET
     conversation_id = excluded.conversation_id, parent_id = excluded.parent_id, department = excluded.department,
     status = excluded.status, started_at = excluded.started_at, ended_at = excluded.ended_at,
     duration_ms = excluded.duration_ms, error = excluded.error,
+    look_at = CASE WHEN excluded.ended_at IS NULL OR work.silent_at IS NOT NULL OR work.lost_at IS NOT NULL
+                   THEN excluded.started_at END,
     model = CASE WHEN work.model = '' THEN excluded.model ELSE work.model END,
     cost_usd = work.cost_usd + excluded.cost_usd, api_calls = work.api_calls + excluded.api_calls,
     input_tokens = work.input_tokens + excluded.input_tokens,
@@ -193,8 +194,8 @@ def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) 
         if body.id is None or (present := _present(project_id, body.id, body.digest())) is None:
             raise error
         return present, False
-    if defaults.agent_seen_at is None or now - defaults.agent_seen_at > SEEN_EVERY:
-        _saw(project_id, body.agent, now=now)
+    if defaults.agent_seen_at is None or now - defaults.agent_seen_at > timedelta(seconds=agents.SEEN_EVERY_S):
+        agents.saw(project_id, body.agent, now=now)
     changes.record(
         project_id,
         Subject.EXECUTION,
@@ -334,15 +335,6 @@ def _times(body: NewExecution, *, now: datetime) -> tuple[datetime, datetime, in
     if duration_ms is None:
         duration_ms = (ended_at - started_at) // timedelta(milliseconds=1)
     return started_at, ended_at, duration_ms
-
-
-def _saw(project_id: int, agent: str, *, now: datetime) -> None:
-    Agent.objects.bulk_create(
-        [Agent(project_id=project_id, name=agent, first_seen_at=now, last_seen_at=now)],
-        update_conflicts=True,
-        unique_fields=["project", "name"],
-        update_fields=["last_seen_at"],
-    )
 
 
 def _signed(span_id: str) -> int:

@@ -69,6 +69,7 @@ PRUNED = (
     Pruned("monitor_trace", "first_at", 92, "last_at < %(before)s"),
     Pruned("monitor_run", "last_at", 400, EACH_PROJECT),
     Pruned("monitor_message", "created_at", 90, f"NOT {OF_PEOPLE}"),
+    Pruned("monitor_loop", "ended_at", 90),
     Pruned("monitor_command", "issued_at", 180, f"NOT EXISTS ({STILL_OPEN})"),
     Pruned("monitor_execution", "ended_at", 180),
     Pruned("monitor_budgetwindow", "starts_at", 400, "scope <> 'run'"),

@@ -13,6 +13,7 @@ from msgspec.structs import astuple
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from monitor.agents import SEEN, sighting
 from monitor.bookings import Line, RunSums, WorkSums
 from monitor.ground import ONE_SPAN, at_place
 from monitor.pipeline import Statement, array, texts, times
@@ -32,16 +33,6 @@ ON CONFLICT (project_id, trace_id) DO UPDATE SET
     first_at = least(trace.first_at, excluded.first_at),
     last_at = greatest(trace.last_at, excluded.last_at),
     spans = trace.spans + excluded.spans
-"""
-# Being seen again within a minute changes nothing, so that a busy agent's row is not written all the time.
-AGENTS = """
-INSERT INTO monitor_agent AS agent (project_id, name, type, description, capabilities, supported_models,
-    default_model, cost_tier, first_seen_at, last_seen_at)
-SELECT %(project_id)s, seen.name, '', '', '{}', '{}', '', '', %(now)s, %(now)s
-  FROM unnest(%(names)s::text[]) AS seen (name)
- WHERE NOT EXISTS (SELECT FROM monitor_agent AS fresh WHERE fresh.project_id = %(project_id)s
-                   AND fresh.name = seen.name AND fresh.last_seen_at > %(now)s::timestamptz - interval '1 minute')
-ON CONFLICT (project_id, name) DO UPDATE SET last_seen_at = greatest(agent.last_seen_at, excluded.last_seen_at)
 """
 FIRST_KEYS = """
 INSERT INTO monitor_ingestkey (project_id, key, at, digest)
@@ -264,7 +255,7 @@ def upserting(
                 "spans": array(place.spans for _, place in placed),
             },
         ),
-        Statement(AGENTS, {"project_id": project_id, "names": texts(sorted(agents)), "now": now}),
+        Statement(SEEN, sighting(project_id, agents, now=now)),
         Statement(FIRST_KEYS, {"project_id": project_id, "keys": array(sorted(first_keys)), "now": now}),
     ]
 

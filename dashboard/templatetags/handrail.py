@@ -6,6 +6,7 @@ from typing import Any
 
 from django import template
 from django.template import Context
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import conditional_escape, format_html, json_script
 from django.utils.safestring import SafeString
@@ -177,6 +178,14 @@ def copy_id(full: object, text: str = "") -> SafeString:
         full,
         text or words.short_id(full),
     )
+
+
+@register.simple_tag
+def agent_link(name: str, css: str = "") -> SafeString:
+    """An agent's name that leads to its page; a dash where there is none."""
+    if not name:
+        return format_html('<span class="none">{}</span>', words.NONE)
+    return format_html('<a class="{}" href="{}">{}</a>', css, reverse("agent", args=[name]), name)
 
 
 @register.simple_tag

@@ -15,7 +15,7 @@ from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
 from django.views.decorators.http import require_POST
 
-from dashboard import commands, family, journal, traces
+from dashboard import commands, family, journal, loops, operations, traces
 from dashboard.access import PageRequest, page
 from dashboard.plan import plan
 from dashboard.traces import MODEL_KINDS, TOOL_KINDS
@@ -51,7 +51,7 @@ def execution(request: PageRequest, execution_id: UUID) -> HttpResponse:
     subject = find(request, execution_id)
     part = request.GET.get("part")
     tab = request.GET.get("tab", "trace")
-    if tab not in TABS or part not in (None, "state", "commands", "tab"):
+    if tab not in TABS or part not in (None, "state", "commands", "loops", "tab"):
         raise Http404
     context: dict[str, Any] = {
         "execution": subject,
@@ -61,11 +61,13 @@ def execution(request: PageRequest, execution_id: UUID) -> HttpResponse:
         "tab": tab,
         "here": reverse("execution", args=[subject.id]),
     }
-    changes = journal.moves(subject) if part != "commands" else []
+    changes = journal.moves(subject) if part not in ("commands", "loops") else []
     if part in (None, "state"):
         context["family"] = family.of(subject, now=request.now)
     if part in (None, "state"):
         context |= _state(subject, changes, now=request.now)
+    if part in (None, "loops"):
+        context["loops"] = loops.of_execution(subject)
     if part in (None, "commands"):
         context |= _commands(request, subject)
     if part in (None, "tab"):
@@ -253,7 +255,10 @@ def tools(
         )
         .order_by("-count", "tool", "name")[:200]
     )
-    return {"tools": [one | {"word": one["tool"] or one["name"]} for one in by_name]}
+    return {
+        "tools": [one | {"word": one["tool"] or one["name"]} for one in by_name],
+        "operations": operations.of_execution(subject, now=request.now),
+    }
 
 
 def payloads(

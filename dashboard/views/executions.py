@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import Http404, HttpResponse
 from django.template.response import TemplateResponse
 from django.views.decorators.http import require_POST
 
-from dashboard import commands, listing
+from dashboard import commands, listing, loops, savedtabs
 from dashboard.access import PageRequest, page
 from dashboard.arrival import curl
 from dashboard.frame import range_of
@@ -43,6 +43,7 @@ def executions(request: PageRequest) -> HttpResponse:
     context: dict[str, Any] = {
         "asked": asked,
         "address": asked.address(after=asked.after),
+        "own_address": asked.address(),
         "may_act": request.visitor.may(Role.OPERATOR),
         "range": range_of(request.GET, now=request.now),
         "list_keys": KEYS,
@@ -81,13 +82,15 @@ class Row:
     ended_at: datetime | None
     took_s: float | None
     cost_usd: Decimal
+    # Whether it still loops; None for one that never did.
+    loops: bool | None = None
 
     @property
     def share(self) -> float:
         return (self.progress or 0) / 100
 
 
-def row_of(execution: Execution, *, now: datetime) -> Row:
+def row_of(execution: Execution, *, now: datetime, loops: bool | None = None) -> Row:
     """The row of one execution at `now`."""
     is_open = execution.status in OPEN
     look = shown_state(execution, now=now)
@@ -112,13 +115,16 @@ def row_of(execution: Execution, *, now: datetime) -> Row:
         ended_at=execution.ended_at,
         took_s=None if execution.duration_ms is None else execution.duration_ms / 1000,
         cost_usd=execution.cost_usd,
+        loops=loops,
     )
 
 
 def shown_state(execution: Execution, *, now: datetime) -> str:
-    """The state as people see it: a try that went silent is a zombie until the next one is picked up, and one that
-    beats without progress has stalled.
+    """The state as people see it: a try, or a trace, that went silent is a zombie until it is heard of again, and one
+    that beats without progress has stalled.
     """
+    if execution.status == Status.RUNNING and execution.silent_at is not None:
+        return "zombie"
     if execution.status == Status.RETRYING and execution.verdict == Verdict.ZOMBIE:
         return "zombie"
     if execution.status == Status.RUNNING and execution.deadline_at is not None and execution.deadline_at < now:
@@ -131,8 +137,9 @@ def shown_state(execution: Execution, *, now: datetime) -> str:
 def rows(request: PageRequest, asked: Asked, found: QuerySet[Execution]) -> dict[str, Any]:
     """One page of rows and the address of the next."""
     shown, after = listing.page(found, asked)
+    marks = loops.marks(request.visitor.project.pk, [one.id for one in shown])
     return {
-        "rows": [row_of(one, now=request.now) for one in shown],
+        "rows": [row_of(one, now=request.now, loops=marks.get(one.id)) for one in shown],
         "older": asked.address(after=after) if after else "",
         "newest": asked.address() if asked.after else "",
         "by_state": asked.address(order="state"),
@@ -141,33 +148,10 @@ def rows(request: PageRequest, asked: Asked, found: QuerySet[Execution]) -> dict
     }
 
 
-@dataclass(frozen=True)
-class Tab:
-    name: str
-    word: str
-    address: str
-    count: str
-    urgent: bool
-
-
 def views(request: PageRequest, asked: Asked, found: QuerySet[Execution]) -> dict[str, Any]:
-    """The built-in views with how many each holds."""
-    project = request.visitor.project
-    counts = listing.counts_of_views(project.pk, asked, now=request.now, time_zone=project.time_zone)
-    plain = Asked(since=asked.since, until=asked.until, range=asked.range, order=asked.order)
-    return {
-        "views": [
-            Tab(
-                name,
-                word,
-                plain.address(view=name),
-                listing.counted(counts[name]),
-                urgent=name == "needs" and counts[name] > 0,
-            )
-            for name, word in listing.VIEWS.items()
-        ],
-        "all_count": listing.counted(counts["all"]),
-    }
+    """The built-in views and the saved ones with how many each holds."""
+    tabs, current = savedtabs.tabs(request.visitor, asked, now=request.now)
+    return {"views": tabs, "all_count": tabs[0].count, "saved": current}
 
 
 def foot(request: PageRequest, asked: Asked, found: QuerySet[Execution]) -> dict[str, Any]:
@@ -201,7 +185,7 @@ class Choice:
 def _filters(project_id: int, asked: Asked) -> dict[str, Any]:
     agents = list(
         Agent.objects.filter(project_id=project_id)
-        .order_by("-last_seen_at")
+        .order_by(F("last_seen_at").desc(nulls_last=True))
         .values_list("name", flat=True)[:AGENTS_OFFERED]
     )
     return {

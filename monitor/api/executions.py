@@ -12,8 +12,9 @@ from django.urls import path
 from msgspec import Meta
 
 from monitor import commands, executions, families, heartbeats, ingest, registration
-from monitor.api import problems
+from monitor.api import loops, problems
 from monitor.api.door import Answer, Door, Request, endpoint
+from monitor.api.loops import LoopOut
 from monitor.api.pages import PageQuery, paginate
 from monitor.api.problems import Problem, bad_field
 from monitor.models import Command as CommandRow
@@ -81,6 +82,8 @@ class ExecutionOut(msgspec.Struct, kw_only=True):
     metadata: dict[str, Any]
     # Only its trace tells of it: no clock runs and it takes no commands.
     from_spans: bool
+    # Since when it is known that nothing comes of its trace any more.
+    silent_at: datetime | None
 
 
 class Transition(msgspec.Struct, kw_only=True):
@@ -118,6 +121,7 @@ class Child(msgspec.Struct, kw_only=True):
 
 class ExecutionDetail(ExecutionOut, kw_only=True):
     transitions: list[Transition]
+    loops: list[LoopOut]
     commands: list[CommandOut]
     children: list[Child]
 
@@ -262,7 +266,7 @@ def _matches(search: str) -> Q:
 class ExecutionDoor(Door):
     @endpoint(scope="read", answer=ExecutionDetail)
     def get(self, request: Request, execution_id: UUID) -> ExecutionDetail:
-        """One execution with its transitions, commands and children, oldest first."""
+        """One execution with its transitions, commands, children and loops, oldest first."""
         project_id = request.caller.project_id
         try:
             execution = executions.get(project_id, execution_id)
@@ -284,6 +288,7 @@ class ExecutionDoor(Door):
             transitions=transitions,
             commands=[_command(one) for one in ordered],
             children=[Child(**{name: getattr(one, name) for name in Child.__struct_fields__}) for one in below],
+            loops=loops.of_execution(project_id, execution_id),
         )
 
 

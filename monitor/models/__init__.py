@@ -7,12 +7,14 @@ from monitor.models.conversations import Conversation, Message
 from monitor.models.executions import Execution
 from monitor.models.jobs import JobHeartbeat
 from monitor.models.keys import ApiKey
+from monitor.models.loops import Loop
 from monitor.models.money import Budget, BudgetWindow, LedgerEntry, Price, Trip
 from monitor.models.people import HumanAgent, Membership, Person
 from monitor.models.projects import Project
 from monitor.models.queue import EventCounter, QueueEvent, QueueItem
 from monitor.models.rollups import DirtyHour, HourRollup, MinuteRollup
 from monitor.models.spans import IngestKey, Run, Span, Trace
+from monitor.models.views import SavedView
 
 __all__ = [
     "Agent",
@@ -29,6 +31,7 @@ __all__ = [
     "IngestKey",
     "JobHeartbeat",
     "LedgerEntry",
+    "Loop",
     "Membership",
     "Message",
     "MinuteRollup",
@@ -38,6 +41,7 @@ __all__ = [
     "QueueEvent",
     "QueueItem",
     "Run",
+    "SavedView",
     "Span",
     "StateChange",
     "Subject",

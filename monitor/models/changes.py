@@ -16,6 +16,8 @@ class Subject(models.TextChoices):
     BUDGET = "budget"
     MODEL = "model"
     JOB = "job"
+    LOOP = "loop"
+    AGENT = "agent"
 
 
 class StateChange(models.Model):

@@ -117,6 +117,11 @@ class Execution(models.Model):
     retry_at = models.DateTimeField(null=True)
     # What was left of the timeout when the clocks stopped.
     timeout_left_ms = models.BigIntegerField(null=True)
+    # Of one `from_spans`, which gives no sign of life but its trace's newest span (monitor/silence.py): when to look
+    # at it next, since when it is known to be silent, and when it was given up because its end never came.
+    look_at = models.DateTimeField(null=True)
+    silent_at = models.DateTimeField(null=True)
+    lost_at = models.DateTimeField(null=True)
     # The clock of progress: how long an attempt may beat without any, null for no such clock; since when it has
     # stalled; until when it has to move; and what was left of that when the clocks stopped.
     stall_s = models.PositiveIntegerField(null=True)
@@ -156,6 +161,10 @@ class Execution(models.Model):
                 condition=models.Q(status__in=WATCHED, from_spans=False, deadline_at__isnull=False)
                 | (~models.Q(status__in=WATCHED, from_spans=False) & models.Q(deadline_at__isnull=True)),
                 name="execution_has_a_deadline_while_it_is_watched",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(look_at__isnull=True) | models.Q(from_spans=True),
+                name="execution_is_looked_at_only_if_traced",
             ),
             models.CheckConstraint(
                 condition=models.Q(stall_due_at__isnull=True)
@@ -204,6 +213,8 @@ class Execution(models.Model):
                 name="execution_by_trace",
                 condition=models.Q(trace_id__isnull=False, from_spans=False),
             ),
+            # Read by silence.look, at every turn.
+            models.Index(fields=["look_at"], name="execution_looked_at", condition=models.Q(look_at__isnull=False)),
             # Read by retention.
             models.Index(fields=["ended_at"], name="execution_by_age", condition=models.Q(ended_at__isnull=False)),
         ]

@@ -15,8 +15,16 @@ DEFAULT_PHRASES = [
 ]
 
 
+# Waiting is all that these do, so that doing it again tells nothing.
+WAITING_TOOLS = ["sleep", "wait"]
+
+
 def default_phrases() -> list[str]:
     return list(DEFAULT_PHRASES)
+
+
+def waiting_tools() -> list[str]:
+    return list(WAITING_TOOLS)
 
 
 class Project(models.Model):
@@ -36,6 +44,12 @@ class Project(models.Model):
     handover_errors_in_a_row = models.PositiveSmallIntegerField(null=True, default=3)
     # How soon a person should claim what waits; null switches the clock off.
     claim_within_s = models.PositiveIntegerField(null=True, default=120)
+    # Tools whose repeated calls are no loop.
+    loop_exempt_tools = ArrayField(models.CharField(max_length=200), default=waiting_tools, blank=True)
+    # How long an open span's trace may bring nothing before somebody is told, and before it counts as lost;
+    # null switches the clock off.
+    trace_silent_s = models.PositiveIntegerField(null=True, default=600, db_default=600)
+    trace_lost_s = models.PositiveIntegerField(null=True, default=86_400, db_default=86_400)
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

@@ -104,6 +104,12 @@ class Span(models.Model):
                 name="span_by_conversation",
                 condition=~models.Q(conversation_id=""),
             ),
+            # Read by toolcalls.fresh: what may have begun or ended a loop since the last look.
+            models.Index(fields=["received_at"], name="span_loops", condition=models.Q(kind__in=["tool", "agent"])),
+            # Read by operations.statistics.
+            models.Index(
+                fields=["project", "started_at"], name="span_operations", condition=models.Q(kind="operation")
+            ),
         ]
 
 

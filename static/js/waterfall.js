@@ -263,6 +263,15 @@ class Waterfall {
     if (opens) this.show(row.span);
   }
 
+  /** Chooses the span of an address (`#span-<id>`) and shows what went in and out; what holds it is opened. */
+  find(id) {
+    const span = this.spans.find((one) => one.id === id);
+    if (!span) return;
+    for (let above = this.spans[span.parent]; above; above = this.spans[above.parent]) this.open.add(above.at);
+    this.lay();
+    this.choose(this.rows.findIndex((row) => row.span === span), true);
+  }
+
   reveal(row) {
     const box = this.body.getBoundingClientRect();
     const view = this.scroller === document.scrollingElement ? { top: 0, bottom: innerHeight } : this.scroller.getBoundingClientRect();
@@ -332,5 +341,9 @@ class Waterfall {
 
 export function draw(element) {
   const data = JSON.parse(document.getElementById(element.dataset.waterfall).textContent);
-  if (data.spans.length) element.waterfall = new Waterfall(element, data);
+  if (!data.spans.length) return;
+  element.waterfall = new Waterfall(element, data);
+  const follow = () => element.isConnected && location.hash.startsWith("#span-") && element.waterfall.find(location.hash.slice(6));
+  follow();
+  addEventListener("hashchange", follow);
 }

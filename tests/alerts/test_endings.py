@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import transaction
@@ -13,8 +14,10 @@ from alerts.judge import judge
 from alerts.judgements import Raise
 from alerts.models import Channel
 from alerts.rules import RULES, judgement
-from monitor import clocks, jobs, limits, queue, renewals, trips
-from monitor.models import HumanAgent, Person, Price, StateChange, Trip
+from monitor import agents, cadence, clocks, jobs, limits, loopwatch, queue, renewals, silence, trips
+from monitor.api.executions import register
+from monitor.models import HumanAgent, Person, Price, Project, StateChange, Trip
+from monitor.registration import NewExecution
 from monitor.tenancy import crossing, tenant
 from tests.alerts.builders import a_channel, an_alert, deliveries
 from tests.alerts.mailserver import mail_server
@@ -22,6 +25,8 @@ from tests.alerts.test_rules import RAISED
 from tests.alerts.troubles import DAY, NOON, a_budget, a_project, after, alerts, budgets_of, set_limit, spend, turn
 from tests.dashboard.queue_builders import a_chat
 from tests.monitor import fleets
+from tests.monitor.spending import a_bare_span, accept, pending
+from tests.monitor.test_loopwatch import a_call
 
 Story = Callable[[int], Iterator[datetime]]
 FOR_A_PERSON = {"judgement_failed"}
@@ -200,6 +205,29 @@ def somebody_claims_it(project_id: int) -> Iterator[datetime]:
     yield after(700)
 
 
+def an_expected_agent(project_id: int) -> None:
+    with tenant(project_id):
+        agents.enter(project_id, "planner", agents.Edit(expected_every_s=3600), actor="ann@example.org", now=NOON)
+    cadence.judge(now=after(3600))
+
+
+def agent_is_heard(project_id: int) -> Iterator[datetime]:
+    an_expected_agent(project_id)
+    yield after(3600)
+    fleets.an_execution(project_id, now=after(4000))
+    cadence.judge(now=after(4005))
+    yield after(4005)
+
+
+def nobody_expects_the_agent(project_id: int) -> Iterator[datetime]:
+    an_expected_agent(project_id)
+    yield after(3600)
+    with tenant(project_id):
+        edit = agents.Edit(expected_every_s=None)
+        agents.change(project_id, "planner", edit, actor="ann@example.org", now=after(4000))
+    yield after(4000)
+
+
 def fleet_beats_again(project_id: int) -> Iterator[datetime]:
     fleet = [fleets.an_execution(project_id, now=NOON, timeout_s=3600) for _ in range(10)]
     fleets.tick(now=after(60))
@@ -251,7 +279,49 @@ def job_ends_on_purpose(project_id: int) -> Iterator[datetime]:
     yield after(75)
 
 
+def the_project(project_id: int) -> Project:
+    with crossing():
+        return Project.objects.get(pk=project_id)
+
+
+def loops_and_stops(project_id: int) -> Iterator[datetime]:
+    calls = [a_call(n, started_at=after(n), ended_at=after(n)) for n in range(3)]
+    accept(the_project(project_id), calls, now=after(5))
+    loopwatch.look(now=after(10))
+    yield after(10)
+    loopwatch.look(now=after(700))
+    yield after(700)
+
+
+def an_open_trace(project_id: int) -> Project:
+    project = the_project(project_id)
+    agent = {"kind": "agent", "agent": "planner", "agent_stated": True}
+    accept(project, [pending(a_bare_span(1, 1, started_at=NOON, ended_at=after(1), **agent))], now=NOON)
+    silence.look(now=after(601))
+    return project
+
+
+def trace_is_heard_of(project_id: int) -> Iterator[datetime]:
+    project = an_open_trace(project_id)
+    yield after(601)
+    accept(project, [a_bare_span(1, 2, 1, started_at=after(610))], now=after(610))
+    silence.look(now=after(700))
+    yield after(700)
+
+
+def trace_turns_out_to_be_registered(project_id: int) -> Iterator[datetime]:
+    an_open_trace(project_id)
+    yield after(601)
+    with tenant(project_id):
+        body = NewExecution(agent="planner", trace_id=UUID(int=1).hex)
+        register(project_id, body, now=after(650), actor="key:agents")
+    yield after(700)
+
+
 STORIES: list[tuple[str, Story]] = [
+    ("tool_loop", loops_and_stops),
+    ("trace_silent", trace_is_heard_of),
+    ("trace_silent", trace_turns_out_to_be_registered),
     ("execution_zombie", beats_again),
     ("execution_error", ends),
     ("execution_timed_out", comes_back_too_late),
@@ -272,6 +342,8 @@ STORIES: list[tuple[str, Story]] = [
     ("model_unpriced", price_is_added),
     ("model_unpriced", model_is_left),
     ("handover_unclaimed", somebody_claims_it),
+    ("agent_silent", agent_is_heard),
+    ("agent_silent", nobody_expects_the_agent),
     ("fleet_silent", fleet_beats_again),
     ("fleet_silent", fleet_is_called_off),
     ("job_silent", job_runs_again),

@@ -51,6 +51,27 @@ NEARLY_USED_UP = {
     "limit_usd": "500",
 }
 
+LOOPING = {
+    "agent": "planner",
+    "run_id": "run-17",
+    "cycle": [{"tool": "search", "arguments": '{"city":"Oslo"}'}],
+    "rounds": 5,
+    "calls": 5,
+    "answers_differ": False,
+    "end": "",
+    "execution_id": str(EXECUTION.id),
+    "first_at": "2026-03-03T14:02:11+00:00",
+    "last_at": "2026-03-03T14:06:40+00:00",
+    "span": f"{1:032x}-{2:016x}",
+}
+SILENT_AT = NOW - timedelta(minutes=11)
+SILENT = {
+    "agent": "support-bot",
+    "run_id": "run-17",
+    "started_at": (NOW - timedelta(minutes=14)).isoformat(),
+    "sign_at": SILENT_AT.isoformat(),
+}
+
 
 def news(subject: str, to: str, cause: str, subject_id: object = "x", *, was: str = "", **fields: Any) -> StateChange:
     return StateChange(
@@ -62,6 +83,8 @@ def moved(to: str, cause: str, was: str = "running") -> StateChange:
     return news("execution", to, cause, EXECUTION.id, was=was, attempt=2)
 
 
+BEFORE = NOW - timedelta(hours=2, minutes=5)
+AWAITED = {"expected_every_s": 3600, "expected_since": BEFORE.isoformat()}
 RAISED = [
     (moved("retrying", "zombie"), EXECUTION, "warning", "support-bot stopped sending heartbeats"),
     (moved("retrying", "timed_out"), EXECUTION, "warning", "support-bot ran out of time"),
@@ -79,6 +102,18 @@ RAISED = [
         EXECUTION,
         "critical",
         "support-bot stopped sending heartbeats and waits for a person",
+    ),
+    (
+        news("loop", "found", "loop", uuid4(), data=LOOPING),
+        None,
+        "warning",
+        "planner calls search with the same arguments again and again: 5 times since 14:02",
+    ),
+    (
+        news("execution", "running", "trace_silent", EXECUTION.id, was="running", data=SILENT),
+        EXECUTION,
+        "warning",
+        f"support-bot: its span has been open for 14 min and nothing has come since {SILENT_AT:%H:%M}",
     ),
     (
         news("trip", "open", "budget", TRIP.id),
@@ -111,6 +146,18 @@ RAISED = [
         None,
         "warning",
         "Unclaimed conversation: Refund",
+    ),
+    (
+        news("agent", "silent", "cadence", "crew/night owl?", data=AWAITED | {"last_seen_at": BEFORE.isoformat()}),
+        None,
+        "warning",
+        "We have not heard from crew/night owl? for 2 h 5 min; it is expected every hour",
+    ),
+    (
+        news("agent", "silent", "cadence", "planner", data=AWAITED | {"last_seen_at": None}),
+        None,
+        "warning",
+        "We have never heard from planner; it is expected every hour",
     ),
     (
         news("job", "silent", "fleet_silent", "fleet", data={"silent": 7, "running": 9}),

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -15,6 +16,7 @@ AGENTS = (
 )
 ENDS = ("completed", "completed", "completed", "failed", "timeout", "cancelled")
 ENDED = 42
+NIGHT_OWL = "crew/night owl"
 # Long enough that nothing falls silent or is picked up while the pages are looked at.
 CALM = {"heartbeat_s": 3600, "timeout_s": 86_400}
 # What breaks pages: markup, no place to break a line, nothing but width.
@@ -33,12 +35,14 @@ def fill(client: httpx.Client, person: str) -> dict[str, str]:
     post(client, "/budgets", scope="department", target="Freight", period="week", limit_usd="900", action="alert")
     post(client, "/budgets", scope="agent", target="spender", period="day", limit_usd="1")
     _tell_ended(client)
+    _enter_agents(client)
     executions = _begin_others(client)
     _raise_alerts(client, executions)
     chats = _talk(client, person)
     _spend(client)
     until(lambda: len(_all(client, "/queue")) == 4, "the queue has its items")
     until(lambda: any(one["type"].startswith("budget") for one in _all(client, "/alerts")), "the budget's alert")
+    until(lambda: bool(_all(client, "/loops", status="open")), "the loop is found")
     queue = _all(client, "/queue") + _all(client, "/queue", status="resolved")
     items = {item["conversation_id"] or item["kind"]: item["id"] for item in queue}
     types = {alert["status"]: alert["id"] for alert in _all(client, "/alerts")}
@@ -49,6 +53,9 @@ def fill(client: httpx.Client, person: str) -> dict[str, str]:
         "paused item": f"/queue/{items['paused_execution']}",
         "trip item": f"/queue/{items['trip']}",
         "run": "/costs/runs/month-end",
+        "busy agent": "/agents/planner",
+        "entered agent": f"/agents/{quote(NIGHT_OWL)}",
+        "form of an agent": "/agents/planner?part=edit",
     }
 
 
@@ -90,7 +97,7 @@ def _tell_ended(client: httpx.Client) -> None:
 
 
 def _begin_others(client: httpx.Client) -> dict[str, str]:
-    """One execution in each state in which work goes on or waits; the running one has calls and long words."""
+    """One execution in each state in which work goes on or waits; the running one has calls, long words and a loop."""
 
     def begin(agent: str, task: str, **more: Any) -> str:
         body = {"agent": agent, "department": "Operations", "run_id": "month-end", "task": task, **CALM, **more}
@@ -110,6 +117,7 @@ def _begin_others(client: httpx.Client) -> dict[str, str]:
         post(
             client, "/calls", execution_id=begun["running"], run_id="month-end", agent="planner", model=model, **tokens
         )
+    _loop(client, begun["running"])
     begun["stalled"] = begin("scout", "Compare the offers", parent_id=begun["running"], stall_s=600)
     begin("clerk", NASTY, parent_id=begun["running"])
     post(client, f"/executions/{begun['stalled']}/heartbeat", progress=70, message=NASTY, progressing=False)
@@ -120,6 +128,40 @@ def _begin_others(client: httpx.Client) -> dict[str, str]:
     post(client, f"/executions/{begun['waiting']}/fail", error=NASTY)
     post(client, f"/executions/{begun['broken']}/fail", error="The document is encrypted", retryable=False)
     return begun
+
+
+def _loop(client: httpx.Client, execution_id: str) -> None:
+    """Two calls in turns, four times, and operations."""
+    now, whose = datetime.now(UTC), {"execution_id": execution_id, "run_id": "month-end", "agent": "planner"}
+    calls = (("find_order", {"text": NASTY}), ("ask_supplier", {"order": "4711", "page": 1}))
+    events: list[dict[str, Any]] = [
+        {
+            "type": "tool_call",
+            "tool": calls[n % 2][0],
+            "arguments": calls[n % 2][1],
+            "output": "none",
+            "duration_ms": 80,
+        }
+        for n in range(8)
+    ]
+    events += [
+        {"type": "operation", "operation": name, "duration_ms": 300 * (n + 1), "success": n != 2}
+        for n, name in enumerate(["embed", "embed", "embed", NASTY[:200]])
+    ]
+    for n, event in enumerate(events):
+        event |= whose | {"occurred_at": (now - timedelta(seconds=60 - n)).isoformat()}
+    answer = post(client, "/batch", events=events)
+    assert (answer["accepted"], answer["rejected"]) == (len(events), [])
+
+
+def _enter_agents(client: httpx.Client) -> None:
+    """An agent of which much is said, and one that is expected and never comes."""
+    said = {"description": NASTY, "type": "planner", "capabilities": ["plan", NASTY[:100]], "cost_tier": "high"}
+    for name, edit in (
+        ("planner", {**said, "timeout_s": 900, "mode": "escalate", "supported_models": ["gpt-4o", "o3"]}),
+        (NIGHT_OWL, {"description": "Nobody has seen it.", "expected_every_s": 86_400}),
+    ):
+        client.put(f"/api/v1/agents/{quote(name)}", json=edit).raise_for_status()
 
 
 def _raise_alerts(client: httpx.Client, executions: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ from tests.launcher.instance import Instance
 pytestmark = pytest.mark.browser
 
 EVERYWHERE = {
-    **{name: f"/{name}" for name in ("executions", "costs", "alerts", "queue", "system")},
+    **{name: f"/{name}" for name in ("executions", "agents", "costs", "alerts", "queue", "system")},
     "overview": "/",
     "budgets": "/costs/budgets",
     "trips": "/costs/trips",
@@ -27,6 +27,7 @@ OF_WHAT_IS_THERE = (
     *("running execution", "retrying execution", "waiting execution", "broken execution", "stalled execution"),
     *("waiting chat", "held chat", "closed chat", "paused item", "trip item"),
     *("firing alert", "acknowledged alert", "resolved alert", "run"),
+    *("busy agent", "entered agent", "form of an agent"),
 )
 TABS = ("moves", "calls", "tools", "children", "payloads", "raw")
 WIDTHS = {1440: 960, 390: 844}

@@ -14,7 +14,7 @@ from django.test import Client
 from dashboard import listing
 from monitor import executions, ingest
 from monitor.ids import uuid7
-from monitor.models import Execution, Membership, Person, Span, StateChange
+from monitor.models import Execution, Loop, Membership, Person, Span, StateChange
 from monitor.tenancy import crossing, tenant
 from tests.monitor.fleets import a_project, an_execution, beat, look
 from tests.monitor.spending import a_bare_span, pending
@@ -346,6 +346,75 @@ def test_the_pages_keep_to_their_queries(db: None, django_assert_max_num_queries
     for tab in ("trace", "moves", "calls", "tools", "payloads", "raw"):
         with django_assert_max_num_queries(AROUND + 12):
             page(browser, f"{LIST}/{one}?tab={tab}")
+
+
+def looping(project: int, execution: Execution, **fields: Any) -> Loop:
+    """A finding as it might stand in the table."""
+    span = f"{1:032x}-{7:016x}"
+    usual: dict[str, Any] = {
+        "place": str(execution.id),
+        "fingerprint": "f" * 32,
+        "execution_id": execution.id,
+        "trace_id": UUID(int=1),
+        "agent": execution.agent,
+        "cycle": [{"tool": "search", "arguments": '{"city":"<Oslo>"}'}],
+        "rounds": 5,
+        "calls": 5,
+        "first_at": before(60),
+        "last_at": before(10),
+        "spans": [span] * 5,
+        "found_at": before(5),
+        "moved_at": before(5),
+        "told_rounds": 5,
+    }
+    with tenant(project):
+        return Loop.objects.create(project_id=project, **(usual | fields))
+
+
+def test_a_loop_is_shown_with_its_evidence_and_marked_in_the_list(db: None) -> None:
+    project = a_project()
+    one = look(project, an_execution(project, now=before(120)))
+    clean = ended(project, task="Clean")[0]
+    loop = looping(project, one)
+    browser = signed_in(project, role="viewer")
+    text = page(browser, f"{LIST}/{one.id}")
+    assert "It loops. search: the same call 5 times in a row" in text
+    assert "{&quot;city&quot;:&quot;&lt;Oslo&gt;&quot;}" in text
+    assert f'href="/executions/{one.id}?tab=trace#span-{loop.spans[0]}"' in text
+    assert "Loop" in page(browser, LIST)
+    assert "It loops" not in page(browser, f"{LIST}/{clean.id}")
+    with tenant(project):
+        Loop.objects.update(ended_at=before(1), end="the agent does something else")
+    part = page(browser, f"{LIST}/{one.id}?part=loops")
+    assert "It looped." in part
+    assert "Over: the agent does something else." in part
+    assert "Looped" in page(browser, LIST)
+    assert browser.get(f"{LIST}/{uuid4()}?part=loops").status_code == 404
+    strange = signed_in(a_project("south"), name="bob")
+    assert strange.get(f"{LIST}/{one.id}?part=loops").status_code == 404
+
+
+def test_operations_stand_below_the_tools(db: None) -> None:
+    project = a_project()
+    one = an_execution(project, now=before(5))
+    browser = signed_in(project)
+    assert "Operations" not in page(browser, f"{LIST}/{one}?tab=tools")
+    for n in range(2):
+        a_span(project, look(project, one), kind="operation", name="embed", model="", span_id=n, failed=n == 1)
+    text = page(browser, f"{LIST}/{one}?tab=tools")
+    for shown in ("Operations", "embed", "50", "2.0"):
+        assert shown in text
+    assert "No tool call has come" not in text
+
+
+def test_a_trace_that_brings_nothing_any_more_says_so(db: None) -> None:
+    project = a_project()
+    fields = {"from_spans": True, "status": "running", "ended_at": None, "duration_ms": None}
+    one = ended(project, **fields, last_heartbeat_at=before(700), silent_at=before(100))[0]
+    text = page(signed_in(project), f"{LIST}/{one.id}")
+    assert "Nothing comes of its trace, and nobody can ask it." in text
+    assert "silent for 11\xa0min" in text
+    assert "Zombie" in text
 
 
 def test_search_finds_executions_people_and_goes_straight_to_an_id(db: None) -> None:

@@ -10,7 +10,7 @@ from django.test.utils import override_settings
 from alerts import lifecycle
 from alerts.models import Alert
 from dashboard.views import session
-from monitor import executions
+from monitor import agents, executions
 from monitor.models import Message, QueueItem
 from monitor.tenancy import tenant
 from tests.dashboard.builders import SignedIn, an_execution, signed_in
@@ -44,9 +44,12 @@ def test_a_cursor_written_by_hand_fails_no_list(db: None, address: str) -> None:
     )
 
 
-@pytest.mark.parametrize("address", ["/", "/alerts", "/executions", "/costs"])
+@pytest.mark.parametrize("address", ["/", "/alerts", "/executions", "/costs", "/agents", "/agents/airline-support"])
 def test_a_range_at_the_ends_of_the_calendar_fails_no_page(db: None, address: str) -> None:
-    client = sent(signed_in())
+    mara = signed_in()
+    client = sent(mara)
+    with tenant(mara.project_id):
+        agents.saw(mara.project_id, "airline-support", now=datetime.now(UTC))
     last, first = ("9999-12-01", "9999-12-31T23:59:59-14:00"), ("0001-01-01T00:00+14:00", "0001-02-01")
     for span in (*((at, "") for at in MOMENTS), last, first, ("9999-12-01", "9999-12-31")):
         answer = client.get(address, {"range": "custom", "from": span[0], "to": span[1]})
@@ -55,7 +58,15 @@ def test_a_range_at_the_ends_of_the_calendar_fails_no_page(db: None, address: st
 
 def test_a_nul_in_an_address_is_refused_in_words(db: None) -> None:
     client = sent(signed_in())
-    for address in ("/alerts?q=%00", "/alerts?type=a%00", "/executions?agent=%00", "/costs?run=%00", "/?%00=1"):
+    for address in (
+        "/alerts?q=%00",
+        "/alerts?type=a%00",
+        "/executions?agent=%00",
+        "/costs?run=%00",
+        "/agents?q=%00",
+        "/agents/%00",
+        "/?%00=1",
+    ):
         answer = client.get(address)
         assert answer.status_code == 400, address
         assert "This could not be read." in answer.content.decode()

@@ -54,6 +54,14 @@ def test_the_examples_of_the_api_run_in_one_shell(instance: Instance, key: str) 
         assert api.get("/api/v1/executions", params={"run_id": "trip-7"}).json()["results"][0]["status"] == "completed"
 
 
+def test_the_examples_of_the_agents_run_in_one_shell(instance: Instance, key: str) -> None:
+    (script,) = blocks("docs/agents.md", "sh", "run")
+    run_shell(instance, script, key)
+    with client(instance, key) as api:
+        auditor = api.get("/api/v1/agents/night/auditor").json()
+    assert (auditor["applied"]["timeout_s"], auditor["expected_every_s"], auditor["running"]) == (60, 86400, 1)
+
+
 def test_the_python_of_the_readme_records_a_priced_call(instance: Instance, key: str) -> None:
     (script,) = blocks("README.md", "python", "run")
     cost, allowed = run(instance, [sys.executable, "-"], script, key).split()
@@ -96,6 +104,7 @@ def test_every_block_that_is_marked_is_run() -> None:
         ("README.md", "sh", "run"),
         ("README.md", "python", "run"),
         ("docs/api.md", "sh", "run"),
+        ("docs/agents.md", "sh", "run"),
         ("docs/client.md", "python", "run"),
         # By tests/docs/test_supervise.py.
         ("docs/supervise.md", "sh", "run"),

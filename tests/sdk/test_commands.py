@@ -58,6 +58,17 @@ def test_a_pause_is_waited_out(captured: Captured) -> None:
     assert effects(captured) == [("pause", "stopped at a safe point and waits"), ("continue", "goes on")]
 
 
+def test_an_answer_is_heard_long_before_the_next_heartbeat() -> None:
+    with handrail.testing.capture(beat_every_s=60) as captured, handrail.execution("p", heartbeat_s=30) as ex:
+        captured.pause(ex)
+        person = threading.Timer(0.2, captured._server.order, [ex.id, "resume", ""])
+        person.start()
+        with pytest.raises(handrail.Paused) as paused:
+            ex.check()
+        paused.value.wait(WITHIN_S)
+        person.join()
+
+
 @pytest.mark.parametrize(("answer", "raised"), [("cancel", handrail.Cancelled), ("retry", handrail.Superseded)])
 def test_other_answers_to_a_pause(captured: Captured, answer: str, raised: type[handrail.Stopped]) -> None:
     with pytest.raises(raised) as stopped, handrail.execution("planner") as ex:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import handrail
@@ -153,6 +154,27 @@ def test_a_lost_answer_doubles_nothing() -> None:
         assert made.flush(5)
     assert server.batches[0] == server.batches[1]
     assert tokens(server) == [0, 1, 2]
+
+
+def test_while_the_server_hangs_events_are_stored(tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    def hanging(_: list[dict[str, Any]]) -> httpx.Response:
+        gate.wait(10)
+        return taken()
+
+    server = Server(hanging)
+    with client(server, spool=tmp_path, exit_s=0.2) as made:
+        with made.execution("clerk") as ex:
+            until(lambda: bool(server.batches), "the server has the first and does not answer", 5)
+            for n in range(10):
+                ex.call(model="m", input_tokens=n)
+            (path,) = tmp_path.rglob("*.events")
+            until(lambda: path.read_bytes().count(b"input_tokens") == 10, "they are on disk", 5)
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 2
+    assert path.read_bytes().count(b"execution.completed") == 1
+    gate.set()
 
 
 def test_memory_is_bounded_and_the_loss_told_once(caplog: pytest.LogCaptureFixture) -> None:

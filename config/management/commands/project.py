@@ -12,6 +12,8 @@ from monitor.models import Project
 from monitor.tenancy import crossing
 
 Seconds = Annotated[int, Meta(ge=1, le=86_400)]
+Days = Annotated[int, Meta(ge=1, le=80 * 86_400)]
+Tool = Annotated[str, Meta(min_length=1, max_length=200)]
 Phrase = Annotated[str, Meta(min_length=1, max_length=200)]
 Count = Annotated[int, Meta(ge=1, le=100)]
 # Each option: what its words have to be, and what it means. A field that may be null takes `off`.
@@ -24,8 +26,14 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "handover_phrases": (Annotated[list[Phrase], Meta(max_length=100)], "what customers say, with commas"),
     "handover_confidence_below": (Annotated[float, Meta(ge=0, le=1)], "hands over what is less sure than this"),
     "handover_errors_in_a_row": (Count, "hands over after so many errors"),
+    "loop_exempt_tools": (Annotated[list[Tool], Meta(max_length=100)], "tools that may be polled, with commas"),
+    "trace_silent_s": (Seconds, "an alert follows when an open span's trace has brought nothing for this time"),
+    "trace_lost_s": (Days, "when nothing has come for this time, the open span counts as lost"),
     "claim_within_s": (Seconds, "an alert follows when nobody has claimed in this time"),
 }
+
+# Fields of several words; `off` leaves none.
+LISTS = ("handover_phrases", "loop_exempt_tools")
 
 
 class Command(BaseCommand):
@@ -53,13 +61,13 @@ class Command(BaseCommand):
 def _value(field: str, text: str) -> Any:
     """What the words mean for this field. Raises CommandError."""
     option, kind = f"--{field.replace('_', '-')}", OPTIONS[field][0]
-    if text == "off" and field == "handover_phrases":
+    if text == "off" and field in LISTS:
         return []
     if text == "off" and Project._meta.get_field(field).null:
         return None
     if field == "time_zone" and text not in available_timezones():
         raise CommandError(f"{option}: there is no time zone {text!r}.")
-    given = [part.strip() for part in text.split(",")] if field == "handover_phrases" else text
+    given = [part.strip() for part in text.split(",")] if field in LISTS else text
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:

@@ -173,7 +173,7 @@ class Attempt:
 
     def _stopped(self, error: Stopped) -> Waits:
         one = self._execution
-        if isinstance(error, Paused) and one._command is not None and one._command.name == "pause":
+        if isinstance(error, Paused) and one._is_paused():
             return (yield from self._ask_a_person(error))
         if isinstance(error, (Superseded, Paused)):
             return (yield from self._answered(error))

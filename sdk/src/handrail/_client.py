@@ -76,7 +76,7 @@ class Client:
     @property
     def dropped(self) -> int:
         """Events that will never reach the server: no room, or refused."""
-        return self._sender.dropped
+        return self._sender.intake.dropped
 
     @property
     def pending(self) -> int:
@@ -183,8 +183,9 @@ class Client:
         for one in list(self._open.values()):
             one.fail(LEFT_OPEN)
         self._is_shut = True
-        self._beater.stop(max(0.0, until_s - time.monotonic()))
+        self._beater.stop(0.0)
         self._sender.stop(max(0.0, until_s - time.monotonic()))
+        self._beater.stop(max(0.0, until_s - time.monotonic()))
         self._line.close()
 
     def _make(self) -> None:
@@ -199,7 +200,7 @@ class Client:
 
     def _tell(self, event: dict[str, Any], *, answered: bool = False) -> None:
         if self.is_active:
-            self._sender.tell(event, answered=answered)
+            self._sender.intake.tell(event, answered=answered)
 
     def _began(self, execution: Execution) -> None:
         if self.is_active:

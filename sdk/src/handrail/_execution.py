@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import sys
 import time
 from collections.abc import Callable
 from contextvars import ContextVar, Token
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from handrail import _hangs, _spans
 from handrail._bell import Bell
-from handrail._errors import KINDS, Cancelled, Command, Stopped
+from handrail._commanded import BETWEEN, ELSEWHERE, NEW, OPEN, OVER, Commanded
+from handrail._errors import Command, Stopped
 from handrail._plain import plain, text
 from handrail._reports import Reports
 from handrail._transport import Answer
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("handrail")
 F = TypeVar("F", bound=Callable[..., Any])
 
-NEW, OPEN, BETWEEN, OVER = "new", "open", "between attempts", "over"
-# Forked away from: it is the parent process's.
-ELSEWHERE = "of the parent process"
 MOST_ERROR = 20_000
 MOST_MESSAGE = 10_000
 # Shorter work is told as it comes, even if its start is still on its way.
@@ -58,7 +55,7 @@ def harmless(method: F) -> F:
     return cast(F, call)
 
 
-class Execution(Reports):
+class Execution(Reports, Commanded):
     """One supervised piece of work. Enter it by `with` or `async with`; or `start` it, and `complete` or `fail` it."""
 
     def __init__(
@@ -69,9 +66,9 @@ class Execution(Reports):
         interrupts: bool = False,
         retryable: bool = False,
     ) -> None:
+        super().__init__(interrupts=interrupts)
         self._client = client
         self._said = said
-        self._interrupts = interrupts
         self._retryable = retryable
         self.id: str = said["id"]
         self.agent: str = said["agent"]
@@ -83,14 +80,6 @@ class Execution(Reports):
         self._parent: Execution | None = None
         self._place = _spans.Place(self.id)
         self._token: Token[Execution | None] | None = None
-        self._bell = Bell()
-        self._command: Command | None = None
-        self._heard_seq: int | None = None
-        self._known_seqs: set[int] = set()
-        self._heeded: set[int] = set()
-        self._waits = 0
-        self._task: asyncio.Task[Any] | None = None
-        self._interrupted = False
         self._watch: _hangs.ThreadWatch | _hangs.LoopWatch | None = None
         self._begun_s = self._touched_s = time.monotonic()
         # Whether it has told of anything since the last heartbeat.
@@ -146,38 +135,6 @@ class Execution(Reports):
         if self._state == OPEN:
             self._end()
             self._tell_failure(error, self._retryable if retryable is None else retryable)
-
-    # -- what the program is told
-
-    @property
-    def command(self) -> Command | None:
-        """What is wanted of the work; None when it may go on."""
-        return self._command
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the work is to stop for good."""
-        return self._command is not None and self._command.name == "cancel"
-
-    def check(self, *, wait: bool = False) -> None:
-        """Raise Cancelled, Paused or Superseded when the work is to stop here.
-
-        With `wait` a pause is waited out, however long it takes.
-        """
-        self._touched()
-        if self._command is None:
-            return
-        if wait and self._command.name == "pause":
-            self._wait_for_answer(None)
-        self._raise_if_told()
-
-    async def acheck(self, *, wait: bool = False) -> None:
-        """The same for a coroutine; gives others a turn."""
-        await asyncio.sleep(0)
-        self._touched()
-        if wait and self._command is not None and self._command.name == "pause":
-            await self._wait_for_answer_async(None)
-        self._raise_if_told()
 
     # -- its beginning and its end
 
@@ -315,94 +272,6 @@ class Execution(Reports):
         event = {"type": "execution.failed", "execution_id": self.id, "agent": self.agent, **failed}
         self._client._tell(event, answered=retryable)
 
-    # -- commands
-
-    def _hear(self, attempt: int, command: Command | None, seq: int | None) -> None:
-        """From the thread that beats: what the server wants of this attempt."""
-        if self._state != OPEN or attempt != self.attempt:
-            return
-        before, self._command, self._heard_seq = self._command, command, seq
-        if seq is not None and seq not in self._known_seqs:
-            self._known_seqs.add(seq)
-            if command is None:
-                self._heed("goes on")
-            else:
-                # What comes of it is told when that is known.
-                self._client._acknowledge(self, seq, "")
-        if (before and before.name) == (command and command.name):
-            return
-        if command is not None and self._interrupts:
-            self._interrupt()
-        self._bell.ring()
-
-    def _heed(self, effect: str) -> None:
-        """Acknowledge the command in force, once, with what came of it."""
-        seq = self._heard_seq
-        if seq is not None and seq not in self._heeded:
-            self._heeded.add(seq)
-            self._client._acknowledge(self, seq, effect)
-
-    def _raise_if_told(self) -> None:
-        command = self._command
-        if command is not None:
-            if command.name == "pause":
-                self._heed("stopped at a safe point and waits")
-            raise KINDS[command.name](self, command)
-
-    def _interrupt(self) -> None:
-        task = self._task
-        if task is None or self._waits:
-            return
-        try:
-            task.get_loop().call_soon_threadsafe(self._cancel, task)
-        except RuntimeError:
-            pass
-
-    def _cancel(self, task: asyncio.Task[Any]) -> None:
-        if self._task is task and self._command is not None and not self._waits and not task.done():
-            self._interrupted = True
-            task.cancel()
-
-    def _own_interruption(self, error: BaseException | None) -> Stopped | None:
-        """What to raise in the place of a cancellation that was ours."""
-        if not self._interrupted or not isinstance(error, asyncio.CancelledError):
-            return None
-        self._interrupted = False
-        task = asyncio.current_task()
-        if sys.version_info >= (3, 11) and task is not None and task.uncancel() > 0:
-            # Somebody else cancelled it, too.
-            return None
-        command = self._command or Command("cancel", "", self.attempt, 0, time.monotonic(), "")
-        return KINDS[command.name](self, command)
-
-    def _is_answered(self) -> bool:
-        return self._state != OPEN or self._command is None or self._command.name != "pause"
-
-    def _wait_for_answer(self, timeout_s: float | None) -> None:
-        self._before_wait()
-        try:
-            self._after_wait(self._bell.wait(self._is_answered, timeout_s), timeout_s)
-        finally:
-            self._waits -= 1
-
-    async def _wait_for_answer_async(self, timeout_s: float | None) -> None:
-        self._before_wait()
-        try:
-            self._after_wait(await self._bell.wait_async(self._is_answered, timeout_s), timeout_s)
-        finally:
-            self._waits -= 1
-
-    def _before_wait(self) -> None:
-        self._waits += 1
-        self._heed("stopped at a safe point and waits")
-        self._client._listen(self)
-
-    def _after_wait(self, answered: bool, timeout_s: float | None) -> None:
-        self._touched()
-        if not answered:
-            raise TimeoutError(f"no answer within {timeout_s} s")
-        self._raise_if_told()
-
     def _touched(self) -> None:
         """The work moves, and with it the work that it is a part of."""
         now = time.monotonic()
@@ -418,4 +287,4 @@ class Execution(Reports):
             self._raise_if_told()
 
 
-__all__ = ["Cancelled", "Execution", "current"]
+__all__ = ["BETWEEN", "NEW", "OPEN", "Execution", "current"]

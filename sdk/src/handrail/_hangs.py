@@ -10,8 +10,8 @@ import time
 from types import FrameType
 
 MOST_FRAMES = 60
-# A loop is asked for a turn so often in the time after which it counts as hanging.
-TURNS = 4
+# Work counts as hanging only when it was looked at so often.
+TURNS = 6
 LONGEST_TURN_S = 5.0
 _paths = sysconfig.get_paths()
 FOREIGN = tuple({_paths["stdlib"], _paths["platstdlib"], _paths["purelib"], _paths["platlib"]})
@@ -21,19 +21,25 @@ OWN = __file__.rsplit("_hangs", 1)[0]
 class ThreadWatch:
     """Whether the code of a thread is where it was."""
 
-    def __init__(self, thread_id: int) -> None:
+    def __init__(self, thread_id: int, every_s: float) -> None:
         self._thread_id = thread_id
+        self._every_s = every_s
         self._seen: object = None
-        self._moved_at_s = time.monotonic()
+        self._stands_s = 0.0
+        self._looked_at_s = time.monotonic()
 
     def stands_for_s(self) -> float:
-        """Seconds since its stack was last seen to be another."""
+        """Seconds since its stack was last seen to be another; time in which nobody looked counts little."""
         now = time.monotonic()
         frame = sys._current_frames().get(self._thread_id)
         seen = None if frame is None else _signature(frame)
-        if seen != self._seen:
-            self._seen, self._moved_at_s = seen, now
-        return now - self._moved_at_s
+        if seen == self._seen:
+            # A process that was suspended did not hang.
+            self._stands_s += min(now - self._looked_at_s, self._every_s)
+        else:
+            self._seen, self._stands_s = seen, 0.0
+        self._looked_at_s = now
+        return self._stands_s
 
     def place(self) -> str:
         return where(self._thread_id)
@@ -45,16 +51,20 @@ class LoopWatch:
     def __init__(self, loop: asyncio.AbstractEventLoop, thread_id: int, every_s: float) -> None:
         self._loop = loop
         self._thread_id = thread_id
-        self._every_s = min(LONGEST_TURN_S, every_s)
-        self._turned_at_s = self._asked_at_s = time.monotonic()
+        self._every_s = every_s
+        self._stands_s = 0.0
+        self._looked_at_s = self._asked_at_s = time.monotonic()
         self._asks = False
 
     def stands_for_s(self) -> float:
         """Seconds that the loop keeps us waiting; 0 when it is closed."""
         now = time.monotonic()
+        passed_s, self._looked_at_s = now - self._looked_at_s, now
         if self._asks:
-            return now - self._asked_at_s
-        if now - self._asked_at_s >= self._every_s:
+            self._stands_s += min(passed_s, self._every_s)
+            return self._stands_s
+        self._stands_s = 0.0
+        if now - self._asked_at_s >= min(LONGEST_TURN_S, self._every_s):
             self._asks, self._asked_at_s = True, now
             try:
                 self._loop.call_soon_threadsafe(self._turn)
@@ -105,4 +115,4 @@ def watch_of_here(every_s: float) -> ThreadWatch | LoopWatch:
     try:
         return LoopWatch(asyncio.get_running_loop(), threading.get_ident(), every_s)
     except RuntimeError:
-        return ThreadWatch(threading.get_ident())
+        return ThreadWatch(threading.get_ident(), every_s)

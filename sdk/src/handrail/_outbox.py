@@ -6,7 +6,6 @@ taken, and what is sent twice after a crash is recognised by the server by its i
 holds sends it. Plain files and not SQLite: every process writes its own, so none waits for another, and a
 torn end costs the records behind it and no more.
 
-Used by one thread at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
+import threading
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
@@ -170,9 +170,13 @@ class FileSegment(Segment):
 
 
 class Outbox:
-    """All segments of this process, and those it took over. `most_bytes` bounds the whole folder."""
+    """All segments of this process, and those it took over. `most_bytes` bounds the whole folder.
+
+    One thread puts while another sends.
+    """
 
     def __init__(self, folder: Path | None, *, most_bytes: int, most_events: int) -> None:
+        self._lock = threading.RLock()
         self._folder = folder
         self._most_bytes = most_bytes if folder else min(most_bytes, MEMORY_BYTES)
         self._most_events = most_events
@@ -195,80 +199,85 @@ class Outbox:
 
     def put(self, records: Sequence[Record]) -> list[Record]:
         """Keep them behind all others; those for which there is no room are given back."""
-        refused: list[Record] = []
-        kept: list[Record] = []
-        count, size = self.count, self._others_bytes + sum(one.size for one in self._own)
-        for one in records:
-            part = 1 - RESERVE if one.kind == REPORT else 1.0
-            if count >= self._most_events * part or size + len(one.payload) > self._most_bytes * part:
-                refused.append(one)
-                continue
-            kept.append(one)
-            count, size = count + 1, size + len(one.payload) + HEADER.size
-        if kept:
-            self._append(kept)
-        return refused
+        with self._lock:
+            refused: list[Record] = []
+            kept: list[Record] = []
+            count, size = self.count, self._others_bytes + sum(one.size for one in self._own)
+            for one in records:
+                part = 1 - RESERVE if one.kind == REPORT else 1.0
+                if count >= self._most_events * part or size + len(one.payload) > self._most_bytes * part:
+                    refused.append(one)
+                    continue
+                kept.append(one)
+                count, size = count + 1, size + len(one.payload) + HEADER.size
+            if kept:
+                self._append(kept)
+            return refused
 
     def peek(self, most: int, most_bytes: int) -> list[Record]:
         """The oldest, up to so many; the same again until `taken` is said. A failure comes by itself."""
-        for segment in (*self._own, *self._adopted):
-            found: list[Record] = []
-            size, behind = 0, 0
-            for record, at in segment.ahead() if segment.count else ():
-                size += len(record.payload)
-                if found and (len(found) == most or size > most_bytes or FAILED in (record.kind, found[0].kind)):
-                    break
-                found.append(record)
-                behind = at
-            if found:
-                self._taking = segment, len(found), behind
-                return found
-            if segment.count:
-                log.warning("handrail: %d stored events could not be read and are lost", segment.count)
-            self._drop(segment)
-        return []
+        with self._lock:
+            for segment in (*self._own, *self._adopted):
+                found: list[Record] = []
+                size, behind = 0, 0
+                for record, at in segment.ahead() if segment.count else ():
+                    size += len(record.payload)
+                    if found and (len(found) == most or size > most_bytes or FAILED in (record.kind, found[0].kind)):
+                        break
+                    found.append(record)
+                    behind = at
+                if found:
+                    self._taking = segment, len(found), behind
+                    return found
+                if segment.count:
+                    log.warning("handrail: %d stored events could not be read and are lost", segment.count)
+                self._drop(segment)
+            return []
 
     def taken(self) -> None:
         """What was peeked at last is the server's."""
-        if self._taking is None:
-            return
-        segment, count, at = self._taking
-        self._taking = None
-        segment.take(count, at)
-        if segment.count == 0:
-            self._drop(segment)
+        with self._lock:
+            if self._taking is None:
+                return
+            segment, count, at = self._taking
+            self._taking = None
+            segment.take(count, at)
+            if segment.count == 0:
+                self._drop(segment)
 
     def adopt(self) -> int:
         """Take over what processes left that are no more; how many events that is."""
-        if self._folder is None:
-            return 0
-        ours = {one.path for one in (*self._own, *self._adopted) if isinstance(one, FileSegment)}
-        found, others_bytes = 0, 0
-        for path in sorted(self._folder.glob("*.events")):
-            if path in ours:
-                continue
-            segment = FileSegment.adopt(path)
-            if segment is None:
-                try:
-                    others_bytes += path.stat().st_size
-                except OSError:
-                    pass
-            elif segment.count == 0:
-                segment.remove()
-            else:
-                self._adopted.append(segment)
-                found += segment.count
-        self._others_bytes = others_bytes + sum(one.size for one in self._adopted)
-        return found
+        with self._lock:
+            if self._folder is None:
+                return 0
+            ours = {one.path for one in (*self._own, *self._adopted) if isinstance(one, FileSegment)}
+            found, others_bytes = 0, 0
+            for path in sorted(self._folder.glob("*.events")):
+                if path in ours:
+                    continue
+                segment = FileSegment.adopt(path)
+                if segment is None:
+                    try:
+                        others_bytes += path.stat().st_size
+                    except OSError:
+                        pass
+                elif segment.count == 0:
+                    segment.remove()
+                else:
+                    self._adopted.append(segment)
+                    found += segment.count
+            self._others_bytes = others_bytes + sum(one.size for one in self._adopted)
+            return found
 
     def close(self) -> None:
         """Nothing is left behind but what is unsent."""
-        for segment in (*self._own, *self._adopted):
-            if segment.count:
-                segment.leave()
-            else:
-                segment.remove()
-        self._own, self._adopted = [], []
+        with self._lock:
+            for segment in (*self._own, *self._adopted):
+                if segment.count:
+                    segment.leave()
+                else:
+                    segment.remove()
+            self._own, self._adopted = [], []
 
     def abandon(self) -> None:
         """In a forked child: they are the parent's, who goes on holding them."""

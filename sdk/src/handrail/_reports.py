@@ -84,8 +84,8 @@ class Reports:
     ) -> None:
         """A call of a model. Input tokens are all input, what came from a cache included.
 
-        Where an instrumentation tells of the same call, `response_id` (the provider's) keeps it from being
-        counted twice.
+        Where an instrumentation tells of the same call by the provider's `response_id`, the same id here keeps it
+        from being counted twice.
         """
         said = {
             "type": "call",

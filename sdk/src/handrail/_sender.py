@@ -1,4 +1,4 @@
-"""From the program to the outbox to the server: one thread, batch after batch, in the order of what happened."""
+"""From the outbox to the server: batch after batch, in the order of what happened."""
 
 from __future__ import annotations
 
@@ -6,29 +6,20 @@ import json
 import logging
 import threading
 import time
-from collections import Counter, deque
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
 from handrail import _ids
+from handrail._intake import Intake, agent_of, encode
 from handrail._line import Away, Line
 from handrail._outbox import ENDED, FAILED, PROGRESS, REPORT, STARTED, Outbox, Record
 from handrail._transport import Answer
 
 log = logging.getLogger("handrail")
 
-KINDS = {
-    "execution.started": STARTED,
-    "execution.heartbeat": PROGRESS,
-    "execution.completed": ENDED,
-    "execution.failed": ENDED,
-}
 MOST_IN_BATCH = 500
 MOST_BYTES = 1024 * 1024
-# The first of many waits so long for the others.
-LINGER_S = 0.05
-YIELD_AFTER = 10
 ADOPT_EVERY_S = 30.0
 # A batch that makes the server stumble so often is taken apart.
 MOST_STUMBLES = 3
@@ -42,18 +33,16 @@ Heard = Callable[[int, str, "Answer | None"], None]
 
 
 class Sender:
-    """`tell` is called by the program and never waits; everything else is the thread's."""
+    """A thread of its own: whatever the server does, events are stored meanwhile."""
 
-    def __init__(self, line: Line, outbox: Outbox, *, most: int, heard: Heard, linger_s: float = LINGER_S) -> None:
+    def __init__(self, line: Line, outbox: Outbox, *, most: int, heard: Heard, linger_s: float) -> None:
         self._line = line
-        self.outbox = outbox
-        self._most = most
         self._heard = heard
-        self._linger_s = linger_s
-        self._queue: deque[tuple[int, dict[str, Any]]] = deque()
+        self.outbox = outbox
+        self.intake = Intake(outbox, most=most, linger_s=linger_s, stored=self.wake)
         self._wake = threading.Event()
         self._idle = threading.Condition()
-        self._busy = 0
+        self._is_busy = False
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -66,57 +55,43 @@ class Sender:
         self._ends: dict[str, Record] = {}
         self._stumbles = 0
         self._adopt_at_s = 0.0
-        # By agent, until the server has heard of it.
-        self._untold: Counter[str] = Counter()
-        self.dropped = 0
-
-    def tell(self, event: dict[str, Any], *, answered: bool = False) -> None:
-        """Take an event; `answered` when the program waits for what the server says to this failure."""
-        if len(self._queue) >= self._most:
-            self._drop(str(event.get("agent", "")), "the program is faster than its outbox")
-            return
-        self._queue.append((FAILED if answered else KINDS.get(event["type"], REPORT), event))
-        if self._thread is None:
-            self._start()
-        if not self._wake.is_set():
-            self._wake.set()
-
-    def tell_whole(self, execution_id: str, event: dict[str, Any]) -> None:
-        """What the start of this execution becomes if it is still unsent: work already done, with its true times."""
-        if len(self._wholes) < MOST_WHOLES:
-            self._wholes[execution_id] = _encode(event)
 
     @property
     def pending(self) -> int:
         """Events that the server has not taken yet."""
-        return len(self._queue) + self.outbox.count
+        return self.intake.pending + self.outbox.count
+
+    def tell_whole(self, execution_id: str, event: dict[str, Any]) -> None:
+        """What the start of this execution becomes if it is still unsent: work already done, with its true times."""
+        if len(self._wholes) < MOST_WHOLES:
+            self._wholes[execution_id] = encode(event)
 
     def flush(self, within_s: float) -> bool:
-        """Wait until the server has everything, as long as it answers; whether it has."""
+        """Wait until the server has everything; whether it has."""
         until_s = time.monotonic() + min(within_s, MOST_FLUSH_S)
-        self._wake.set()
+        self.wake()
         with self._idle:
-            while self._queue or self._busy or self.outbox.count:
+            while self._is_busy or self.pending:
                 left_s = until_s - time.monotonic()
                 if left_s <= 0 or self._thread is None:
                     return False
-                self._idle.wait(min(left_s, 0.2))
+                self._idle.wait(min(left_s, 0.05))
         return True
 
     def stop(self, within_s: float) -> None:
         """Send what can be sent within this time; the rest stays in the outbox."""
+        until_s = time.monotonic() + within_s
+        self.intake.stop(within_s)
         self._stopped = True
-        thread = self._thread
-        if thread is not None and thread.is_alive():
-            self._wake.set()
-            thread.join(within_s)
-            if thread.is_alive():
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(max(0.0, until_s - time.monotonic()))
+            if self._thread.is_alive():
+                # It waits for an answer; its files stay, and go to whoever comes next.
                 return
-        self._store()
         self.outbox.close()
 
-    def start_adopting(self) -> None:
-        """Look for what dead processes left, although there is nothing to tell yet."""
+    def wake(self) -> None:
         if self._thread is None:
             self._start()
         self._wake.set()
@@ -129,7 +104,6 @@ class Sender:
             try:
                 thread.start()
             except RuntimeError:
-                # The interpreter ends, or has no more threads: `stop` stores what there is.
                 return
             self._thread = thread
 
@@ -140,20 +114,16 @@ class Sender:
             except Exception:
                 log.exception("handrail: the sender stumbled")
                 time.sleep(1)
-            if self._stopped and (self._line.free_in_s() > 0 or not (self._queue or self.outbox.count)):
+            if self._stopped and (self._line.free_in_s() > 0 or not self.outbox.count):
                 return
             with self._idle:
                 self._idle.notify_all()
-            waiting = self.outbox.count > 0
-            self._wake.wait(max(0.02, self._line.free_in_s()) if waiting else ADOPT_EVERY_S)
-            if self._wake.is_set() and not self._stopped:
-                time.sleep(self._linger_s)
+            self._wake.wait(max(0.02, self._line.free_in_s()) if self.outbox.count else ADOPT_EVERY_S)
 
     def _turn(self) -> None:
         self._wake.clear()
-        self._busy = 1
+        self._is_busy = True
         try:
-            self._store()
             if time.monotonic() >= self._adopt_at_s:
                 self._adopt_at_s = time.monotonic() + ADOPT_EVERY_S
                 if found := self.outbox.adopt():
@@ -162,28 +132,13 @@ class Sender:
                 self._send()
                 self.outbox.taken()
                 self._hand = None
-                self._store()
+            if self._line.free_in_s() == 0 and (untold := self.intake.untold()):
+                told = [_confession(agent, count) for agent, count in untold.items()]
+                self.intake.keep([Record(REPORT, encode(one)) for one in told])
         except Away:
             pass
         finally:
-            self._busy = 0
-
-    def _store(self) -> None:
-        records: list[Record] = []
-        while self._queue:
-            kind, event = self._queue.popleft()
-            if len(records) % YIELD_AFTER == 0:
-                # The interpreter is the program's first: it need not wait until we are made to let go.
-                time.sleep(0)
-            try:
-                records.append(Record(kind, _encode(event)))
-            except (TypeError, ValueError, RecursionError) as error:
-                self._drop(str(event.get("agent", "")), f"an event is no JSON: {error}")
-        if self._untold and self._line.free_in_s() == 0:
-            records += [Record(REPORT, _encode(_confession(agent, count))) for agent, count in self._untold.items()]
-            self._untold.clear()
-        for one in self.outbox.put(records):
-            self._drop(_agent(one), "the outbox is full")
+            self._is_busy = False
 
     def _begin(self) -> bool:
         """Whether there is a batch in hand: what is left of the last one, else the next."""
@@ -255,11 +210,11 @@ class Sender:
                 if identity in self._ends:
                     again.append(self._ends.pop(identity))
             elif one.kind == REPORT and CONFESSION.encode() not in one.payload:
-                self._drop(_agent(one), f"the server refused an event: {_reasons(rejected[index])}")
+                self.intake.drop(agent_of(one), f"the server refused an event: {_reasons(rejected[index])}")
             else:
                 # A second end, or the end of an attempt that was given up, is no news; a refused start is.
                 level = logging.WARNING if one.kind == STARTED else logging.INFO
-                log.log(level, "handrail: an execution of %s: %s", _agent(one), _reasons(rejected[index]))
+                log.log(level, "handrail: an execution of %s: %s", agent_of(one), _reasons(rejected[index]))
         if later == 0:
             raise Away("the server could not store anything")
         return [again] if again else []
@@ -267,7 +222,7 @@ class Sender:
     def _halve(self, records: list[Record], answer: Answer) -> list[list[Record]]:
         """The whole batch was refused: too large, or one in it can't even be read."""
         if len(records) == 1:
-            self._drop(_agent(records[0]), f"the server refused an event: {answer.status} {answer.detail}")
+            self.intake.drop(agent_of(records[0]), f"the server refused an event: {answer.status} {answer.detail}")
             return []
         half = len(records) // 2
         return [records[:half], records[half:]]
@@ -291,23 +246,9 @@ class Sender:
             self._told_whole.add(identity)
         self._heard(STARTED, identity, None)
 
-    def _drop(self, agent: str, why: str) -> None:
-        self.dropped += 1
-        if not self._untold:
-            log.warning("handrail: events are dropped, for %s", why)
-        self._untold[agent or "handrail"] += 1
-
-
-def _encode(event: dict[str, Any]) -> bytes:
-    return json.dumps(event, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
-
 
 def _id(record: Record) -> str:
     return str(json.loads(record.payload)["id"])
-
-
-def _agent(record: Record) -> str:
-    return str(json.loads(record.payload).get("agent", ""))
 
 
 def _reasons(rejected: dict[str, Any]) -> str:

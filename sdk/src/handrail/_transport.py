@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import threading
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -55,16 +56,26 @@ class Transport:
     """A pool of connections to one server with one key. Safe for threads, not for forks: make a new one."""
 
     def __init__(self, settings: Settings, *, over: httpx.BaseTransport | None = None) -> None:
-        self._client = httpx.Client(
-            base_url=settings.url,
-            headers={
-                "authorization": f"Bearer {settings.api_key}",
-                "user-agent": f"handrail-python/{VERSION} ({platform.python_version()})",
-            },
-            timeout=httpx.Timeout(settings.timeout_s, connect=min(CONNECT_S, settings.timeout_s)),
-            transport=over,
-        )
-        self._timeout_s = settings.timeout_s
+        self._settings = settings
+        self._over = over
+        self._made: httpx.Client | None = None
+        self._making = threading.Lock()
+
+    @property
+    def _client(self) -> httpx.Client:
+        # Made by the first request, for reading certificates takes time that a program need not wait.
+        with self._making:
+            if self._made is None:
+                settings = self._settings
+                self._made = httpx.Client(
+                    base_url=settings.url,
+                    headers={
+                        "authorization": f"Bearer {settings.api_key}",
+                        "user-agent": f"handrail-python/{VERSION} ({platform.python_version()})",
+                    },
+                    transport=self._over,
+                )
+            return self._made
 
     def post(self, path: str, body: Mapping[str, Any] | bytes, *, timeout_s: float | None = None) -> Answer:
         """Send JSON, encoded already when it is bytes. Raises Unreachable."""
@@ -76,7 +87,8 @@ class Transport:
         return self._send("GET", path, params=dict(params or {}), timeout_s=timeout_s)
 
     def close(self) -> None:
-        self._client.close()
+        if self._made is not None:
+            self._made.close()
 
     def _send(
         self,
@@ -87,7 +99,7 @@ class Transport:
         content: bytes | None = None,
         params: dict[str, Any] | None = None,
     ) -> Answer:
-        limit_s = timeout_s or self._timeout_s
+        limit_s = timeout_s or self._settings.timeout_s
         headers = {"content-type": "application/json"} if content is not None else None
         token = context.attach(_quiet())
         try:

@@ -72,6 +72,7 @@ def test_the_life_of_an_execution_over_http(client: Client) -> None:
         ("retrying", "running", "picked_up"),
         ("running", "completed", "completed"),
     ]
+    assert detail.pop("loops") == []
     given = [(c["command"], c["delivered_by"], c["outcome"]) for c in detail.pop("commands")]
     assert given == [
         ("pause", "heartbeat", "superseded by continue"),
@@ -125,7 +126,7 @@ def test_what_has_ended_stays_as_it_is(client: Client) -> None:
     for verb in ("complete", "fail", "pause", "resume", "retry", "cancel"):
         assert post(client, f"/{one}/{verb}", status=409)["state"] == "cancelled"
     assert post(client, f"/{one}/heartbeat")["command"] == "cancel"
-    more = {"transitions": 0, "commands": 0, "children": 0}
+    more = {"transitions": 0, "commands": 0, "children": 0, "loops": 0}
     assert get(client, f"/{one}") | more == done | more
 
 
@@ -143,6 +144,7 @@ def test_what_only_its_trace_tells_of_is_shown_and_refuses_every_command(client:
     assert post(client, f"/{one['id']}/heartbeat", {"progress": 9})["command"] == "continue"
     detail = get(client, f"/{one['id']}")
     assert [(move["to_state"], move["cause"]) for move in detail.pop("transitions")] == [("running", "traced")]
+    assert detail.pop("loops") == []
     assert (detail.pop("commands"), detail.pop("children")) == ([], [])
     assert detail == one
 
