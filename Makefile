@@ -4,12 +4,13 @@ PYTHON := .venv/bin/python
 # Some checks load the settings, which refuse to go without a key.
 CHECK := env HANDRAIL_SECRET_KEY=only-for-checks PYTHONDONTWRITEBYTECODE=1 $(PYTHON)
 
-.PHONY: help setup run demo test check bench format lock screenshots clean
+.PHONY: help setup run demo test chaos check bench format lock screenshots clean
 
 help:
 	@echo "make run          set up and start everything at http://localhost:8000 (HANDRAIL_PORT, HANDRAIL_HOME)"
 	@echo "make demo         the same with a simulated fleet of agents"
 	@echo "make test         every test, on real servers that are thrown away (ARGS='-k word -n 2')"
+	@echo "make chaos        a fleet of 200 real agents, stopped, killed and cut off, under 8 workers and 3 beats"
 	@echo "make check        format, lint, types, import contracts, migrations and docs in step"
 	@echo "make bench        our own measurements, on servers that are thrown away (ARGS=watch_tick for one)"
 	@echo "make format       put the code into its one format"
@@ -28,6 +29,9 @@ demo: setup
 
 test: setup
 	@$(PYTHON) -m pytest $(ARGS)
+
+chaos: setup
+	@env HANDRAIL_CHAOS_AGENTS=200 $(PYTHON) -m pytest tests/chaos $(ARGS)
 
 check: setup
 	$(PYTHON) -m ruff format --check .

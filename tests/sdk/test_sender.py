@@ -249,3 +249,16 @@ def test_an_execution_that_the_server_forgot_is_registered_again() -> None:
     with client(server) as made, made.execution("clerk"):
         until(lambda: len(beats) > 1, "it is beaten for again", 5)
     assert [one["type"] for one in server.kept].count("execution.started") == 2
+
+
+@pytest.mark.parametrize(("rests_s", "sent"), [("0.2", 3), ("30", 0)])
+def test_the_end_of_a_program_waits_for_a_line_that_comes_back_in_time(rests_s: str, sent: int) -> None:
+    server = Server(
+        lambda _: httpx.Response(503, json={}, headers={"retry-after": rests_s}),
+        lambda _: taken(),
+    )
+    began_s = time.monotonic()
+    with client(server, exit_s=5.0) as made:
+        tell(made, 3)
+    assert tokens(server) == list(range(sent))
+    assert sent or time.monotonic() - began_s < 4, "a line that rests for longer is not waited for"

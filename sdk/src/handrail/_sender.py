@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -44,6 +45,7 @@ class Sender:
         self._idle = threading.Condition()
         self._is_busy = False
         self._stopped = False
+        self._until_s = math.inf
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._wholes: dict[str, bytes] = {}
@@ -81,6 +83,7 @@ class Sender:
     def stop(self, within_s: float) -> None:
         """Send what can be sent within this time; the rest stays in the outbox."""
         until_s = time.monotonic() + within_s
+        self._until_s = until_s
         self.intake.stop(within_s)
         self._stopped = True
         self._wake.set()
@@ -114,7 +117,8 @@ class Sender:
             except Exception:
                 log.exception("handrail: the sender stumbled")
                 time.sleep(1)
-            if self._stopped and (self._line.free_in_s() > 0 or not self.outbox.count):
+            # A line that was lost a moment ago is tried again; one that rests for longer is not waited for.
+            if self._stopped and (not self.outbox.count or time.monotonic() + self._line.free_in_s() >= self._until_s):
                 return
             with self._idle:
                 self._idle.notify_all()
