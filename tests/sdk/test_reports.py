@@ -8,6 +8,7 @@ from decimal import Decimal
 from enum import Enum
 
 import handrail
+import handrail.testing
 import pytest
 from handrail._plain import plain
 from handrail.testing import Captured
@@ -48,6 +49,31 @@ def test_leaving_the_program_within_a_block(captured: Captured, code: int | None
     with pytest.raises(SystemExit), handrail.execution("planner") as ex:
         raise SystemExit(code)
     assert captured.execution(ex).status == status
+
+
+def test_the_command_of_a_supervised_program_works_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with handrail.testing.capture() as elsewhere:
+        url = elsewhere.client.settings.url
+    monkeypatch.setenv("HANDRAIL_URL", url)
+    monkeypatch.setenv("HANDRAIL_EXECUTION_ID", "0190F2D0-0000-7000-8000-000000000001")
+    monkeypatch.setenv("HANDRAIL_RUN_ID", "nightly")
+    with handrail.testing.capture() as captured:
+        with handrail.execution("planner") as ex, handrail.execution("helper") as below:
+            pass
+        said, said_below = captured.execution(ex).said, captured.execution(below).said
+        assert (said["parent_id"], said["run_id"]) == ("0190f2d0-0000-7000-8000-000000000001", "nightly")
+        assert (said_below["parent_id"], said_below["run_id"]) == (ex.id, "nightly")
+        with handrail.execution("planner", run_id="own", parent_id=below.id) as own:
+            pass
+        assert (captured.execution(own).said["parent_id"], own.run_id) == (below.id, "own")
+    # What another server's supervisor said is nothing to this one, and what is no id names nobody.
+    for name, value in (("HANDRAIL_URL", "http://elsewhere"), ("HANDRAIL_EXECUTION_ID", "the last one")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with handrail.testing.capture() as captured:
+                with handrail.execution("planner") as ex:
+                    pass
+                assert "parent_id" not in captured.execution(ex).said
 
 
 def test_nested_work_is_a_child_and_says_what_its_parent_said(captured: Captured) -> None:

@@ -176,13 +176,15 @@ class Execution(Reports, Commanded):
             log.warning("handrail: an execution is entered once; this one is %s", self._state)
             return
         self._state = OPEN
+        settings = self._client.settings
+        inherited = {"parent_id": settings.within_id, "run_id": settings.within_run}
         parent = _current.get()
         if parent is not None and parent._client is self._client and parent._state in (OPEN, ELSEWHERE):
             self._parent = parent
             inherited = {"parent_id": parent.id, "run_id": parent.run_id, "conversation_id": parent.conversation_id}
-            self._said = {**{name: value for name, value in inherited.items() if value}, **self._said}
-            self.run_id = self._said.get("run_id", "")
-            self.conversation_id = self._said.get("conversation_id", "")
+        self._said = {**{name: value for name, value in inherited.items() if value}, **self._said}
+        self.run_id = self._said.get("run_id", "")
+        self.conversation_id = self._said.get("conversation_id", "")
         self._enter()
         self._said = {**self._said, **self._place.registered()}
         self._client._began(self)

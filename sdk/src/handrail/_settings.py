@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -37,6 +38,9 @@ class Settings:
     hangs_after_s: float = 180.0
     # How long the end of the program may wait for what is unsent.
     exit_s: float = 2.0
+    # The execution of `handrail run` that this program is the command of, and its run; "" of any other program.
+    within_id: str = ""
+    within_run: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -58,18 +62,31 @@ def read(
 ) -> Settings:
     """Settings from the arguments, else from HANDRAIL_URL, HANDRAIL_API_KEY and HANDRAIL_SPOOL.
 
+    What `handrail run` set for its command counts only towards the same server.
     `spool` is a folder; an empty text stores nothing on disk. Without one it is a folder of the user's.
     """
     environ = os.environ if environ is None else environ
     url = environ.get("HANDRAIL_URL", "") if url is None else url
     api_key = environ.get("HANDRAIL_API_KEY", "") if api_key is None else api_key
     folder = environ.get("HANDRAIL_SPOOL") if spool is None else os.fspath(spool)
+    url = url.strip().rstrip("/")
+    is_within = url == environ.get("HANDRAIL_URL", "").strip().rstrip("/")
     return Settings(
-        url=url.strip().rstrip("/"),
+        url=url,
         api_key=api_key.strip(),
         spool=_own_folder(environ) if folder is None else Path(folder) if folder else None,
+        within_id=_identity(environ.get("HANDRAIL_EXECUTION_ID", "")) if is_within else "",
+        within_run=environ.get("HANDRAIL_RUN_ID", "")[:200] if is_within else "",
         **others,
     )
+
+
+def _identity(said: str) -> str:
+    """The id in its usual form; "" when it is none."""
+    try:
+        return str(UUID(said))
+    except ValueError:
+        return ""
 
 
 def _own_folder(environ: Mapping[str, str]) -> Path:
