@@ -144,7 +144,9 @@ def test_of_a_fleet_in_trouble_everybody_is_judged_rightly_and_once(handrail: In
         until(lambda: by_status(handrail) == ended, "all have ended", within_s=90)
         for one in fleet:
             if one.execution not in killed:
-                assert (one.process.wait(30), one.process.stderr and one.process.stderr.read()) == (0, "")
+                assert one.process.wait(30) == 0
+            if one.execution in healthy:
+                assert one.process.stderr is not None and one.process.stderr.read() == ""
         assert len(ask(handrail, came_back)) == len(cut | stopped), "each came back once"
 
 
