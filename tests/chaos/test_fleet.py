@@ -146,7 +146,8 @@ def test_of_a_fleet_in_trouble_everybody_is_judged_rightly_and_once(handrail: In
             if one.execution not in killed:
                 assert one.process.wait(30) == 0
             if one.execution in healthy:
-                assert one.process.stderr is not None and one.process.stderr.read() == ""
+                assert one.process.stderr is not None
+                assert one.process.stderr.read() == ""
         assert len(ask(handrail, came_back)) == len(cut | stopped), "each came back once"
 
 
