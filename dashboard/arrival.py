@@ -16,9 +16,9 @@ def is_empty(project_id: int) -> bool:
 
 
 def curl(request: HttpRequest, path: str, body: dict[str, Any]) -> str:
-    """A command that makes this call at the address the page was asked for, with the key in `$HANDRAIL_KEY`."""
+    """A command that makes this call at the address the page was asked for, with the key in `$HANDRAIL_API_KEY`."""
     address = f"{request.scheme}://{request.get_host()}"
     return (
-        f"""curl {address}/api/v1{path} -H "Authorization: Bearer $HANDRAIL_KEY" """
+        f"""curl {address}/api/v1{path} -H "Authorization: Bearer $HANDRAIL_API_KEY" """
         f"""-H 'Content-Type: application/json' -d '{json.dumps(body)}'"""
     )

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.docs.conftest import client, make_key
+from tests.flows.running import address
 from tests.launcher.instance import ROOT, Instance
 
 pytestmark = pytest.mark.xdist_group("docs instance")
@@ -28,7 +29,8 @@ def blocks(document: str, language: str, mark: str) -> list[str]:
 def run(instance: Instance, command: list[str], script: str, key: str) -> str:
     """What the script prints; the test fails with all that it said when the script does."""
     here = script.replace("http://localhost:8000", f"http://127.0.0.1:{instance.port}")
-    environment = instance.environment | {"HANDRAIL_KEY": key}
+    given = {"HANDRAIL_API_KEY": key, "HANDRAIL_URL": address(instance), "PYTHONPATH": str(ROOT / "sdk" / "src")}
+    environment = instance.environment | given
     done = subprocess.run(
         command, input=here, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
@@ -64,12 +66,12 @@ def test_the_examples_of_the_agents_run_in_one_shell(instance: Instance, key: st
 
 def test_the_python_of_the_readme_records_a_priced_call(instance: Instance, key: str) -> None:
     (script,) = blocks("README.md", "python", "run")
-    cost, allowed = run(instance, [sys.executable, "-"], script, key).split()
-    assert float(cost) > 0
-    assert allowed == "True"
+    assert run(instance, [sys.executable, "-"], script, key) == ""
     with client(instance, key) as api:
         (work,) = api.get("/api/v1/executions", params={"search": "first try"}).json()["results"]
-    assert (work["status"], work["output"], work["cost_usd"]) == ("completed", {"answer": 42}, cost)
+    assert (work["status"], work["output"], work["api_calls"]) == ("completed", {"answer": 42}, 1)
+    assert float(work["cost_usd"]) > 0
+    assert (work["progress"], work["message"]) == (50, "asking the model")
 
 
 def test_the_curl_of_the_readme_answers_a_command(instance: Instance, key: str) -> None:
