@@ -117,14 +117,15 @@ class RunSums(msgspec.Struct, gc=False):
 
 
 class WorkSums(msgspec.Struct, gc=False):
-    """What a batch adds to one execution; `moves`: a span of its own work is news of progress."""
+    """What a batch adds to one execution; the newest start and the newest end or start of the spans of its own work."""
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: Decimal = ZERO
     model: str = ""
-    moves: bool = False
+    began_at: datetime | None = None
+    reached_at: datetime | None = None
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False):
@@ -175,9 +176,15 @@ class Books(msgspec.Struct, gc=False):
         run.department = run.department or row.department
 
     def moves(self, row: Row) -> None:
-        """Note that the execution made progress: a new span tells of a step, a call or a tool of it."""
-        if row.execution_id is not None and row.kind != "agent":
-            self.works.setdefault(row.execution_id, WorkSums()).moves = True
+        """Note that the execution may have made progress: a new span tells of a step, a call or a tool of it."""
+        if row.execution_id is None or row.kind == "agent":
+            return
+        work = self.works.setdefault(row.execution_id, WorkSums())
+        began_at, reached_at = row.started_at, row.ended_at or row.started_at
+        if work.began_at is None or began_at > work.began_at:
+            work.began_at = began_at
+        if work.reached_at is None or reached_at > work.reached_at:
+            work.reached_at = reached_at
 
     def move(self, before: Line | None, after: Line | None, bookings: int) -> int:
         """Book the change of one span's contribution; return how often it has now been booked."""

@@ -238,7 +238,8 @@ def telling(project_id: int, books: Books, *, now: datetime) -> list[Statement]:
         columns[name] = kind(getattr(after, name) for _, after in told)
     sums = [books.works.pop(after.id, NOTHING_ADDED) for _, after in told]
     for name in WorkSums.__struct_fields__:
-        columns[name] = (texts if name == "model" else array)(getattr(one, name) for one in sums)
+        kind = times if name.endswith("_at") else texts if name == "model" else array
+        columns[name] = kind(getattr(one, name) for one in sums)
     statements.append(Statement(TOLD, columns))
     moved = [(before, after) for before, after in told if before is None or before.status != after.status]
     if moved:

@@ -39,33 +39,39 @@ INSERT INTO monitor_ingestkey (project_id, key, at, digest)
 SELECT %(project_id)s, key, %(now)s, '' FROM unnest(%(keys)s::uuid[]) AS key
 ON CONFLICT (project_id, key) DO NOTHING RETURNING key
 """
-# A span of its work is progress, also where that had stalled: then the journal says so.
+# A span of the attempt's work is progress; where that had stalled, one that reaches beyond the stall, and the journal
+# says so. What began before the attempt is of one that was given up.
 WORK_COSTS = """
 WITH held AS MATERIALIZED (
-    SELECT id, attempt, agent, run_id, stalled_at, status = 'running' AND NOT from_spans AS runs FROM monitor_execution
+    SELECT id, attempt, agent, run_id, stalled_at,
+           CASE WHEN status = 'running' AND NOT from_spans THEN attempt_started_at END AS runs_since
+      FROM monitor_execution
      WHERE project_id = %(project_id)s AND id = ANY(%(ids)s::uuid[]) ORDER BY id FOR NO KEY UPDATE
 ), delta AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(cost_usd)s::numeric[], %(calls)s::int[], %(input_tokens)s::bigint[],
-        %(output_tokens)s::bigint[], %(model)s::text[], %(moves)s::bool[])
-        AS delta (id, cost_usd, calls, input_tokens, output_tokens, model, moves)
+        %(output_tokens)s::bigint[], %(model)s::text[], %(began_at)s::timestamptz[], %(reached_at)s::timestamptz[])
+        AS delta (id, cost_usd, calls, input_tokens, output_tokens, model, began_at, reached_at)
+), added AS (
+    SELECT *, began_at >= runs_since AND (stalled_at IS NULL OR reached_at > stalled_at) AS moves
+      FROM held JOIN delta USING (id)
 ), journal AS (
     INSERT INTO monitor_statechange
            (project_id, at, subject, subject_id, from_state, to_state, cause, actor, note, attempt, data)
     SELECT %(project_id)s, %(now)s, 'execution', id::text, 'running', 'running', 'progressing', '',
            'moves again, as its spans tell', attempt,
            jsonb_build_object('agent', agent, 'run_id', run_id, 'attempt', attempt)
-      FROM held JOIN delta USING (id) WHERE runs AND moves AND stalled_at IS NOT NULL
+      FROM added WHERE moves AND stalled_at IS NOT NULL
 )
-UPDATE monitor_execution AS work SET cost_usd = work.cost_usd + delta.cost_usd,
-    api_calls = work.api_calls + delta.calls, input_tokens = work.input_tokens + delta.input_tokens,
-    output_tokens = work.output_tokens + delta.output_tokens,
-    model = CASE WHEN work.model = '' THEN delta.model ELSE work.model END,
-    last_progress_at = CASE WHEN runs AND moves THEN %(now)s ELSE work.last_progress_at END,
-    stalled_at = CASE WHEN runs AND moves THEN NULL ELSE work.stalled_at END,
-    stall_due_at = CASE WHEN runs AND moves THEN %(now)s::timestamptz + make_interval(secs => work.stall_s)
+UPDATE monitor_execution AS work SET cost_usd = work.cost_usd + added.cost_usd,
+    api_calls = work.api_calls + added.calls, input_tokens = work.input_tokens + added.input_tokens,
+    output_tokens = work.output_tokens + added.output_tokens,
+    model = CASE WHEN work.model = '' THEN added.model ELSE work.model END,
+    last_progress_at = CASE WHEN moves THEN %(now)s ELSE work.last_progress_at END,
+    stalled_at = CASE WHEN moves THEN NULL ELSE work.stalled_at END,
+    stall_due_at = CASE WHEN moves THEN %(now)s::timestamptz + make_interval(secs => work.stall_s)
                         ELSE work.stall_due_at END
-  FROM held JOIN delta USING (id)
- WHERE work.project_id = %(project_id)s AND work.id = held.id
+  FROM added
+ WHERE work.project_id = %(project_id)s AND work.id = added.id
 """
 CONVERSATION_COSTS = """
 WITH held AS MATERIALIZED (
@@ -279,7 +285,8 @@ def adding_up(
                     "input_tokens": array(one.input_tokens for one in sums),
                     "output_tokens": array(one.output_tokens for one in sums),
                     "model": texts(one.model for one in sums),
-                    "moves": array(one.moves for one in sums),
+                    "began_at": times(one.began_at for one in sums),
+                    "reached_at": times(one.reached_at for one in sums),
                     "now": now,
                 },
             )

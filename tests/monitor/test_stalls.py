@@ -1,6 +1,7 @@
 """The clock of progress: what beats and does not move is told of in time, once, and takes it back when it moves."""
 
 from collections import Counter
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,9 +10,12 @@ from django.db import connection
 
 from monitor import ingest, listening
 from monitor.models import Agent, Execution, QueueEvent, QueueItem, StateChange
+from monitor.records import Span
 from monitor.tenancy import tenant
 from tests.monitor.fleets import NOW, a_project, act, after, an_execution, at_once, beat, journal, look, tick
 from tests.monitor.spending import a_bare_span
+
+DAY = 86_400
 
 
 def hanging(project_id: int, **body: Any) -> UUID:
@@ -167,31 +171,65 @@ def test_while_nobody_listens_nobody_has_stalled_and_afterwards_the_time_is_give
     assert (look(project, one).stalled_at, look(project, late).stalled_at) == (None, after(1005))
 
 
+def spans(project: int, *told: Span, now: datetime) -> None:
+    with tenant(project), connection.cursor() as cursor:
+        days = [(NOW - timedelta(days=1)).date(), after(DAY).date()]
+        cursor.execute("SELECT handrail_make_partitions('monitor_span', %s, %s)", days)
+        ingest.accept(project, told, now=now)
+
+
+def a_span_of(execution: UUID, number: int, began: float, ended: float | None = None, *, kind: str = "tool") -> Span:
+    ended_at = after(began if ended is None else ended)
+    return a_bare_span(1, number, kind=kind, execution_id=execution, started_at=after(began), ended_at=ended_at)
+
+
 def test_a_step_a_call_or_a_tool_is_progress_and_a_late_version_of_one_is_not(db: None) -> None:
     project = a_project()
     one, beside = hanging(project), hanging(project)
 
-    def spans(at: float, number: int, kind: str) -> None:
-        with tenant(project), connection.cursor() as cursor:
-            day = NOW.date()
-            cursor.execute("SELECT handrail_make_partitions('monitor_span', %s, %s)", [day, day])
-            span = a_bare_span(1, number, kind=kind, execution_id=one, started_at=NOW, ended_at=NOW)
-            ingest.accept(project, [span], now=after(at))
+    def span(at: float, number: int, kind: str, began: float) -> None:
+        spans(project, a_span_of(one, number, began, kind=kind), now=after(at))
 
-    spans(20, 1, "step")
+    span(20, 1, "step", 0)
     assert look(project, one).stall_due_at == after(80)
-    spans(30, 2, "tool")
-    spans(40, 2, "tool")
+    span(30, 2, "tool", 29)
+    span(40, 2, "tool", 29)
     assert (look(project, one).stall_due_at, look(project, one).last_progress_at) == (after(90), after(30))
     assert tick(now=after(95)) == 2
-    spans(100, 3, "llm")
+    span(100, 3, "llm", 99)
     assert (look(project, one).stalled_at, look(project, one).stall_due_at) == (None, after(160))
     assert look(project, beside).stalled_at == after(95)
     assert journal(project, one)[-2:] == [("running", "running", "stalled"), ("running", "running", "progressing")]
     assert notes(project, "progressing") == ["moves again, as its spans tell"]
     act("pause", project, one, now=after(110))
-    spans(120, 4, "llm")
+    span(120, 4, "llm", 119)
     assert (look(project, one).stall_due_at, look(project, one).stall_left_ms) == (None, 50_000)
+
+
+def test_a_span_of_an_attempt_that_was_given_up_moves_nothing(db: None) -> None:
+    project = a_project()
+    one = hanging(project, on_stall="retry")
+    spans(project, a_span_of(one, 1, 10), now=after(12))
+    assert tick(now=after(72)) == 1
+    beat(project, one, now=after(80), attempt=2)
+    spans(project, a_span_of(one, 2, 60, 90), now=after(95))
+    seen = look(project, one)
+    assert (seen.stall_due_at, seen.last_progress_at) == (after(140), after(12))
+    spans(project, a_span_of(one, 3, 80), now=after(96))
+    assert look(project, one).stall_due_at == after(156)
+
+
+def test_what_began_and_ended_before_the_stall_does_not_take_it_back(db: None) -> None:
+    project = a_project()
+    one = hanging(project)
+    assert tick(now=after(60)) == 1
+    spans(project, a_span_of(one, 1, 20, 30), a_span_of(one, 2, 40, 60), now=after(90))
+    assert (look(project, one).stalled_at, look(project, one).stall_due_at) == (after(60), None)
+    assert notes(project, "progressing") == []
+    # What began before it and went on after it does.
+    spans(project, a_span_of(one, 3, 40, 91), now=after(92))
+    assert (look(project, one).stalled_at, look(project, one).stall_due_at) == (None, after(152))
+    assert notes(project, "progressing") == ["moves again, as its spans tell"]
 
 
 def test_eight_watchers_tell_of_200_stalls_once_each(committed_db: None) -> None:
