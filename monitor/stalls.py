@@ -19,9 +19,10 @@ MOVES = """(%(progressing)s::bool IS NOT FALSE AND (
             %(progressing)s::bool
             OR (%(progress)s::float8 IS NOT NULL AND %(progress)s::float8 IS DISTINCT FROM progress)
             OR (%(message)s::text IS NOT NULL AND %(message)s::text IS DISTINCT FROM message)) IS TRUE)"""
-# Alive and not moving; who is silent as well is the other clock's.
+# Alive and not moving; who is silent as well is the other clock's. `held`: projects whose verdicts wait.
 DUE = """
 status = 'running' AND stall_due_at <= %(now)s AND deadline_at > %(now)s AND on_stall = '{on_stall}'
+AND NOT project_id = ANY(%(held)s)
 ORDER BY stall_due_at LIMIT %(batch)s FOR NO KEY UPDATE SKIP LOCKED
 """
 MARK = f"""
@@ -32,16 +33,16 @@ RETURNING work.project_id, work.id, work.attempt, work.agent, work.run_id, work.
 """  # noqa: S608
 
 
-def judge(*, now: datetime, limit: int, jitter: float | None = None) -> int:
+def judge(*, now: datetime, limit: int, held: list[int], jitter: float | None = None) -> int:
     """Judge up to `limit` running executions that have made no progress in time: a warning, or the next attempt.
 
-    Each exactly once, however many processes watch; returns how many.
+    Each exactly once, however many processes watch, and none in the projects that are `held`; returns how many.
     """
     judged = 0
     while judged < limit:
         batch = min(BATCH, limit - judged)
         with crossing():
-            marked = _mark(batch, now=now)
+            marked = _mark(batch, held, now=now)
         judged += marked
         if marked < batch:
             break
@@ -50,7 +51,7 @@ def judge(*, now: datetime, limit: int, jitter: float | None = None) -> int:
         with crossing():
             which = DUE.format(on_stall=OnStall.RETRY.value)
             lost = attempts.give_up(
-                which, {"batch": batch}, now=now, actor=ACTOR, verdict=Verdict.STALLED, jitter=jitter
+                which, {"held": held, "batch": batch}, now=now, actor=ACTOR, verdict=Verdict.STALLED, jitter=jitter
             )
         judged += len(lost)
         if len(lost) < batch:
@@ -58,9 +59,9 @@ def judge(*, now: datetime, limit: int, jitter: float | None = None) -> int:
     return judged
 
 
-def _mark(batch: int, *, now: datetime) -> int:
+def _mark(batch: int, held: list[int], *, now: datetime) -> int:
     with connection.cursor() as cursor:
-        cursor.execute(MARK, {"now": now, "batch": batch})
+        cursor.execute(MARK, {"now": now, "held": held, "batch": batch})
         marked = cursor.fetchall()
     changes.record_all(
         [

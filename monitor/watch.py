@@ -30,4 +30,4 @@ def overdue(*, now: datetime, limit: int = 10_000, jitter: float | None = None) 
         judged += len(lost)
         if len(lost) < batch:
             break
-    return judged + stalls.judge(now=now, limit=limit - judged, jitter=jitter)
+    return judged + stalls.judge(now=now, limit=limit - judged, held=held, jitter=jitter)

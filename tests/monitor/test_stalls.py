@@ -232,6 +232,22 @@ def test_what_began_and_ended_before_the_stall_does_not_take_it_back(db: None) -
     assert notes(project, "progressing") == ["moves again, as its spans tell"]
 
 
+def test_while_a_fleets_silence_is_looked_into_nobody_of_it_has_stalled(db: None) -> None:
+    north, south = a_project(), a_project("south")
+    # Of eight six fall silent; two beat on and stand still, and so does one in the south.
+    for _ in range(6):
+        an_execution(north)
+    warned, retried, elsewhere = hanging(north), hanging(north, on_stall="retry"), hanging(south)
+    assert tick(now=after(61)) == 1
+    assert [look(project, one).stalled_at for project, one in ((south, elsewhere), (north, warned))] == [
+        after(61),
+        None,
+    ]
+    assert look(north, retried).attempt == 1
+    assert (tick(now=after(180.9)), tick(now=after(181))) == (0, 8)
+    assert (look(north, warned).stalled_at, look(north, retried).verdict) == (after(181), "stalled")
+
+
 def test_eight_watchers_tell_of_200_stalls_once_each(committed_db: None) -> None:
     project = a_project()
     with tenant(project):
