@@ -3,23 +3,24 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Count, Q
-
+from dashboard import listing
 from dashboard.views.executions import Row, row_of
 from monitor import families
 from monitor.models import Execution
-from monitor.models.executions import OPEN
 
 MOST_CHILDREN = 200
 
 
 @dataclass(frozen=True)
 class Family:
-    """The parent, where one is known, and how many children there are and are still open."""
+    """The parent, where one is known, and how many children there are: `7`, `10,000+`, "" for none.
+
+    `open_count` of them are still open; None where counting stopped.
+    """
 
     parent: Row | None
-    count: int
-    open_count: int
+    count: str
+    open_count: int | None
 
 
 def of(execution: Execution, *, now: datetime) -> Family:
@@ -28,8 +29,12 @@ def of(execution: Execution, *, now: datetime) -> Family:
     parent = None
     if execution.parent_id is not None:
         parent = known.filter(id=execution.parent_id).defer("inputs", "output", "metadata").first()
-    below = known.filter(parent_id=execution.id).aggregate(all=Count("id"), open=Count("id", filter=Q(status__in=OPEN)))
-    return Family(row_of(parent, now=now) if parent else None, below["all"], below["open"])
+    count, still_open = families.count_children(execution.project_id, execution.id, most=listing.COUNTED_TO)
+    return Family(
+        row_of(parent, now=now) if parent else None,
+        listing.counted(count) if count else "",
+        still_open if count <= listing.COUNTED_TO else None,
+    )
 
 
 def children(execution: Execution, *, now: datetime) -> list[Row]:
@@ -40,9 +45,10 @@ def children(execution: Execution, *, now: datetime) -> list[Row]:
 
 def cancel_words(execution: Execution) -> str:
     """What a cancel ends."""
-    below = len(families.open_below(execution.project_id, execution.id))
-    if not below:
+    count, still_open = families.count_below(execution.project_id, execution.id, most=listing.COUNTED_TO)
+    if count > listing.COUNTED_TO:
+        return f"It ends, and so does all that is open of the {listing.counted(count)} executions below it."
+    if not still_open:
         return "It ends. Nothing below it is open."
-    return (
-        "It ends, and so " + ("does 1 open execution" if below == 1 else f"do {below:,} open executions") + " below it."
-    )
+    ends = "does 1 open execution" if still_open == 1 else f"do {still_open:,} open executions"
+    return f"It ends, and so {ends} below it."

@@ -1,9 +1,10 @@
 """Families: executions that were started by others, and what a cancelled one means for those below it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import Count, Q
 
 from monitor.models import Execution
 from monitor.models.executions import ENDED, OPEN, Status
@@ -23,7 +24,31 @@ SELECT id FROM below JOIN monitor_execution e USING (id)
  ORDER BY depth, id
 """
 
+# Breadth first, and no row further than is asked for: each parent's children by their index, ended or not.
+BELOW = """
+WITH RECURSIVE family (id, depth, is_open) AS (
+    (SELECT id, 1, status = ANY(%(open)s) AND NOT from_spans FROM monitor_execution
+      WHERE project_id = %(project_id)s AND parent_id = %(id)s LIMIT %(limit)s)
+     UNION
+    SELECT child.id, depth + 1, child.is_open
+      FROM family CROSS JOIN LATERAL (
+           SELECT e.id, e.status = ANY(%(open)s) AND NOT e.from_spans AS is_open FROM monitor_execution e
+            WHERE e.project_id = %(project_id)s AND e.parent_id = family.id LIMIT %(limit)s) AS child
+     WHERE depth < 50
+), walked AS (
+    SELECT id, is_open FROM family WHERE id <> %(id)s LIMIT %(limit)s
+)
+SELECT count(DISTINCT id), count(DISTINCT id) FILTER (WHERE is_open) FROM walked
+"""
+
 HOLD = "SELECT FROM monitor_execution WHERE project_id = %(project_id)s AND id = %(id)s FOR SHARE"
+
+
+class Below(NamedTuple):
+    """How many executions are below one, and how many of them are open and heard by somebody."""
+
+    in_all: int
+    still_open: int
 
 
 def open_below(project_id: int, execution_id: UUID) -> list[UUID]:
@@ -31,6 +56,21 @@ def open_below(project_id: int, execution_id: UUID) -> list[UUID]:
     with connection.cursor() as cursor:
         cursor.execute(DESCENDANTS, {"project_id": project_id, "id": execution_id, "open": [str(one) for one in OPEN]})
         return [one for (one,) in cursor.fetchall()]
+
+
+def count_below(project_id: int, execution_id: UUID, *, most: int) -> Below:
+    """What is below an execution, down to where a cancel reaches; counting stops at `most` + 1."""
+    named: dict[str, Any] = {"project_id": project_id, "id": execution_id, "limit": most + 1}
+    with connection.cursor() as cursor:
+        cursor.execute(BELOW, named | {"open": [str(one) for one in OPEN]})
+        return Below(*cursor.fetchone())
+
+
+def count_children(project_id: int, execution_id: UUID, *, most: int) -> tuple[int, int]:
+    """How many name it as their parent, and how many of those are open; counting stops at `most` + 1."""
+    first = Execution.objects.of(project_id).filter(parent_id=execution_id)[: most + 1]
+    counted = first.aggregate(all=Count("id"), open=Count("id", filter=Q(status__in=OPEN)))
+    return counted["all"], counted["open"]
 
 
 def children(project_id: int, execution_id: UUID, *, most: int) -> list[Execution]:

@@ -116,7 +116,7 @@ class Tab:
 
 
 def _tabs(
-    subject: Execution, changes: Sequence[StateChange], kinds: dict[str, int], whole: dict[str, int], children: int
+    subject: Execution, changes: Sequence[StateChange], kinds: dict[str, int], whole: dict[str, int], children: str
 ) -> list[Tab]:
     """The tabs with their numbers: the trace shows the agents below too, calls and tools are its own."""
     counts = {
@@ -124,7 +124,7 @@ def _tabs(
         "moves": str(len(changes)),
         "calls": traces.spoken_count(kinds, MODEL_KINDS),
         "tools": traces.spoken_count(kinds, TOOL_KINDS),
-        "children": f"{children:,}",
+        "children": children,
     }
     absent = {"conversation" if not subject.conversation_id else "", "children" if not children else ""}
     shown = [name for name in TABS if name not in absent]

@@ -4,10 +4,13 @@ import re
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from django.test import Client
 from django.utils.html import strip_tags
 
-from monitor import commands, executions
+from dashboard import listing
+from monitor import commands, executions, families
+from monitor.models import Execution
 from monitor.tenancy import tenant
 from tests.dashboard.test_executions import AROUND, LIST, before, page, signed_in
 from tests.monitor.fleets import a_project, act, an_execution, beat, look, tick
@@ -119,6 +122,28 @@ def test_cancel_says_how_many_end_with_it(db: None) -> None:
     act("cancel", project, child, now=before(5))
     assert "It ends. Nothing below it is open." in page(browser, f"{LIST}/{top}")
     assert "It ends" not in page(signed_in(project, "viewer", name="eve"), f"{LIST}/{top}")
+
+
+def test_what_is_below_is_counted_only_so_far(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "COUNTED_TO", 3)
+    project = a_project()
+    top = an_execution(project, now=before(9), timeout_s=600)
+    for _ in range(3):
+        below = an_execution(project, now=before(8), parent_id=top, timeout_s=600)
+    browser = signed_in(project)
+    assert "3 3 open" in spoken(page(browser, f"{LIST}/{top}?part=state"))
+    assert "It ends, and so do 3 open executions below it." in page(browser, f"{LIST}/{top}?part=commands")
+    an_execution(project, now=before(7), parent_id=below, timeout_s=600)
+    assert "3 3 open" in spoken(page(browser, f"{LIST}/{top}?part=state"))
+    words = "It ends, and so does all that is open of the 3+ executions below it."
+    assert words in page(browser, f"{LIST}/{top}?part=commands")
+    an_execution(project, now=before(6), parent_id=top, timeout_s=600)
+    whole = spoken(page(browser, f"{LIST}/{top}"))
+    assert re.search(r"Children 3\+ (?!\d+ open)", whole)
+    # A circle of parents is no end of work.
+    with tenant(project):
+        Execution.objects.filter(id=top).update(parent_id=below)
+        assert families.count_below(project, below, most=100) == (5, 5)
 
 
 def test_the_pages_of_a_family_keep_to_their_queries(db: None, django_assert_max_num_queries: Any) -> None:
