@@ -6,7 +6,7 @@ from uuid import UUID
 
 from dashboard import words
 from dashboard.states import look_of
-from monitor import changes, executions, orders
+from monitor import changes, orders, transitions
 from monitor.models import Execution, Person
 from monitor.models.executions import ENDED, MOVES, OPEN, Status
 from monitor.orders import Verb
@@ -94,7 +94,7 @@ def carry_out(
     if ordered.execution is None:
         return Outcome(execution_id, f"Execution {words.short_id(execution_id)}", False, "is not there any more")
     name = name_of(ordered.execution)
-    if isinstance(ordered.refusal, executions.KnownFromSpans):
+    if isinstance(ordered.refusal, transitions.KnownFromSpans):
         return Outcome(execution_id, name, False, "is known from its trace alone; nobody listens")
     if ordered.refusal is not None:
         with tenant(project_id):

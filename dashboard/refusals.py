@@ -3,14 +3,14 @@
 from datetime import datetime
 
 from dashboard import words
-from monitor import conversations, executions, handback, queue, trips, turns
+from monitor import conversations, handback, queue, transitions, trips, turns
 
 REFUSALS = (
     queue.QueueRefusal,
     turns.IllegalMove,
     conversations.NotTheHolder,
     conversations.StaleTurn,
-    executions.Refused,
+    transitions.Refused,
     trips.ResetRefused,
 )
 ENDED = {"resolved": "resolved", "back_to_ai": "given back to the AI", "expired": "expired", "cancelled": "cancelled"}

@@ -1,11 +1,7 @@
 """What happens to an execution: it completes, fails, is paused, resumed, retried, cancelled.
 
-    Refused
-    ├── IllegalMove     its state does not allow this
-    ├── KnownFromSpans  its trace alone tells of it, so nobody else moves it
-    └── StaleAttempt    the caller speaks for an attempt that was given up
-
-Each verb is one guarded update; losing a race means looking again, at what the winner made of it.
+Each verb is one guarded update (move in monitor/transitions.py); losing a race means looking again, at what the
+winner made of it.
 What ends takes the hour that counts it before its own row; monitor/deadlocks.py lists the order of all locks.
 """
 
@@ -14,55 +10,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from monitor import attempts, changes, commands, families, outcomes, queue
+from monitor import attempts, changes, commands, families, outcomes, transitions
 from monitor.commands import Order
 from monitor.models import Execution, Subject
 from monitor.models.executions import ENDED, MOVES, OPEN, Status, Verdict
-from monitor.models.queue import ItemKind, ItemStatus
-
-
-class Refused(Exception):
-    """The execution stays as it is; `execution` is that state."""
-
-    def __init__(self, execution: Execution, message: str) -> None:
-        super().__init__(message)
-        self.execution = execution
-
-
-class IllegalMove(Refused):
-    """MOVES does not list this move from the present state."""
-
-    def __init__(self, execution: Execution, wanted: str) -> None:
-        super().__init__(execution, f"the execution is {execution.status}; it can't become {wanted}")
-
-
-class KnownFromSpans(Refused):
-    """Only its trace tells of it: no process listens to commands, and its spans alone say how it ends."""
-
-    def __init__(self, execution: Execution) -> None:
-        super().__init__(execution, "the execution is known from its trace alone, which says how it ends")
-
-
-class StaleAttempt(Refused):
-    """The caller's attempt was given up."""
-
-    def __init__(self, execution: Execution, attempt: int) -> None:
-        super().__init__(
-            execution, f"attempt {attempt} is stale: the execution is {execution.status} at attempt {execution.attempt}"
-        )
-
-
-def get(project_id: int, execution_id: UUID) -> Execution:
-    """The execution as it is now. Raises Execution.DoesNotExist."""
-    return Execution.objects.of(project_id).get(id=execution_id)
-
-
-def _movable(project_id: int, execution_id: UUID) -> Execution:
-    """The execution as it is now, if it is moved by what agents and people say. Raises KnownFromSpans."""
-    seen = get(project_id, execution_id)
-    if seen.from_spans:
-        raise KnownFromSpans(seen)
-    return seen
+from monitor.transitions import IllegalMove, StaleAttempt
 
 
 def complete(
@@ -76,13 +28,13 @@ def complete(
 ) -> Execution:
     """End it well; saying the same twice is once. Raises Execution.DoesNotExist, Refused."""
     while True:
-        seen = _movable(project_id, execution_id)
+        seen = transitions.movable(project_id, execution_id)
         if seen.status == Status.COMPLETED and attempt in (None, seen.attempt) and output == seen.output:
             return seen
         outcomes.expect(project_id, now=now)
         if not _may_report(seen, Status.COMPLETED, attempt, now=now, actor=actor):
             continue
-        if _end(
+        if transitions.end(
             seen,
             Status.COMPLETED,
             cause="completed",
@@ -113,7 +65,7 @@ def fail(
     Execution.DoesNotExist, Refused.
     """
     while True:
-        seen = _movable(project_id, execution_id)
+        seen = transitions.movable(project_id, execution_id)
         if seen.status == Status.FAILED and attempt in (None, seen.attempt) and error == seen.error:
             return seen
         # Who names no attempt can't have picked the next one up: this tells of the lost one once more.
@@ -139,8 +91,8 @@ def fail(
                 jitter=jitter,
             )
             if lost:
-                return get(project_id, execution_id)
-        elif _end(
+                return transitions.get(project_id, execution_id)
+        elif transitions.end(
             seen,
             Status.FAILED,
             cause="error",
@@ -165,7 +117,9 @@ def pause(project_id: int, execution_id: UUID, *, now: datetime, actor: str, not
             "timeout_left_ms": attempts.timeout_left_ms(seen, now=now),
             "stall_left_ms": attempts.stall_left_ms(seen, now=now),
         }
-        if _move(seen, Status.PAUSED, cause="paused", now=now, actor=actor, note=note, reason=reason, **stopped):
+        if transitions.move(
+            seen, Status.PAUSED, cause="paused", now=now, actor=actor, note=note, reason=reason, **stopped
+        ):
             _command([seen], "pause", reason, now=now, actor=actor)
             return seen
 
@@ -177,7 +131,7 @@ def resume(project_id: int, execution_id: UUID, *, now: datetime, actor: str, no
     Refused.
     """
     while True:
-        seen = _movable(project_id, execution_id)
+        seen = transitions.movable(project_id, execution_id)
         if seen.status not in (Status.PAUSED, Status.HITL_PAUSED):
             raise IllegalMove(seen, Status.RUNNING)
         restarted: dict[str, Any] = {"timeout_left_ms": None, "stall_left_ms": None}
@@ -196,7 +150,7 @@ def resume(project_id: int, execution_id: UUID, *, now: datetime, actor: str, no
                 "deadline_at": attempts.deadline(seen, started_at, now=now),
                 "stall_due_at": _moves_again_by(seen, now=now),
             }
-        if _move(seen, to, cause="resumed", now=now, actor=actor, note=note, reason=note, **restarted):
+        if transitions.move(seen, to, cause="resumed", now=now, actor=actor, note=note, reason=note, **restarted):
             _command([seen], command, note or f"resumed by {actor}", now=now, actor=actor)
             return seen
 
@@ -215,7 +169,9 @@ def retry(project_id: int, execution_id: UUID, *, now: datetime, actor: str, not
             "retry_at": now,
             "deadline_at": attempts.pickup_deadline(seen, now),
         }
-        if _move(seen, Status.RETRYING, cause="retried", now=now, actor=actor, note=note, reason=reason, **again):
+        if transitions.move(
+            seen, Status.RETRYING, cause="retried", now=now, actor=actor, note=note, reason=reason, **again
+        ):
             _command([seen], "retry", reason, now=now, actor=actor)
             return seen
 
@@ -231,7 +187,7 @@ def cancel(
     reason = note or f"{cause} by {actor}"
     outcomes.expect(project_id, now=now)
     while True:
-        seen = _movable(project_id, execution_id)
+        seen = transitions.movable(project_id, execution_id)
         if seen.status in ENDED:
             raise IllegalMove(seen, Status.CANCELLED)
         if _stop(seen, cause=cause, now=now, actor=actor, note=note, reason=reason):
@@ -240,7 +196,7 @@ def cancel(
     # Until nothing is left: below a child that was still open others may have been registered meanwhile.
     while below := families.open_below(project_id, execution_id):
         for one in below:
-            while (child := get(project_id, one)).status in OPEN:
+            while (child := transitions.get(project_id, one)).status in OPEN:
                 if _stop(child, cause="parent_cancelled", now=now, actor=actor, note=note, reason=reason):
                     stopped.append(child)
     outcomes.count(project_id, stopped, now=now)
@@ -258,7 +214,7 @@ def _moves_again_by(seen: Execution, *, now: datetime) -> datetime | None:
 
 
 def _for_person(project_id: int, execution_id: UUID, to: Status) -> Execution:
-    seen = _movable(project_id, execution_id)
+    seen = transitions.movable(project_id, execution_id)
     if seen.status not in MOVES[to]:
         raise IllegalMove(seen, to)
     return seen
@@ -272,7 +228,7 @@ def _may_report(seen: Execution, to: Status, attempt: int | None, *, now: dateti
         _stale_report(seen, to, attempt, now=now, actor=actor)
         raise StaleAttempt(seen, attempt)
     if seen.status == Status.PENDING:
-        start(seen, now=now, actor=actor)
+        transitions.start(seen, now=now, actor=actor)
         return False
     if seen.status not in MOVES[to]:
         raise IllegalMove(seen, to)
@@ -296,115 +252,13 @@ def _stale_report(seen: Execution, to: Status, attempt: int, *, now: datetime, a
     )
 
 
-def start(seen: Execution, *, now: datetime, actor: str) -> bool:
-    """The first sign of a pending execution or of a new attempt."""
-    pending = seen.status == Status.PENDING
-    first: dict[str, Any] = {"started_at": now} if pending else {}
-    return _move(
-        seen,
-        Status.RUNNING,
-        cause="started" if pending else "picked_up",
-        now=now,
-        actor=actor,
-        attempt_started_at=now,
-        retry_at=None,
-        deadline_at=attempts.deadline(seen, now, now=now),
-        stalled_at=None,
-        stall_due_at=attempts.stall_due_at(seen, now=now),
-        outcome=f"attempt {seen.attempt} was picked up",
-        **first,
-    )
-
-
 def _stop(seen: Execution, *, cause: str, now: datetime, actor: str, note: str, reason: str) -> bool:
     to = Status.CANCELLED
     if seen.status == Status.HITL_PAUSED and seen.verdict == Verdict.ERROR:
         to = Status.FAILED
     elif seen.status == Status.HITL_PAUSED and seen.verdict in attempts.LATE_VERDICTS:
         to = Status.TIMEOUT
-    return _end(seen, to, cause=cause, now=now, actor=actor, note=note, reason=reason)
-
-
-def _end(seen: Execution, to: Status, *, now: datetime, **move: Any) -> bool:
-    return _move(
-        seen,
-        to,
-        now=now,
-        ended_at=now,
-        duration_ms=max(0, (now - seen.started_at) // timedelta(milliseconds=1)),
-        deadline_at=None,
-        retry_at=None,
-        timeout_left_ms=None,
-        stalled_at=None,
-        stall_left_ms=None,
-        **move,
-    )
-
-
-def _move(
-    seen: Execution,
-    to: Status,
-    *,
-    cause: str,
-    now: datetime,
-    actor: str,
-    note: str = "",
-    reason: str = "",
-    outcome: str = "",
-    **fields: Any,
-) -> bool:
-    """Move what is still as it was seen, and journal it; False when somebody else moved it meanwhile.
-
-    A move of the agent's own is the `outcome` of the command in force, and ends that.
-    """
-    fields = {"stall_due_at": None} | fields | {"status": to, "command": "", "command_reason": reason}
-    obeyed = seen.command_seq if outcome else None
-    if outcome:
-        fields["command_seq"] = None
-    as_seen = Execution.objects.of(seen.project_id).filter(
-        id=seen.id, status=seen.status, attempt=seen.attempt, attempt_started_at=seen.attempt_started_at
-    )
-    if as_seen.update(**fields) == 0:
-        return False
-    before = seen.status
-    for name, value in fields.items():
-        setattr(seen, name, value)
-    changes.record(
-        seen.project_id,
-        Subject.EXECUTION,
-        seen.id,
-        from_state=before,
-        to_state=to,
-        cause=cause,
-        actor=actor,
-        note=note,
-        now=now,
-        attempt=seen.attempt,
-        data={
-            "agent": seen.agent,
-            "run_id": seen.run_id,
-            "task": seen.task,
-            "conversation_id": seen.conversation_id,
-            "attempt": seen.attempt,
-            "max_retries": seen.max_retries,
-            "verdict": seen.verdict,
-        },
-    )
-    if before == Status.HITL_PAUSED:
-        closed = ItemStatus.CANCELLED if to in ENDED else ItemStatus.RESOLVED
-        queue.close_for(
-            seen.project_id,
-            ItemKind.PAUSED_EXECUTION,
-            seen.id,
-            status=closed,
-            outcome=cause,
-            note=note,
-            now=now,
-            actor=actor,
-        )
-    if obeyed is not None:
-        commands.happened(seen.project_id, obeyed, outcome, now=now)
-    return True
+    return transitions.end(seen, to, cause=cause, now=now, actor=actor, note=note, reason=reason)
 
 
 def _command(executions: Iterable[Execution], command: str, reason: str, *, now: datetime, actor: str) -> None:

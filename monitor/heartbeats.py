@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from monitor import attempts, changes, commands, executions, stalls
+from monitor import attempts, changes, commands, stalls, transitions
 from monitor.models import Command, Execution, Subject
 from monitor.models.executions import ENDED, Status
 
@@ -103,11 +103,11 @@ def _heard(project_id: int, execution_id: UUID, sign: Sign, *, now: datetime, ac
                 stalls.moves_again(project_id, execution_id, now=now, actor=actor)
             hangs = sign.progressing is False and not is_stalled
             if hangs and stalls.hangs(project_id, execution_id, now=now, actor=actor):
-                return _given_up(executions.get(project_id, execution_id), now=now)
+                return _given_up(transitions.get(project_id, execution_id), now=now)
             if running.command_seq is not None and not told:
                 return _goes_on(project_id, execution_id, running, running.command_seq, now=now, actor=actor)
             return running
-        seen = executions.get(project_id, execution_id)
+        seen = transitions.get(project_id, execution_id)
         if seen.status in ENDED:
             return _answer(seen, "cancel", seen.command_reason or f"the execution is {seen.status}", now=now)
         if seen.from_spans:
@@ -118,7 +118,7 @@ def _heard(project_id: int, execution_id: UUID, sign: Sign, *, now: datetime, ac
             _came_back(seen, sign, now=now, actor=actor)
             return _answer(seen, "retry", seen.command_reason, now=now)
         if seen.status in (Status.PENDING, Status.RETRYING):
-            executions.start(seen, now=now, actor=actor)
+            transitions.start(seen, now=now, actor=actor)
         elif seen.status != Status.RUNNING:
             if seen.status == Status.HITL_PAUSED and seen.verdict in attempts.SILENT_VERDICTS:
                 _came_back(seen, sign, now=now, actor=actor)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from monitor import executions
+from monitor import executions, transitions
 from monitor.deadlocks import unhindered
 from monitor.models import Execution
 
@@ -27,7 +27,7 @@ class Outcome:
 
     id: UUID
     execution: Execution | None
-    refusal: executions.Refused | None = None
+    refusal: transitions.Refused | None = None
 
     @property
     def done(self) -> bool:
@@ -45,6 +45,6 @@ def carry_out(project_id: int, execution_id: UUID, verb: Verb, *, now: datetime,
         moved = unhindered(project_id, lambda: act(project_id, execution_id, now=now, actor=actor, note=note))
     except Execution.DoesNotExist:
         return Outcome(execution_id, None)
-    except executions.Refused as refusal:
+    except transitions.Refused as refusal:
         return Outcome(execution_id, refusal.execution, refusal)
     return Outcome(execution_id, moved)

@@ -10,7 +10,7 @@ import msgspec
 from django.db import IntegrityError, connection, transaction
 from msgspec import Meta
 
-from monitor import agents, attempts, changes, executions, families, ground, outcomes
+from monitor import agents, attempts, changes, executions, families, ground, outcomes, transitions
 from monitor.agentwork import AgentWork
 from monitor.bookings import Books, WorkSums
 from monitor.ids import uuid7
@@ -184,7 +184,7 @@ def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) 
     execution = _new(project_id, body, defaults, now=now)
     if body.id is not None and (present := _present(project_id, body.id, body.digest())) is not None:
         if present.status == Status.RETRYING and body.attempt == present.attempt:
-            executions.start(present, now=now, actor=actor)
+            transitions.start(present, now=now, actor=actor)
         return present, False
     try:
         with transaction.atomic():

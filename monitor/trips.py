@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db.models import F
 
-from monitor import changes, commons, executions, ledger, news, queue, rollups
+from monitor import changes, commons, executions, ledger, news, queue, rollups, transitions
 from monitor.models import Budget, BudgetWindow, Execution, Run, Subject, Trip
 from monitor.models.money import BudgetScope, Period
 from monitor.models.queue import ItemKind, ItemStatus
@@ -191,7 +191,7 @@ def stop_run(project_id: int, run_id: str, *, reason: str, now: datetime) -> lis
     for execution_id in found.order_by("id").values_list("id", flat=True):
         try:
             executions.cancel(project_id, execution_id, now=now, actor="budget", note=reason, cause="budget")
-        except executions.IllegalMove:
+        except transitions.IllegalMove:
             continue  # it ended meanwhile, by itself or with its parent
         stopped.append(execution_id)
     return stopped

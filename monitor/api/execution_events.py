@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from monitor import executions, heartbeats
+from monitor import executions, heartbeats, transitions
 from monitor.api.executions import CompleteBody, FailBody, HeartbeatBody, conflict, not_found, register, said_in
 from monitor.api.problems import Problem
 from monitor.models import Execution
@@ -69,9 +69,9 @@ def from_event(
                 )
     except Execution.DoesNotExist as error:
         raise not_found() from error
-    except executions.StaleAttempt as refusal:
+    except transitions.StaleAttempt as refusal:
         return conflict(refusal)
-    except executions.Refused as refusal:
+    except transitions.Refused as refusal:
         raise conflict(refusal) from refusal
     # What had ended before this very moment was said before.
     return done.ended_at in (None, now)

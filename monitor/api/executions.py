@@ -11,7 +11,7 @@ from django.http import HttpResponse
 from django.urls import path
 from msgspec import Meta
 
-from monitor import commands, executions, families, heartbeats, ingest, registration
+from monitor import commands, executions, families, heartbeats, ingest, registration, transitions
 from monitor.api import loops, problems
 from monitor.api.door import Answer, Door, Request, endpoint
 from monitor.api.loops import LoopOut
@@ -199,7 +199,7 @@ def _fields(execution: Execution) -> dict[str, Any]:
     return fields
 
 
-def conflict(refusal: executions.Refused) -> Problem:
+def conflict(refusal: transitions.Refused) -> Problem:
     """The 409 that says the present state."""
     execution = refusal.execution
     return Problem(409, "Conflict", f"{refusal}.", state=execution.status, attempt=execution.attempt)
@@ -219,7 +219,7 @@ def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) 
         raise bad_field(bad.field, bad.message) from bad
     if created and execution.trace_id is not None:
         ingest.look_again(project_id, execution.trace_id.hex, now=now)
-        execution = executions.get(project_id, execution.id)
+        execution = transitions.get(project_id, execution.id)
     return execution, created
 
 
@@ -269,7 +269,7 @@ class ExecutionDoor(Door):
         """One execution with its transitions, commands, children and loops, oldest first."""
         project_id = request.caller.project_id
         try:
-            execution = executions.get(project_id, execution_id)
+            execution = transitions.get(project_id, execution_id)
         except Execution.DoesNotExist as error:
             raise not_found() from error
         journal = StateChange.objects.filter(
@@ -278,14 +278,14 @@ class ExecutionDoor(Door):
             subject_id=str(execution_id),
             at__gte=execution.started_at - JOURNAL_BEFORE_START,
         ).order_by("id")[:MOST_TRANSITIONS]
-        transitions = [
+        told = [
             Transition(**{name: getattr(change, name) for name in Transition.__struct_fields__}) for change in journal
         ]
         ordered = commands.of(project_id, execution_id, most=MOST_COMMANDS)
         below = families.children(project_id, execution_id, most=MOST_CHILDREN)
         return ExecutionDetail(
             **_fields(execution),
-            transitions=transitions,
+            transitions=told,
             commands=[_command(one) for one in ordered],
             children=[Child(**{name: getattr(one, name) for name in Child.__struct_fields__}) for one in below],
             loops=loops.of_execution(project_id, execution_id),
@@ -371,10 +371,10 @@ def _said(request: Request, verb: str, execution_id: UUID, **said: Any) -> Execu
         moved = getattr(executions, verb)(caller.project_id, execution_id, now=request.now, actor=caller.actor, **said)
     except Execution.DoesNotExist as error:
         raise not_found() from error
-    except executions.StaleAttempt as refusal:
+    except transitions.StaleAttempt as refusal:
         # Answered, not raised: the journal keeps what a stale writer tried.
         return problems.render(conflict(refusal))
-    except executions.Refused as refusal:
+    except transitions.Refused as refusal:
         raise conflict(refusal) from refusal
     return show(moved)
 

@@ -9,7 +9,7 @@ from django.test import Client
 from django.utils.html import strip_tags
 
 from dashboard import listing
-from monitor import commands, executions, families
+from monitor import commands, executions, families, transitions
 from monitor.models import Execution
 from monitor.tenancy import tenant
 from tests.dashboard.test_executions import AROUND, LIST, before, page, signed_in
@@ -63,7 +63,7 @@ def test_a_report_of_a_try_that_was_given_up_is_told_plainly(db: None) -> None:
     project = a_project()
     one = an_execution(project, now=before(100), timeout_s=600)
     tick(now=before(50))
-    with tenant(project), suppress(executions.StaleAttempt):
+    with tenant(project), suppress(transitions.StaleAttempt):
         executions.complete(project, one, now=before(30), actor="key:agents", attempt=1)
     assert (
         "A try that was given up reported, and was refused "

@@ -10,7 +10,7 @@ from django.test.utils import override_settings
 from alerts import lifecycle
 from alerts.models import Alert
 from dashboard.views import session
-from monitor import agents, executions
+from monitor import agents, transitions
 from monitor.models import Message, QueueItem
 from monitor.tenancy import tenant
 from tests.dashboard.builders import SignedIn, an_execution, signed_in
@@ -99,7 +99,7 @@ def test_a_nul_in_a_form_is_refused_and_changes_nothing(db: None) -> None:
     act_on = {"command": "pause", "id": str(work.id), "note": "\0"}
     assert client.post("/executions/act", act_on).status_code == 400
     with tenant(mara.project_id):
-        assert executions.get(mara.project_id, work.id).status == "running"
+        assert transitions.get(mara.project_id, work.id).status == "running"
         assert (Alert.objects.get().status, QueueItem.objects.get().status) == ("firing", "claimed")
         assert Message.objects.count() == said
 

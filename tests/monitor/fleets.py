@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import connections
 
-from monitor import executions, heartbeats, registration, watch
+from monitor import executions, heartbeats, registration, transitions, watch
 from monitor.heartbeats import Beat
 from monitor.models import Execution, Project, StateChange
 from monitor.registration import NewExecution
@@ -46,7 +46,7 @@ def act(verb: str, project_id: int, execution_id: UUID, *, now: datetime, **said
 
 def look(project_id: int, execution_id: UUID) -> Execution:
     with tenant(project_id):
-        return executions.get(project_id, execution_id)
+        return transitions.get(project_id, execution_id)
 
 
 def tick(*, now: datetime, **options: Any) -> int:
@@ -68,7 +68,7 @@ def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
         try:
             gate.wait()
             return call()
-        except (executions.Refused, registration.RegistrationError) as refusal:
+        except (transitions.Refused, registration.RegistrationError) as refusal:
             return refusal
         finally:
             connections.close_all()

@@ -8,11 +8,11 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from monitor import registration
-from monitor.executions import IllegalMove, StaleAttempt
 from monitor.models import Agent, DirtyHour, Execution, MinuteRollup, QueueEvent, QueueItem, StateChange
 from monitor.models.executions import MOVES, OPEN, WATCHED, Status
 from monitor.registration import BadTimes, IdTaken, NewExecution
 from monitor.tenancy import crossing, tenant
+from monitor.transitions import IllegalMove, StaleAttempt
 from tests.monitor.fleets import NOW, a_project, act, after, an_execution, at_once, beat, journal, look, tick
 
 

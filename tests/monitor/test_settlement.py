@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from msgspec.structs import replace
 
-from monitor import executions, ground, heartbeats, ingest, trips, watch
+from monitor import executions, ground, heartbeats, ingest, transitions, trips, watch
 from monitor.api.executions import register
 from monitor.models import Agent, Conversation, Execution, LedgerEntry, Project, Run, Span, StateChange
 from monitor.records import Span as Record
@@ -223,7 +223,7 @@ def test_nobody_commands_or_reports_on_what_only_spans_tell_of(db: None) -> None
             (executions.complete, {}),
             (executions.fail, {"error": "no"}),
         ):
-            with pytest.raises(executions.KnownFromSpans):
+            with pytest.raises(transitions.KnownFromSpans):
                 verb(project.pk, identity, now=NOW, actor="ann@example.org", **said)
         beat = heartbeats.beat(project.pk, identity, now=NOW, actor="key:agents", progress=50)
         assert (beat.command, beat.status, beat.deadline_at) == ("continue", "running", None)
@@ -254,7 +254,7 @@ def test_work_that_the_api_reported_is_counted_once(db: None) -> None:
         ("refund", owner.id, CALL_USD)
     ]
     with tenant(project.pk):
-        counted = executions.get(project.pk, REPORTED)
+        counted = transitions.get(project.pk, REPORTED)
         assert (counted.cost_usd, counted.api_calls) == (CALL_USD, 1)
         assert Span.objects.get(span_id=1).execution_id == REPORTED
         # What the execution says goes further down than what the trace says above it.
