@@ -1,5 +1,6 @@
 """Fleet silence: when a third of a fleet falls silent at once, the fault may be ours; verdicts wait a little."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.db import connection
@@ -45,6 +46,13 @@ def held(*, now: datetime) -> list[int]:
         cursor.execute(SILENT_NOW, {"now": now})
         silent_now = cursor.fetchall()
     return [project_id for project_id, silent in silent_now if _is_held(project_id, silent, now=now)]
+
+
+def looked_into(projects: Iterable[int], *, now: datetime) -> list[int]:
+    """Those of the projects whose silence is looked into at this moment; reads what `held` has told of, no more."""
+    told = StateChange.objects.filter(project_id__in=projects, at__gt=now - HOLD_FOR)
+    silences = told.filter(subject=Subject.JOB, subject_id=FLEET, cause="fleet_silent")
+    return list(silences.values_list("project_id", flat=True).distinct())
 
 
 def is_back(project_id: int, *, at: datetime, now: datetime) -> bool:

@@ -4,16 +4,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from alerts.judge import judge as judge_alerts
 from alerts.models import Alert
+from config.schedule import JOBS
 from monitor import agents, cadence, listening
 from monitor.agents import Edit
-from monitor.models import Agent, StateChange
+from monitor.models import Agent, JobHeartbeat, StateChange
 from monitor.reporting import record_call
 from monitor.reports import Call
 from monitor.tenancy import crossing, tenant
-from tests.monitor.fleets import NOW, a_project, act, after, an_execution, at_once, beat
+from tests.monitor.fleets import NOW, a_project, act, after, an_execution, at_once, beat, look, tick
 
 HOUR = 3600
 ANN = "ann@example.org"
@@ -155,6 +158,53 @@ def test_a_missed_agent_is_heard_by_its_beats_alone(db: None) -> None:
     assert row(project).last_seen_at == after(HOUR + 30)
 
 
+@pytest.mark.parametrize(("how", "said"), [("complete", {}), ("fail", {"error": "No seats.", "retryable": False})])
+def test_a_missed_agent_is_heard_by_work_that_it_ended_between_two_looks(
+    db: None, how: str, said: dict[str, Any]
+) -> None:
+    project = a_project()
+    work = an_execution(project, now=NOW, timeout_s=20 * HOUR, heartbeat_s=20 * HOUR)
+    other = an_execution(project, now=NOW, agent="other", timeout_s=20 * HOUR, heartbeat_s=20 * HOUR)
+    for name in ("planner", "other"):
+        expect(project, name)
+    assert cadence.judge(now=after(HOUR)) == 2
+    act(how, project, work, now=after(HOUR + 5), **said)
+    act("cancel", project, other, now=after(HOUR + 5))
+    assert cadence.judge(now=after(HOUR + 15)) == 1
+    assert moves(project) == ["silent", "heard"]
+    assert row(project).last_seen_at == after(HOUR + 5)
+    assert moves(project, "other") == ["silent"], "a person ended its work"
+    assert cadence.judge(now=after(2 * HOUR + 4)) == 0
+    assert cadence.judge(now=after(2 * HOUR + 5)) == 1
+
+
+def test_that_its_work_failed_is_a_sign_when_the_agent_says_so(db: None) -> None:
+    project = a_project()
+    for name in ("planner", "given-up"):
+        work = an_execution(project, now=NOW, agent=name, max_retries=0, timeout_s=10 * HOUR, heartbeat_s=HOUR)
+        expect(project, name)
+        retryable = name == "given-up"
+        act("fail", project, work, now=after(60 if retryable else HOUR - 20), error="No seats.", retryable=retryable)
+    act("cancel", project, work, now=after(HOUR - 20))
+    assert look(project, work).status == "failed"
+    assert cadence.judge(now=after(HOUR)) == 1
+    assert row(project).last_seen_at == after(HOUR - 20)
+    assert moves(project, "given-up") == ["silent"]
+
+
+@pytest.mark.parametrize(("ended_at", "is_heard"), [(HOUR + 301, True), (HOUR + 299, False)])
+def test_work_that_ended_long_before_the_last_look_is_not_read_again(db: None, ended_at: float, is_heard: bool) -> None:
+    project = a_project()
+    assert cadence.JOB in [job.name for job in JOBS]
+    work = an_execution(project, now=NOW, timeout_s=20 * HOUR, heartbeat_s=20 * HOUR)
+    expect(project)
+    assert cadence.judge(now=after(HOUR)) == 1
+    act("complete", project, work, now=after(ended_at))
+    with crossing():
+        JobHeartbeat.objects.create(name=cadence.JOB, every_s=15, last_ok_at=after(HOUR + 600))
+    assert cadence.judge(now=after(HOUR + 615)) == is_heard
+
+
 def test_nobody_is_accused_of_our_own_deafness(db: None) -> None:
     project = a_project()
     expect(project)
@@ -167,6 +217,50 @@ def test_nobody_is_accused_of_our_own_deafness(db: None) -> None:
     assert cadence.judge(now=after(3 * HOUR - 5)) == 0
     listening.sign(now=after(3 * HOUR))
     assert cadence.judge(now=after(3 * HOUR)) == 1
+
+
+def test_a_web_that_begins_again_more_often_than_the_interval_hides_no_silence(db: None) -> None:
+    project = a_project()
+    an_execution(project, now=NOW)
+    expect(project, every_s=24 * HOUR)
+    for hour in range(0, 24, 6):
+        listening.sign(now=after(hour * HOUR))
+    for at in range(23 * HOUR, 24 * HOUR + 1, 5):
+        listening.sign(now=after(at))
+    assert cadence.judge(now=after(24 * HOUR)) == 1
+    assert moves(project) == ["silent"]
+
+
+def test_after_our_own_deafness_each_has_an_hour_or_its_shorter_interval(db: None) -> None:
+    project = a_project()
+    expect(project, "slow", every_s=6 * HOUR)
+    expect(project, "fast", every_s=300)
+    listening.sign(now=NOW)
+    for at in range(7 * HOUR, 7 * HOUR + 300, 5):
+        listening.sign(now=after(at))
+    assert cadence.judge(now=after(7 * HOUR + 299)) == 0
+    listening.sign(now=after(7 * HOUR + 300))
+    assert cadence.judge(now=after(7 * HOUR + 300)) == 1
+    for at in range(7 * HOUR + 305, 8 * HOUR, 5):
+        listening.sign(now=after(at))
+    assert cadence.judge(now=after(8 * HOUR - 1)) == 0
+    listening.sign(now=after(8 * HOUR))
+    assert cadence.judge(now=after(8 * HOUR)) == 1
+    assert (moves(project, "fast"), moves(project, "slow")) == (["silent"], ["silent"])
+
+
+def test_nobody_is_accused_while_the_silence_of_its_fleet_is_looked_into(db: None) -> None:
+    north, south = a_project("north"), a_project("south")
+    for _ in range(6):
+        an_execution(north, now=after(HOUR - 45), agent="crew", timeout_s=600)
+    for project in (north, south):
+        expect(project)
+    assert tick(now=after(HOUR)) == 0, "held"
+    assert cadence.judge(now=after(HOUR)) == 1
+    assert (moves(north), moves(south)) == ([], ["silent"])
+    assert cadence.judge(now=after(HOUR + 119)) == 0
+    assert cadence.judge(now=after(HOUR + 120)) == 1
+    assert moves(north) == ["silent"]
 
 
 def test_each_project_has_its_own_agents(db: None) -> None:
@@ -185,6 +279,20 @@ def test_many_are_judged_in_batches_and_all_of_them(db: None, monkeypatch: pytes
         expect(project, f"agent-{n}")
     assert cadence.judge(now=after(HOUR), limit=7) == 7
     assert cadence.judge(now=after(HOUR)) == 1
+    for n in (1, 4, 7):
+        an_execution(project, now=after(HOUR + 5), agent=f"agent-{n}")
+    assert cadence.judge(now=after(HOUR + 10)) == 3
+
+
+def test_however_many_are_silent_the_executions_are_read_once_a_batch(db: None) -> None:
+    project = a_project()
+    for n in range(8):
+        an_execution(project, now=NOW, agent=f"agent-{n}", timeout_s=9 * HOUR, heartbeat_s=9 * HOUR)
+        expect(project, f"agent-{n}")
+    assert cadence.judge(now=after(HOUR)) == 8
+    with CaptureQueriesContext(connection) as queries:
+        assert cadence.judge(now=after(HOUR + 15)) == 0
+    assert sum("WITH worked" in one["sql"] for one in queries) == 1
 
 
 def test_any_number_of_workers_accuse_and_excuse_once(committed_db: None) -> None:
