@@ -101,6 +101,14 @@ def enter(project_id: int, name: str, edit: Edit, *, actor: str, now: datetime) 
     return _apply(_locked(project_id, name), edit.whole(), did, actor=actor, now=now), is_new
 
 
+def enter_unless_known(project_id: int, name: str, *, actor: str, now: datetime) -> bool:
+    """Enter an agent of which nothing is said yet; False, and nothing changed, when the registry has it already."""
+    agent, is_new = Agent.objects.get_or_create(project_id=project_id, name=name)
+    if is_new:
+        _apply(agent, Edit().whole(), "entered", actor=actor, now=now)
+    return is_new
+
+
 def change(project_id: int, name: str, edit: Edit, *, actor: str, now: datetime) -> Agent:
     """Set what the edit says; new executions take the new defaults. Raises NoAgent, ChangedMeanwhile."""
     return _apply(_locked(project_id, name), edit, "changed", actor=actor, now=now)

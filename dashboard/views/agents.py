@@ -135,9 +135,8 @@ def _enter(request: PageRequest) -> HttpResponse:
         messages.warning(request, f"A name has 1 to {LONGEST_NAME} characters.")
         return redirect("agents")
     project_id = request.visitor.project.pk
-    if Agent.objects.filter(project_id=project_id, name=name).exists():
-        messages.warning(request, f"{name} is in the registry already.")
-    else:
-        verbs.enter(project_id, name, verbs.Edit(), actor=request.visitor.person.email, now=request.now)
+    if verbs.enter_unless_known(project_id, name, actor=request.visitor.person.email, now=request.now):
         messages.success(request, f"{name} is entered. Say what you expect of it.")
+    else:
+        messages.warning(request, f"{name} is in the registry already.")
     return redirect("agent", name)
