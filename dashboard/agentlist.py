@@ -66,7 +66,7 @@ class Asked:
             cost_tier=query.get("cost_tier", "")[:20],
             q=query.get("q", "").strip()[:200],
             order=order if order in ORDERS else "health",
-            page=int(page) if page.isascii() and page.isdigit() and 0 < int(page[:6]) < 10_000 else 1,
+            page=int(page) if page.isascii() and page.isdigit() and len(page) < 5 and int(page) > 0 else 1,
         )
 
     @property
