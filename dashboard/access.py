@@ -1,6 +1,6 @@
 """The only way a page gets at rows: who looks, at which project, with which rights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, wraps
@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from django.core.exceptions import BadRequest
 from django.db.models import Q
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.template.response import TemplateResponse
 
 from monitor import commons
@@ -70,7 +70,7 @@ def page(view: Page | None = None, *, role: str = Role.VIEWER, binds: bool = Tru
         def wrapped(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             if not request.user.is_authenticated:
                 return to_sign_in(request)
-            if _holds_nul(request, kwargs):
+            if holds_nul(request.GET, request.POST) or _holds_nul(kwargs.values()):
                 raise BadRequest("a NUL in the address or the form")
             request.now = datetime.now(UTC)
             visitor = visitor_of(request)
@@ -96,9 +96,13 @@ def page(view: Page | None = None, *, role: str = Role.VIEWER, binds: bool = Tru
     return decorate if view is None else decorate(view)
 
 
-def _holds_nul(request: HttpRequest, path: Mapping[str, Any]) -> bool:
-    sent = [text for fields in (request.GET, request.POST) for name, texts in fields.lists() for text in (name, *texts)]
-    return any("\0" in text for text in (*sent, *path.values()) if isinstance(text, str))
+def holds_nul(*sent: QueryDict) -> bool:
+    """Whether a name or a value of these fields holds a NUL."""
+    return any(_holds_nul((name, *texts)) for fields in sent for name, texts in fields.lists())
+
+
+def _holds_nul(values: Iterable[Any]) -> bool:
+    return any(isinstance(value, str) and "\0" in value for value in values)
 
 
 def visitor_of(request: HttpRequest) -> Visitor:

@@ -3,13 +3,14 @@
 from uuid import UUID
 
 from django.contrib import messages
+from django.core.exceptions import BadRequest
 from django.http import Http404, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from dashboard import listing
-from dashboard.access import PageRequest, page
+from dashboard.access import PageRequest, holds_nul, page
 from dashboard.frame import range_of
 from monitor import savedviews
 from monitor.models.people import Role
@@ -22,7 +23,7 @@ LONGEST_NAME = 60
 @page(role=Role.OPERATOR)
 def save(request: PageRequest) -> HttpResponse:
     """Keep the list of the `query` that is sent under a name."""
-    query = QueryDict(request.POST.get("query", ""))
+    query = _query(request)
     asked = listing.read(query, range_of(query, now=request.now))
     name = _name(request)
     if not name:
@@ -51,7 +52,7 @@ def change(request: PageRequest, view_id: UUID) -> HttpResponse:
     """`do=rename`, `share`, `unshare` or `delete`, on one's own view; an admin deletes shared ones too."""
     visitor, do = request.visitor, request.POST.get("do")
     whose = (visitor.project.pk, visitor.person.pk, view_id)
-    query = QueryDict(request.POST.get("query", ""))
+    query = _query(request)
     back = listing.read(query, range_of(query, now=request.now)).address()
     if do == "delete":
         if not savedviews.remove(*whose, is_admin=visitor.may(Role.ADMIN)):
@@ -78,6 +79,14 @@ DONE = {
     "share": "Everybody in the project sees the view now.",
     "unshare": "You alone see the view now.",
 }
+
+
+def _query(request: PageRequest) -> QueryDict:
+    """The list that was sent as one field. Raises BadRequest for a NUL in it, which `page` can't see there."""
+    query = QueryDict(request.POST.get("query", ""))
+    if holds_nul(query):
+        raise BadRequest("a NUL in the query")
+    return query
 
 
 def _name(request: PageRequest) -> str:

@@ -43,7 +43,7 @@ def save(who: SignedIn, name: str, query: str = FAILED, **more: str) -> Any:
 
 
 def change(who: SignedIn, view: SavedView, do: str, **more: str) -> int:
-    return who.client.post(f"{LIST}/views/{view.pk}", {"do": do, "query": FAILED, **more}).status_code
+    return who.client.post(f"{LIST}/views/{view.pk}", {"do": do, "query": FAILED} | more).status_code
 
 
 def only(who: SignedIn) -> SavedView:
@@ -155,3 +155,10 @@ def test_counts_stand_where_they_are_cheap_and_cost_no_query_more(
     assert [count for word, count in counts if word.startswith(("A ", "Planner"))] == ["", "1", "1", "", ""]
     with django_assert_max_num_queries(14 + 13):
         text(mara)
+
+
+def test_a_nul_in_the_query_of_a_view_is_refused(mara: SignedIn) -> None:
+    assert save(mara, "Bad", "agent=a%00b").status_code == 400
+    assert save(mara, "Good").status_code == 302
+    assert change(mara, only(mara), "share", query="q=%00") == 400
+    assert (only(mara).name, only(mara).is_shared) == ("Good", False)
