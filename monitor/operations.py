@@ -1,11 +1,14 @@
 """Named operations of agents: how often, how well and how long, computed from their spans of a bounded time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from django.db import connection
+from django.db import OperationalError, connection, transaction
+from psycopg.errors import QueryCanceled
 
 LONGEST = timedelta(days=31)
 # The newest are computed with; a window that has more is told apart.
@@ -13,21 +16,32 @@ MOST_SPANS = 200_000
 MOST_ROWS = 500
 
 STATISTICS = """
-WITH chosen AS MATERIALIZED (
-    SELECT agent, name, failed, extract(epoch FROM ended_at - started_at) * 1000 AS took_ms, started_at
-      FROM monitor_span
-     WHERE project_id = %(project_id)s AND kind = 'operation' AND started_at >= %(since)s AND started_at < %(until)s
-       AND ended_at IS NOT NULL AND (%(agent)s::text IS NULL OR agent = %(agent)s)
-       AND (%(operation)s::text IS NULL OR name = %(operation)s)
-       AND (%(execution_id)s::uuid IS NULL OR execution_id = %(execution_id)s)
+WITH newest AS MATERIALIZED (
+    SELECT kind, agent, name, failed, started_at, ended_at FROM monitor_span
+     WHERE project_id = %(project_id)s AND {within} AND started_at >= %(since)s AND started_at < %(until)s
      ORDER BY started_at DESC LIMIT %(most)s
+), chosen AS (
+    SELECT agent, name, failed, extract(epoch FROM ended_at - started_at) * 1000 AS took_ms, started_at
+      FROM newest
+     WHERE kind = 'operation' AND ended_at IS NOT NULL AND (%(agent)s::text IS NULL OR agent = %(agent)s)
+       AND (%(operation)s::text IS NULL OR name = %(operation)s)
+), summed AS (
+    SELECT agent, name, count(*) AS count, count(*) FILTER (WHERE failed) AS failed, avg(took_ms)::float8,
+           percentile_disc(0.5) WITHIN GROUP (ORDER BY took_ms)::float8,
+           percentile_disc(0.95) WITHIN GROUP (ORDER BY took_ms)::float8, max(took_ms)::float8, max(started_at)
+      FROM chosen GROUP BY agent, name ORDER BY count(*) DESC, agent, name LIMIT %(rows)s
 )
-SELECT agent, name, count(*), count(*) FILTER (WHERE failed), avg(took_ms)::float8,
-       percentile_disc(0.5) WITHIN GROUP (ORDER BY took_ms)::float8,
-       percentile_disc(0.95) WITHIN GROUP (ORDER BY took_ms)::float8, max(took_ms)::float8, max(started_at),
-       (SELECT count(*) FROM chosen) = %(most)s
-  FROM chosen GROUP BY agent, name ORDER BY count(*) DESC, agent, name LIMIT %(rows)s
+SELECT told.truncated, summed.*
+  FROM (SELECT count(*) = %(most)s AS truncated FROM newest) AS told LEFT JOIN summed ON true
+ ORDER BY summed.count DESC, summed.agent, summed.name
 """
+# What bounds the spans that are read has an index; the other filters take from these.
+OF_WINDOW = STATISTICS.format(within="kind = 'operation'")
+OF_EXECUTION = STATISTICS.format(within="execution_id = %(execution_id)s")
+
+
+class TookTooLong(Exception):
+    """The statistics were stopped after their time: the window has too much for it."""
 
 
 class OperationStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +66,22 @@ class Operations(msgspec.Struct, frozen=True):
     truncated: bool
 
 
+@contextmanager
+def within(timeout_ms: int) -> Iterator[None]:
+    """No statement in it takes longer. Raises TookTooLong."""
+    try:
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL statement_timeout = {timeout_ms:d}")
+            yield
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL statement_timeout = 0")
+    except OperationalError as error:
+        if isinstance(error.__cause__, QueryCanceled):
+            raise TookTooLong from error
+        raise
+
+
 def statistics(
     project_id: int,
     *,
@@ -60,12 +90,17 @@ def statistics(
     agent: str | None = None,
     operation: str | None = None,
     execution_id: UUID | None = None,
+    most: int = MOST_SPANS,
 ) -> Operations:
-    """What the operations that started in the window were like; `execution_id` narrows it to one execution."""
+    """What the operations that started in the window were like, of its newest `most` spans.
+
+    `execution_id` narrows it to the spans of one execution.
+    """
     asked = {"agent": agent, "operation": operation, "execution_id": execution_id}
     window: dict[str, Any] = {"project_id": project_id, "since": since, "until": until}
     with connection.cursor() as cursor:
-        cursor.execute(STATISTICS, {**asked, **window, "most": MOST_SPANS, "rows": MOST_ROWS})
+        statement = OF_WINDOW if execution_id is None else OF_EXECUTION
+        cursor.execute(statement, {**asked, **window, "most": most, "rows": MOST_ROWS})
         rows = cursor.fetchall()
     results = [
         OperationStatistics(
@@ -80,6 +115,7 @@ def statistics(
             longest_ms=longest,
             last_at=last_at,
         )
-        for name, done, count, failed, average, p50, p95, longest, last_at, _ in rows
+        for _, name, done, count, failed, average, p50, p95, longest, last_at in rows
+        if count is not None
     ]
-    return Operations(results, any(row[-1] for row in rows))
+    return Operations(results, rows[0][0])
