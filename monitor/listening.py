@@ -1,6 +1,7 @@
 """Whether we could hear the agents at all: nobody is accused of a silence that was our own."""
 
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.db import connection
 
@@ -8,10 +9,13 @@ from monitor.attempts import ALIVE_INTERVALS
 from monitor.models import JobHeartbeat
 from monitor.tenancy import crossing
 
-# The row that every web process signs; `last_started_at` is since when we have listened without a break.
+# The row that every web process signs; `last_started_at` is since when we have listened without a break, and
+# `last_error_at` when that break began, None when nobody had ever listened before.
 EARS = "listening"
 SIGN_EVERY_S = 5.0
 DEAF_AFTER = timedelta(seconds=2 * SIGN_EVERY_S)
+# Who hears for a shorter time between two breaks, as a process that does not come up, makes no two of them.
+HEARS_FOR = timedelta(hours=1)
 
 SIGN = """
 INSERT INTO monitor_jobheartbeat (name, every_s, last_started_at, last_ok_at, error, node, runs)
@@ -54,7 +58,10 @@ def sign(*, now: datetime) -> timedelta:
         if deaf <= DEAF_AFTER:
             JobHeartbeat.objects.filter(name=EARS).update(**signed)
             return timedelta()
-        JobHeartbeat.objects.filter(name=EARS).update(**signed, last_started_at=now)
+        heard_for = ears.last_ok_at - (ears.last_started_at or ears.last_ok_at)
+        is_same = ears.last_error_at is not None and heard_for < HEARS_FOR
+        began_at = ears.last_error_at if is_same else ears.last_ok_at
+        JobHeartbeat.objects.filter(name=EARS).update(**signed, last_started_at=now, last_error_at=began_at)
         with connection.cursor() as cursor:
             cursor.execute(
                 FORGIVE,
@@ -68,9 +75,21 @@ def sign(*, now: datetime) -> timedelta:
         return deaf
 
 
-def heard_since() -> datetime | None:
-    """Since when somebody has listened without a break; None before the first web process ever signed."""
-    return JobHeartbeat.objects.filter(name=EARS).values_list("last_started_at", flat=True).first()
+class Break(NamedTuple):
+    """The last time in which nobody listened; `began_at` is None when nobody had ever listened before."""
+
+    began_at: datetime | None
+    ended_at: datetime
+
+    def after(self, moment: datetime) -> timedelta:
+        """How much of it lies after a moment."""
+        return max(timedelta(), self.ended_at - max(moment, self.began_at or moment))
+
+
+def last_break() -> Break | None:
+    """The last break, after which somebody has listened all the time; None before the first web process ever signed."""
+    ears = JobHeartbeat.objects.filter(name=EARS).only("last_error_at", "last_started_at").first()
+    return None if ears is None or ears.last_started_at is None else Break(ears.last_error_at, ears.last_started_at)
 
 
 def deaf(*, now: datetime) -> bool:

@@ -81,8 +81,8 @@ def look(*, now: datetime, limit: int = 10_000) -> int:
             if listening.deaf(now=now):
                 return moved
             due = _due(now=now)
-            heard_since = listening.heard_since()
-            seen = [judge(one, heard_since, now=now) for one in due]
+            deaf = listening.last_break()
+            seen = [judge(one, deaf, now=now) for one in due]
             moved += _write(due, seen, now=now)
         looked += len(due)
         corrected = [(one.project_id, one.id) for one in due if one.lost_at is not None]
@@ -93,8 +93,8 @@ def look(*, now: datetime, limit: int = 10_000) -> int:
     return moved
 
 
-def judge(one: Due, heard_since: datetime | None, *, now: datetime) -> Seen:
-    """What its last sign of life means; `heard_since` is since when we have listened without a break."""
+def judge(one: Due, deaf: listening.Break | None, *, now: datetime) -> Seen:
+    """What its last sign of life means, if we could not hear during `deaf`, the last time."""
     if one.lost_at is not None:
         # Until what it counted as is taken back.
         return Seen(now + SOONEST, None)
@@ -106,11 +106,13 @@ def judge(one: Due, heard_since: datetime | None, *, now: datetime) -> Seen:
     if not limits:
         return Seen(now + UNWATCHED, None)
     # Nobody is accused of a silence that was our own.
-    quiet_at = max(one.sign_at, heard_since or one.sign_at)
+    quiet_at = max(one.sign_at, deaf.ended_at) if deaf else one.sign_at
     shortest = min(limits)
     if now < quiet_at + shortest:
         return Seen(quiet_at + shortest, None)
-    is_lost = lost_after is not None and now >= one.sign_at + lost_after
+    # A day is longer than most breaks of ours: what they took is added, or with a restart every day none were lost.
+    missed = deaf.after(one.sign_at) if deaf else timedelta()
+    is_lost = lost_after is not None and now >= one.sign_at + missed + lost_after
     silent = silent_after is not None and now >= quiet_at + silent_after
     if is_lost:
         # Nobody has to be told of what is over at once.

@@ -187,6 +187,42 @@ def test_nobody_is_accused_of_a_silence_that_was_ours(db: None) -> None:
     assert work_of(project).silent_at == after(1501)
 
 
+def hear_until(seconds: float) -> None:
+    with crossing():
+        JobHeartbeat.objects.filter(name=listening.EARS).update(last_ok_at=after(seconds))
+
+
+def test_nothing_is_lost_while_we_were_away(db: None) -> None:
+    project = an_open_one()
+    listening.sign(now=NOW)
+    hear_until(100)
+    # A day without us, and a start that takes two goes.
+    listening.sign(now=after(DAY + 200))
+    hear_until(DAY + 210)
+    listening.sign(now=after(DAY + 300))
+    hear_until(DAY + 1000)
+    assert (look(DAY + 899), look(DAY + 901)) == (0, 1)
+    assert (work_of(project).status, work_of(project).silent_at) == ("running", after(DAY + 901))
+    missed = DAY + 200
+    hear_until(missed + DAY + 700)
+    assert look(missed + DAY - 700) == 0
+    assert look(missed + DAY - 50) == 0
+    assert look(missed + DAY + 600) == 1
+    assert (work_of(project).status, work_of(project).ended_at) == ("timeout", NOW)
+
+
+def test_who_restarts_every_day_loses_them_all_the_same(db: None) -> None:
+    project = an_open_one()
+    listening.sign(now=NOW)
+    for restart in (40_000, 80_000):
+        hear_until(restart)
+        listening.sign(now=after(restart + 30))
+    hear_until(DAY + 700)
+    assert look(DAY + 20) == 1
+    assert look(DAY + 700) == 1
+    assert work_of(project).status == "timeout"
+
+
 def test_registered_work_is_left_to_its_own_watchdog(db: None) -> None:
     project = a_project()
     with tenant(project.pk):
