@@ -23,7 +23,7 @@ JOBS = (
     Job("retention.make_partitions", 3600, "monitor.retention.make_partitions", alone=True),
     Job("watch.overdue", 5, "monitor.watch.overdue"),
     Job("silence.look", 15, "monitor.silence.look"),
-    Job("loops.look", 10, "monitor.loopwatch.look"),
+    Job("loops.look", 10, "monitor.loopwatch.look", alone=True),
     Job("cadence.judge", 15, "monitor.cadence.judge"),
     Job("clocks.breaches", 5, "monitor.clocks.breaches"),
     Job("clocks.unanswered", 15, "monitor.clocks.unanswered"),

@@ -127,6 +127,14 @@ def ran(name: str, every_s: float, *, now: datetime) -> Iterator[None]:
         row.update(last_ok_at=_after(now, began_s), error="", took_ms=round(took_s * 1000), runs=F("runs") + 1)
 
 
+def last_good_began_at(name: str) -> datetime | None:
+    """When the last run that went well began; None when none has."""
+    row = JobHeartbeat.objects.filter(name=name).values_list("last_ok_at", "took_ms").first()
+    if row is None or row[0] is None:
+        return None
+    return row[0] - timedelta(milliseconds=row[1] or 0)
+
+
 @contextmanager
 def alone(name: str) -> Iterator[bool]:
     """True for one process at a time, by a lock that ends with its connection; the others get False."""

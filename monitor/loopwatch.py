@@ -12,8 +12,8 @@ from django.db import connection
 from django.db.models import F
 
 from monitor import changes, jobs, loops, toolcalls
-from monitor.models import Execution, JobHeartbeat, Loop, Project, StateChange, Subject
-from monitor.models.executions import ENDED, Verdict
+from monitor.models import Execution, Loop, Project, StateChange, Subject
+from monitor.models.executions import Verdict
 from monitor.tenancy import crossing, tenant
 from monitor.toolcalls import Call, Place
 
@@ -63,24 +63,36 @@ class Finding(NamedTuple):
         return self.calls[-1].started_at
 
 
-def look(*, now: datetime) -> int:
-    """Find the loops among what was received since shortly before the last look, and end those that are over.
+def look(*, now: datetime, places_a_page: int = toolcalls.PLACES_A_PAGE) -> int:
+    """Find the loops among what was received since shortly before the last look began, and end those that are over.
 
     Returns how many findings are new, went on, or ended.
     """
     with crossing():
-        seen = JobHeartbeat.objects.filter(name=JOB).values_list("last_ok_at", flat=True).first()
-        since = max(min(seen or now, now) - OVERLAP, now - FURTHEST_BACK)
-        places = toolcalls.fresh(since=since, now=now)
-        exempt = {project.pk: exempt_tools(project) for project in Project.objects.only("loop_exempt_tools")}
-        suspects = [
-            place
-            for place, calls in toolcalls.around(places, now=now)
-            if _stretches([toolcalls.counted(calls, exempt[place.project_id])])
-        ]
-        suspects += _known([place for place, _ in places], but=set(suspects))
-    moved = jobs.one_by_one(_look_at, [(place,) for place in suspects], now=now)
-    return moved + settle(now=now)
+        # What was committed while the last look went on, it may have missed.
+        began_at = jobs.last_good_began_at(JOB)
+    since = max(min(began_at or now, now) - OVERLAP, now - FURTHEST_BACK)
+    moved = 0
+    after: Place | None = None
+    while True:
+        with crossing():
+            places = toolcalls.fresh(since=since, now=now, after=after, most=places_a_page)
+            suspects = _suspects(places, now=now)
+        moved += jobs.one_by_one(_look_at, [(place,) for place in suspects], now=now)
+        if len(places) < places_a_page:
+            return moved + settle(now=now)
+        after = places[-1][0]
+
+
+def _suspects(places: Sequence[tuple[Place, datetime]], *, now: datetime) -> list[Place]:
+    """The places where the new calls may have begun, moved or ended a loop."""
+    exempt = {project.pk: exempt_tools(project) for project in Project.objects.only("loop_exempt_tools")}
+    looping = [
+        place
+        for place, calls in toolcalls.around(places, now=now)
+        if _stretches([toolcalls.counted(calls, exempt[place.project_id])])
+    ]
+    return looping + _known([place for place, _ in places], but=set(looping))
 
 
 def exempt_tools(project: Project) -> frozenset[str]:
@@ -278,9 +290,10 @@ def _settle_one(project_id: int, loop_id: Any, *, now: datetime) -> bool:
 def _why_over(loop: Loop, *, now: datetime) -> str:
     """Why it is over, "" while it is not."""
     if loop.execution_id is not None:
-        work = Execution.objects.of(loop.project_id).filter(id=loop.execution_id).only("status").first()
-        if work is None or work.status in ENDED:
-            return f"the execution is {work.status}" if work else "the execution is gone"
+        work = Execution.objects.of(loop.project_id).filter(id=loop.execution_id).only("status", "ended_at").first()
+        # An id that nobody registered never ends, and calls after the end may go on.
+        if work is not None and work.ended_at is not None and loop.last_at <= work.ended_at:
+            return f"the execution is {work.status}"
     if now - loop.moved_at >= NOTHING_FOR:
         return f"no further round for {int(NOTHING_FOR.total_seconds()) // 60} min"
     if now - loop.moved_at >= ELSE_FOR and _does_something_else(loop, now=now):

@@ -13,8 +13,11 @@ from monitor import loops
 # What started longer ago is no news.
 BACK = timedelta(days=1)
 AHEAD = timedelta(minutes=10)
-MOST_PLACES = 20_000
+PLACES_A_PAGE = 20_000
 PLACES_AT_ONCE = 500
+# One statement returns no more than this, but for a single place: hashes made in SQL would be smaller, yet what is one
+# spelling of the same arguments is decided by loops.canonical alone.
+BYTES_AT_ONCE = 32 << 20
 # With one new call, the calls before it that may make a loop together with it.
 BEFORE = loops.ROUNDS * loops.LONGEST_CYCLE - 1
 MOST_CALLS = 2_000
@@ -22,6 +25,8 @@ LONGEST_EXCERPT = 400
 # Longer arguments are compared as they were written.
 LONGEST_ARGUMENTS = 8_192
 MASK = (1 << 64) - 1
+# Pages need an order without nulls; an id of zeros names nothing.
+NONE = UUID(int=0)
 
 # New calls name their place; a new agent's span may have changed the place of all calls of its trace.
 FRESH = """
@@ -39,9 +44,15 @@ WITH fresh AS MATERIALIZED (
          WHERE project_id = told.project_id AND trace_id = told.trace_id AND kind = 'tool'
            AND started_at > %(floor)s AND started_at < %(ceiling)s OFFSET 0) AS call
 )
-SELECT project_id, execution_id, CASE WHEN execution_id IS NULL THEN trace_id END AS trace_id,
-       CASE WHEN execution_id IS NULL THEN agent ELSE '' END AS agent, min(started_at)
-  FROM placed GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 LIMIT %(most)s
+SELECT project_id, nullif(execution_id, %(none)s), nullif(trace_id, %(none)s), agent, started_at FROM (
+    SELECT project_id, coalesce(execution_id, %(none)s) AS execution_id,
+           CASE WHEN execution_id IS NULL THEN trace_id ELSE %(none)s END AS trace_id,
+           CASE WHEN execution_id IS NULL THEN agent ELSE '' END AS agent, min(started_at) AS started_at
+      FROM placed GROUP BY 1, 2, 3, 4
+) AS place
+ WHERE (project_id, execution_id, trace_id, agent)
+     > (%(after_project)s, %(after_execution)s::uuid, %(after_trace)s::uuid, %(after_agent)s)
+ ORDER BY place.project_id, place.execution_id, place.trace_id, place.agent LIMIT %(most)s
 """
 COLUMNS = f"""
 trace_id, span_id, parent_span_id, started_at, ended_at, agent, run_id, coalesce(nullif(tool, ''), name) AS tool,
@@ -54,26 +65,36 @@ WHERE = {
 _OF_PLACE = {"execution_id": "place.execution_id", "trace_id": "place.trace_id", "agent": "place.agent"}
 _OF_PARAMETERS = {"execution_id": "%(execution_id)s", "trace_id": "%(trace_id)s", "agent": "%(agent)s"}
 IN_PLACE = {by: where.format(**_OF_PARAMETERS) for by, where in WHERE.items()}
-# The calls since the first new one and the few before it. Calls of one moment stand in the order in which they came.
-AROUND = {
-    by: f"""
-SELECT place.n, call.*
+# About what a call takes on its way here.
+SIZE = f"1000 + coalesce(least(octet_length(input), {LONGEST_ARGUMENTS}), 0) AS size, started_at"
+# The calls since the first new one and the few before it.
+_AROUND = {
+    (by, columns): f"""
   FROM unnest(%(projects)s::int[], %(executions)s::uuid[], %(traces)s::uuid[], %(agents)s::text[],
               %(since)s::timestamptz[]) WITH ORDINALITY AS place (project_id, execution_id, trace_id, agent, since, n),
 LATERAL (
-    (SELECT {COLUMNS}, ctid FROM monitor_span
+    (SELECT {columns}, ctid FROM monitor_span
       WHERE project_id = place.project_id AND {where.format(**_OF_PLACE)} AND kind = 'tool'
         AND started_at >= place.since AND started_at > %(floor)s AND started_at < %(ceiling)s
       ORDER BY started_at, ctid LIMIT %(most)s)
     UNION ALL
-    (SELECT {COLUMNS}, ctid FROM monitor_span
+    (SELECT {columns}, ctid FROM monitor_span
       WHERE project_id = place.project_id AND {where.format(**_OF_PLACE)} AND kind = 'tool'
         AND started_at < place.since AND started_at > %(floor)s
       ORDER BY started_at DESC, ctid DESC LIMIT %(before)s)
 ) AS call
- ORDER BY place.n, call.started_at, call.ctid
 """  # noqa: S608
     for by, where in WHERE.items()
+    for columns in (COLUMNS, SIZE)
+}
+# Fewer calls than rounds are no loop.
+SIZES = {
+    by: f"SELECT place.n, sum(call.size) {_AROUND[by, SIZE]} GROUP BY 1 HAVING count(*) >= {loops.ROUNDS} ORDER BY 1"
+    for by in WHERE
+}
+# Calls of one moment stand in the order in which they came.
+AROUND = {
+    by: f"SELECT place.n, call.* {_AROUND[by, COLUMNS]} ORDER BY place.n, call.started_at, call.ctid" for by in WHERE
 }
 # The newest of a place, and what was answered.
 ALL = {
@@ -126,35 +147,68 @@ class Call(NamedTuple):
         return f"{self.trace_id.hex}-{self.span_id & MASK:016x}"
 
 
-def fresh(*, since: datetime, now: datetime) -> list[tuple[Place, datetime]]:
-    """The places, in all projects, in which calls were received after `since`, each with the start of its first."""
+def fresh(
+    *, since: datetime, now: datetime, after: Place | None = None, most: int = PLACES_A_PAGE
+) -> list[tuple[Place, datetime]]:
+    """The next `most` places after `after`, in all projects, in which calls were received after `since`.
+
+    Each stands with the start of its first new call.
+    """
+    last: dict[str, Any] = {
+        "after_project": after.project_id if after else 0,
+        "after_execution": (after and after.execution_id) or NONE,
+        "after_trace": (after and after.trace_id) or NONE,
+        "after_agent": after.agent if after else "",
+    }
     with connection.cursor() as cursor:
-        cursor.execute(FRESH, {"since": since, "most": MOST_PLACES, **_within(now)})
+        cursor.execute(FRESH, {"since": since, "most": most, "none": NONE, **last, **_within(now)})
         return [(Place(*row[:4]), row[4]) for row in cursor.fetchall()]
 
 
-def around(places: Sequence[tuple[Place, datetime]], *, now: datetime) -> Iterator[tuple[Place, list[Call]]]:
-    """Each place with its calls since a moment, and the few before that may make a loop with them."""
+def around(
+    places: Sequence[tuple[Place, datetime]], *, now: datetime, bytes_at_once: int = BYTES_AT_ONCE
+) -> Iterator[tuple[Place, list[Call]]]:
+    """Each place that may have a loop with its calls since a moment, and the few before that may belong to it."""
     for begin in range(0, len(places), PLACES_AT_ONCE):
         part = places[begin : begin + PLACES_AT_ONCE]
         for by in WHERE:
             chosen = [one for one in part if (one[0].execution_id is None) == (by == "trace")]
             if chosen:
-                yield from _around(by, chosen, now=now)
+                sizes = {n: int(size) for n, size in _ask(SIZES[by], chosen, now=now)}
+                for those in _parts(sizes, bytes_at_once):
+                    yield from _around(by, [chosen[n - 1] for n in those], now=now)
+
+
+def _parts(sizes: dict[int, int], most: int) -> Iterator[list[int]]:
+    """The keys in their order, in parts that are together no greater than `most`, or of one."""
+    part: list[int] = []
+    taken = 0
+    for key, size in sizes.items():
+        if part and taken + size > most:
+            yield part
+            part, taken = [], 0
+        part.append(key)
+        taken += size
+    if part:
+        yield part
 
 
 def _around(by: str, places: Sequence[tuple[Place, datetime]], *, now: datetime) -> Iterator[tuple[Place, list[Call]]]:
+    for n, rows in groupby(_ask(AROUND[by], places, now=now), key=lambda row: row[0]):
+        yield places[n - 1][0], [Call(*row[1:-1]) for row in rows]
+
+
+def _ask(statement: str, places: Sequence[tuple[Place, datetime]], *, now: datetime) -> list[Any]:
+    wanted: dict[str, Any] = {
+        "projects": [place.project_id for place, _ in places],
+        "executions": [place.execution_id for place, _ in places],
+        "traces": [place.trace_id for place, _ in places],
+        "agents": [place.agent for place, _ in places],
+        "since": [since for _, since in places],
+    }
     with connection.cursor() as cursor:
-        wanted: dict[str, Any] = {
-            "projects": [place.project_id for place, _ in places],
-            "executions": [place.execution_id for place, _ in places],
-            "traces": [place.trace_id for place, _ in places],
-            "agents": [place.agent for place, _ in places],
-            "since": [since for _, since in places],
-        }
-        cursor.execute(AROUND[by], {**wanted, "most": MOST_CALLS, "before": BEFORE, **_within(now)})
-        for n, rows in groupby(cursor.fetchall(), key=lambda row: row[0]):
-            yield places[n - 1][0], [Call(*row[1:-1]) for row in rows]
+        cursor.execute(statement, {**wanted, "most": MOST_CALLS, "before": BEFORE, **_within(now)})
+        return cursor.fetchall()
 
 
 def of_place(place: Place, *, now: datetime) -> list[Call]:

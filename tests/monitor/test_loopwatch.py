@@ -8,8 +8,12 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
-from monitor import executions, loopwatch, reporting
+from config import crank
+from config.schedule import JOBS
+from monitor import executions, jobs, loops, loopwatch, reporting, toolcalls
 from monitor.models import Execution, JobHeartbeat, Loop, Project, StateChange
 from monitor.records import Span as Record
 from monitor.reports import ToolCall
@@ -192,7 +196,8 @@ def test_an_agents_span_that_comes_late_makes_the_finding_its_executions(db: Non
     project = a_project()
     send(project, [a_call(n, parent=7) for n in range(3)])
     assert look() == 1
-    agent = a_bare_span(1, 7, kind="agent", name="plan", agent="planner", agent_stated=True, started_at=after(-61))
+    stated = {"agent": "planner", "agent_stated": True, "started_at": after(-61), "ended_at": after(-50)}
+    agent = a_bare_span(1, 7, kind="agent", name="plan", **stated)
     # The calls themselves are no news any more.
     send(project, [agent], now=after(200))
     look(now=after(200))
@@ -257,6 +262,81 @@ def test_it_is_found_although_nobody_looked_for_hours(db: None) -> None:
         JobHeartbeat.objects.create(name=loopwatch.JOB, every_s=10, last_ok_at=after(-7230))
     assert look() == 1
     assert len(loops_of(project)) == 1
+
+
+def test_what_came_while_the_last_look_went_on_is_seen_by_the_next(db: None) -> None:
+    project = a_project()
+    send(project, [a_call(n - 220) for n in range(3)], now=after(-280))
+    with crossing():
+        JobHeartbeat.objects.create(name=loopwatch.JOB, every_s=10, last_ok_at=NOW, took_ms=300_000)
+    assert look() == 1
+
+
+def test_one_process_looks_at_a_time(committed_db: None) -> None:
+    [job] = [job for job in JOBS if job.name == loopwatch.JOB]
+    with jobs.alone(loopwatch.JOB):
+        assert at_once([partial(crank.run, job, now=NOW)]) == [None]
+    assert at_once([partial(crank.run, job, now=NOW + timedelta(minutes=1))]) == ["ok"]
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 100])
+def test_all_places_are_looked_at_however_many_there_are(db: None, page: int) -> None:
+    project, other = a_project(), a_project("other")
+    work = an_execution(other.pk, now=after(-60), heartbeat_s=600, timeout_s=600)
+    send(project, [a_call(n, trace=trace) for trace in (1, 2, 3) for n in range(3)])
+    send(project, [a_call(n, trace=3, agent="clerk", parent=None) for n in range(10, 13)])
+    send(other, [a_call(n, trace=1) for n in range(3)])
+    send(other, [a_call(n, trace=2, execution_id=work) for n in range(3)])
+    assert loopwatch.look(now=NOW, places_a_page=page) == 6
+    traced = [f"{UUID(int=n).hex} planner" for n in (1, 2, 3)]
+    assert sorted(loop.place for loop in loops_of(project)) == sorted([*traced, f"{UUID(int=3).hex} clerk"])
+    assert sorted(loop.place for loop in loops_of(other)) == sorted([traced[0], str(work)])
+
+
+def test_no_statement_fetches_more_than_its_share(db: None) -> None:
+    project = a_project()
+    said = {trace: msgspec.json.encode({"text": str(trace) * 8_000}).decode() for trace in range(1, 7)}
+    send(project, [a_call(n, trace=trace, arguments=said[trace]) for trace in said for n in range(4)])
+    send(project, [a_call(n, trace=9) for n in range(2)])
+    with crossing():
+        places = toolcalls.fresh(since=after(-60), now=NOW)
+        assert len(places) == 7
+        with CaptureQueriesContext(connection) as asked:
+            found = list(toolcalls.around(places, now=NOW, bytes_at_once=80_000))
+    # Two calls are no loop and are not fetched; of the others two go together.
+    assert [len(calls) for _, calls in found] == [4] * 6
+    assert {place.trace_id for place, _ in found} == {UUID(int=trace) for trace in said}
+    assert all(call.trace_id == place.trace_id for place, calls in found for call in calls)
+    assert [loops.find([call.key for call in calls])[0].rounds for _, calls in found] == [4] * 6
+    assert len(asked.captured_queries) == 1 + 3
+
+
+def test_a_loop_of_work_that_nobody_registered_stays_open_while_it_goes_on(db: None) -> None:
+    project = a_project()
+    work = UUID(int=77)
+    for n in range(6):
+        send(project, [a_call(n, execution_id=work)], now=after(n))
+        look(now=after(n))
+    assert told(project) == ["found", "goes_on"]
+    assert look(now=after(604)) == 0
+    assert look(now=after(605)) == 1
+    assert [loop.end for loop in loops_of(project)] == ["no further round for 10 min"]
+    assert told(project) == ["found", "goes_on", "over"]
+
+
+def test_a_loop_that_goes_on_after_its_execution_ended_is_over_when_it_is(db: None) -> None:
+    project = a_project()
+    work = an_execution(project.pk, now=after(-70), heartbeat_s=600, timeout_s=600)
+    with tenant(project.pk):
+        executions.complete(project.pk, work, output=None, now=after(-65), actor="key")
+    for n in range(5):
+        send(project, [a_call(n, execution_id=work)], now=after(n))
+        look(now=after(n))
+    assert told(project) == ["found"]
+    send(project, [a_call(10, tool="book", execution_id=work)], now=after(10))
+    assert look(now=after(64)) == 1
+    assert [loop.end for loop in loops_of(project)] == ["the agent does something else"]
+    assert told(project) == ["found", "over"]
 
 
 def test_of_many_who_look_at_once_one_finds(committed_db: None) -> None:
