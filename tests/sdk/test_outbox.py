@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from handrail import _settings
 from handrail._outbox import ENDED, FAILED, REPORT, FileSegment, Outbox, Record
 
 PLENTY = {"most_bytes": 10_000_000, "most_events": 10_000}
@@ -127,6 +128,12 @@ def test_a_folder_that_cannot_be_made_leaves_memory(tmp_path: Path, caplog: pyte
     assert outbox.put([record(n) for n in range(3)]) == []
     assert drain(outbox) == [0, 1, 2]
     assert "in memory alone" in caplog.text
+
+
+def test_a_home_that_cannot_be_looked_at_is_none(tmp_path: Path) -> None:
+    # Looking raises, as it does below a folder that may not be searched.
+    spool = _settings.read(environ={"XDG_STATE_HOME": str(tmp_path / ("x" * 300) / "state")}).spool
+    assert spool == tmp_path / ("x" * 300) / "state" / "handrail" / "spool"
 
 
 def test_a_full_disk_leaves_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

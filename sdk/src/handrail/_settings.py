@@ -99,6 +99,7 @@ def _own_folder(environ: Mapping[str, str]) -> Path:
 
 def _is_writable(folder: Path) -> bool:
     """Whether folders can be made here, whether or not it is there yet."""
-    while not folder.exists() and folder != folder.parent:
+    # Path.exists would raise where we may not look.
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
     return os.access(folder, os.W_OK | os.X_OK)
