@@ -158,6 +158,14 @@ def test_processes_are_read_alike_from_proc_and_from_ps() -> None:
     assert [family.seconds(time) for time in ("0:01.25", "01:02:03", "2-00:00:01")] == [1.25, 3723, 172_801]
 
 
+def test_who_asks_ps_is_not_of_the_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ps = tmp_path / "ps"
+    ps.write_text("#!/bin/sh\necho $$ $PPID 1 1 R 0:00\necho 77 $PPID 1 1 S 0:00\n")
+    ps.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert [one.pid for one in family.of(os.getpid(), os.getpid(), family._from_ps())] == [77]
+
+
 def test_an_orphan_is_known_by_its_session_where_nobody_inherits_it() -> None:
     head = family.Process(50, 40, 50, 50, "S", 1.0)
     orphan, its_child = family.Process(51, 1, 51, 50, "S", 1.0), family.Process(52, 51, 52, 52, "S", 1.0)

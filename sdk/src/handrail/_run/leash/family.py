@@ -87,12 +87,17 @@ def _from_proc() -> Iterator[Process]:
 
 
 def _from_ps() -> Iterator[Process]:
-    told = subprocess.run(PS, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(PS, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, text=True) as ps:
+        told = ps.communicate()[0]
     for line in told.splitlines():
         try:
             pid, parent, group, session, state, time = line.split()
             numbers = int(pid), int(parent), int(group)
         except ValueError:
+            continue
+        if numbers[0] == ps.pid:
+            # Our own child for this moment, and nobody's work.
             continue
         # macOS writes an address where others write the session.
         yield Process(*numbers, int(session) if session.isdigit() else 0, state, seconds(time))
