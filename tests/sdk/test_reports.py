@@ -192,6 +192,23 @@ def test_a_mistake_of_ours_is_not_the_programs(captured: Captured, caplog: pytes
     assert "progress did not work" in caplog.text
 
 
+@pytest.mark.parametrize("attempted", [False, True])
+def test_a_coroutine_needs_no_event_loop_of_asyncio(captured: Captured, attempted: bool) -> None:
+    async def work() -> str:
+        if attempted:
+            async for attempt in handrail.attempts("planner"):
+                async with attempt as ex:
+                    ex.progress(50)
+        else:
+            async with handrail.execution("planner") as ex:
+                ex.progress(50)
+        return ex.id
+
+    with pytest.raises(StopIteration) as ended:
+        work().send(None)
+    assert captured.execution(ended.value.value).status == "completed"
+
+
 def test_without_a_server_the_program_just_runs(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import random
@@ -91,7 +90,7 @@ class Attempt:
 
     async def __aenter__(self) -> Execution:
         self.__enter__()
-        self._execution._task = asyncio.current_task()
+        self._execution._take_task()
         return self._execution
 
     async def __aexit__(

@@ -91,6 +91,13 @@ class Commanded:
             self._heeded.add(seq)
             self._client._acknowledge(self._itself, seq, effect)
 
+    def _take_task(self) -> None:
+        """Take the task that runs here as the one to interrupt; without asyncio there is none."""
+        try:
+            self._task = asyncio.current_task()
+        except RuntimeError:
+            self._task = None
+
     def _raise_if_told(self) -> None:
         command = self._command
         if command is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import time
@@ -155,7 +154,7 @@ class Execution(Reports, Commanded):
 
     async def __aenter__(self) -> Execution:
         self._begin()
-        self._task = asyncio.current_task()
+        self._take_task()
         return self
 
     async def __aexit__(
