@@ -192,6 +192,25 @@ def test_a_mistake_of_ours_is_not_the_programs(captured: Captured, caplog: pytes
     assert "progress did not work" in caplog.text
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_an_error_without_words_stays_the_programs_own(captured: Captured) -> None:
+    with pytest.raises(Mute), handrail.execution("planner") as ex, ex.tool("search"):
+        ex.call(model="m", error=Mute())
+        raise Mute
+    assert (captured.execution(ex).status, captured.execution(ex).error) == ("failed", "Mute")
+    assert [one["error"] for one in (*captured.calls, *captured.tools)] == ["Mute", "Mute"]
+    for attempt in handrail.attempts("planner"):
+        with attempt as again:
+            if again.attempt == 1:
+                raise Mute
+    assert captured.execution(again).states == ["running", "retrying", "completed"]
+    assert plain([Mute()]) == ["Mute"]
+
+
 @pytest.mark.parametrize("attempted", [False, True])
 def test_a_coroutine_needs_no_event_loop_of_asyncio(captured: Captured, attempted: bool) -> None:
     async def work() -> str:

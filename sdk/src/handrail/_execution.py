@@ -15,7 +15,7 @@ from handrail import _hangs, _spans
 from handrail._bell import Bell
 from handrail._commanded import BETWEEN, ELSEWHERE, NEW, OPEN, OVER, Commanded
 from handrail._errors import Command, Stopped
-from handrail._plain import plain, text
+from handrail._plain import plain, text, words
 from handrail._reports import Reports
 from handrail._transport import Answer
 
@@ -268,8 +268,7 @@ class Execution(Reports, Commanded):
 
     def _tell_failure(self, error: BaseException | str, retryable: bool) -> None:
         self._tell_progress()
-        said = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
-        failed = {"error": text(said, MOST_ERROR), "retryable": retryable, "attempt": self.attempt}
+        failed = {"error": text(words(error), MOST_ERROR), "retryable": retryable, "attempt": self.attempt}
         event = {"type": "execution.failed", "execution_id": self.id, "agent": self.agent, **failed}
         self._client._tell(event, answered=retryable)
 

@@ -27,6 +27,14 @@ def text(value: object, most: int = MOST_IN_ONE) -> str:
     return said.replace("\0", "\ufffd") if "\0" in said else said
 
 
+def words(error: object) -> str:
+    """An error as a traceback ends; its type alone when it has no words, or fails to find them."""
+    try:
+        return f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
+    except Exception:
+        return type(error).__name__
+
+
 def plain(value: Any) -> Any:
     """The value as JSON has it. What is too much is cut, what JSON does not know stands as the name of its type."""
     if value is None or value is True or value is False:
@@ -88,7 +96,7 @@ class _Copy:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return f"<{len(value)} bytes>"
         if isinstance(value, BaseException):
-            return self._text(f"{type(value).__name__}: {value}")
+            return self._text(words(value))
         return f"<{type(value).__qualname__}>"
 
     def _text(self, value: str) -> str:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Union
 
 from handrail import _ids, _spans
-from handrail._plain import plain, text
+from handrail._plain import plain, text, words
 
 if TYPE_CHECKING:
     from handrail._client import Client
@@ -42,7 +42,7 @@ class Timed:
         ms = int((time.perf_counter() - self._began_s) * 1000)
         outcome: dict[str, Any] = {self._duration: ms, "success": error is None, "output": self.output}
         if error is not None:
-            outcome["error"] = f"{type(error).__name__}: {error}"
+            outcome["error"] = words(error)
         self._reports._report({**self._said, **outcome})
 
     async def __aenter__(self) -> Timed:
@@ -223,9 +223,7 @@ class Reports:
         if event["type"] == "step":
             event.pop("error", None)
         elif "error" in event:
-            error = event["error"]
-            told = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
-            event["error"] = text(told, MOST_ERROR)
+            event["error"] = text(words(event["error"]), MOST_ERROR)
         if event["type"] == "operation":
             event = {name: value for name, value in event.items() if name not in ("error", "output")}
         event = dict(plain(event))
