@@ -44,6 +44,23 @@ def test_interrupts_are_raised_from_every_call(captured: Captured) -> None:
         pytest.fail("went on")
 
 
+def test_what_has_happened_is_told_before_the_interrupt(captured: Captured) -> None:
+    with handrail.execution("planner", conversation_id="c-1", interrupts=True) as ex:
+        captured.pause(ex)
+        for tell in (
+            lambda: ex.call(model="m"),
+            lambda: ex.tool("search", duration_ms=3),
+            lambda: ex.message("Done."),
+            lambda: ex.progress(60, "nearly"),
+        ):
+            with pytest.raises(handrail.Paused):
+                tell()
+        captured.resume(ex)
+    assert [one["type"] for one in captured.events[1:4]] == ["call", "tool_call", "message"]
+    work = captured.execution(ex)
+    assert (work.status, work.progress, work.message) == ("completed", 60, "nearly")
+
+
 def test_a_pause_is_waited_out(captured: Captured) -> None:
     with handrail.execution("planner") as ex:
         captured.pause(ex, "wait for the price")

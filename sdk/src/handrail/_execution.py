@@ -100,7 +100,6 @@ class Execution(Reports, Commanded):
     @harmless
     def progress(self, percent: float | None = None, message: str | None = None) -> None:
         """How far the work is, 0 to 100, and what it does just now; the latest goes with the next heartbeat."""
-        self._touch()
         if percent is not None:
             try:
                 self._percent = min(100.0, max(0.0, float(percent)))
@@ -110,6 +109,7 @@ class Execution(Reports, Commanded):
             self._message = text(message, MOST_MESSAGE)
         # Nobody is woken for it: the thread looks twice a second.
         self._beat_at_s = 0.0
+        self._touch()
 
     @harmless
     def complete(self, output: Any = None) -> None:

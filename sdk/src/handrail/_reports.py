@@ -205,14 +205,13 @@ class Reports:
         return Timed(self, said, duration)
 
     def _report(self, said: dict[str, Any]) -> None:
-        """Take a bounded copy and go on."""
+        """Take a bounded copy and go on. What has happened is told before a command is raised."""
+        if self._client.is_active:
+            try:
+                self._client._tell(self._event(said))
+            except Exception:
+                log.exception("handrail: a %s could not be told", said.get("type"))
         self._touch()
-        if not self._client.is_active:
-            return
-        try:
-            self._client._tell(self._event(said))
-        except Exception:
-            log.exception("handrail: a %s could not be told", said.get("type"))
 
     def _event(self, said: dict[str, Any]) -> dict[str, Any]:
         event = {name: value for name, value in said.items() if value is not None}
