@@ -12,6 +12,7 @@ import handrail.testing
 import pytest
 from handrail._plain import plain
 from handrail.testing import Captured
+from opentelemetry import trace
 
 
 def test_a_block_that_is_left_is_completed(captured: Captured) -> None:
@@ -226,6 +227,19 @@ def test_a_coroutine_needs_no_event_loop_of_asyncio(captured: Captured, attempte
     with pytest.raises(StopIteration) as ended:
         work().send(None)
     assert captured.execution(ended.value.value).status == "completed"
+
+
+def test_work_without_a_block_is_current_nowhere(captured: Captured) -> None:
+    ex = handrail.execution("planner").start()
+    assert handrail.current() is None
+    with handrail.execution("helper", parent_id=ex.id) as helper:
+        ex.complete({"room": 7})
+    with handrail.execution("next") as following:
+        pass
+    assert (captured.execution(ex).status, captured.execution(ex).output) == ("completed", {"room": 7})
+    assert captured.execution(helper).said["parent_id"] == ex.id
+    assert "parent_id" not in captured.execution(following).said
+    assert not trace.get_current_span().get_span_context().is_valid
 
 
 def test_without_a_server_the_program_just_runs(

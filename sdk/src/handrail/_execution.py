@@ -138,8 +138,8 @@ class Execution(Reports, Commanded):
     # -- its beginning and its end
 
     def start(self) -> Execution:
-        """Begin without a block; the program says itself how it ends."""
-        self._begin()
+        """Begin without a block, so that it is `current` nowhere; the program says itself how it ends."""
+        self._begin(is_block=False)
         return self
 
     def __enter__(self) -> Execution:
@@ -170,7 +170,7 @@ class Execution(Reports, Commanded):
         return f"<handrail.Execution {self.id} of {self.agent}, {self._state}>"
 
     @harmless
-    def _begin(self) -> None:
+    def _begin(self, *, is_block: bool = True) -> None:
         if self._state != NEW:
             log.warning("handrail: an execution is entered once; this one is %s", self._state)
             return
@@ -184,7 +184,9 @@ class Execution(Reports, Commanded):
         self._said = {**{name: value for name, value in inherited.items() if value}, **self._said}
         self.run_id = self._said.get("run_id", "")
         self.conversation_id = self._said.get("conversation_id", "")
-        self._enter()
+        self._begun_s = self._touched_s = time.monotonic()
+        if is_block:
+            self._enter()
         self._said = {**self._said, **self._place.registered()}
         self._client._began(self)
         self._client._tell({"type": "execution.started", **self._said})
