@@ -111,8 +111,8 @@ class Transport:
                 headers=headers,
                 timeout=httpx.Timeout(limit_s, connect=min(CONNECT_S, limit_s)),
             )
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError) as error:
-            # RuntimeError: the pool was closed meanwhile.
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError, ValueError) as error:
+            # RuntimeError: the pool was closed meanwhile. ValueError: no header can carry the key.
             raise Unreachable(f"{type(error).__name__}: {error}") from error
         finally:
             context.detach(token)

@@ -7,7 +7,10 @@ from typing import Any
 
 
 class StandIn:
-    """Every heartbeat is answered with `order`; a report with what `answers` has for its verb, else with 200."""
+    """Every heartbeat is answered with `order`; a report with what `answers` has for its verb, else with 200.
+
+    A 429 asks to be left alone for a second.
+    """
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, dict[str, Any]]] = []
@@ -31,6 +34,8 @@ class StandIn:
             def _answer(self, status: int, body: dict[str, Any]) -> None:
                 content = json.dumps(body).encode()
                 self.send_response(status)
+                if status == 429:
+                    self.send_header("retry-after", "1")
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)

@@ -57,6 +57,21 @@ def test_a_hang_is_told_before_it_is_ended(supervise: Supervise, server: StandIn
     assert told == ["executions", True, False, "fail"]
 
 
+def test_a_server_that_has_no_time_now_is_there(supervise: Supervise, server: StandIn) -> None:
+    server.order = {"command": "continue", "status": "running", "attempt": 2}
+    server.answers["heartbeat"] = [(429, {})]
+    server.answers["fail"] = [(429, {}), (200, {"status": "retrying", "attempt": 2})]
+    options = (*QUICK, "--retries", "0", "--no-wait")
+    one = supervise("bash", "-c", "[ $HANDRAIL_ATTEMPT = 2 ]", url=server.url, key="k", options=options)
+    code, _, err = one.ends(15)
+    assert (code, len(server.told("fail")), b"back" in err) == (0, 2, False)
+
+
+def test_a_key_that_no_header_can_carry_stops_nobody(supervise: Supervise, server: StandIn) -> None:
+    code, out, err = supervise("echo", "done", url=server.url, key="schlüssel", options=QUICK).ends(15)
+    assert (code, out, server.heard, b"Traceback" in err) == (0, b"done\n", [], False)
+
+
 def test_work_that_was_given_up_while_it_ended_is_done_all_the_same(supervise: Supervise, server: StandIn) -> None:
     server.answers["complete"] = [(409, {"detail": "stale", "state": "retrying", "attempt": 2})]
     assert supervise("true", url=server.url, key="k", options=QUICK).ends(10)[0] == 0

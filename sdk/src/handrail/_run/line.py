@@ -17,8 +17,10 @@ from handrail._transport import Answer, Transport, Unreachable
 FIRST_AGAIN_S = 0.5
 MOST_AGAIN_S = 10.0
 LISTEN_S = 25
-# Answers that say: not now.
-LATER = (408, 429, 500, 502, 503, 504)
+# Answers that say: nobody is there now.
+LATER = (408, 500, 502, 503, 504)
+# The server is there, and asks to be left alone for a while.
+BUSY = 429
 
 
 class Report(NamedTuple):
@@ -103,10 +105,14 @@ class Line:
                 self._rest(again_s)
                 again_s *= 2
                 continue
-            again_s = FIRST_AGAIN_S
             if self.is_away:
                 self.is_away = False
                 self._heard(Back())
+            if answer.status == BUSY:
+                self._rest(again_s, least_s=answer.retry_after_s or 0.0)
+                again_s *= 2
+                continue
+            again_s = FIRST_AGAIN_S
             self._done(report, answer)
 
     def _next(self) -> Report | None:
@@ -140,12 +146,12 @@ class Line:
         order = order_of_beat(answer)
         self._heard(Refused(answer) if order is None else Beaten(report.body["attempt"], order))
 
-    def _rest(self, seconds: float) -> None:
-        """Wait, but no longer than is wanted meanwhile, and not when the line is closed."""
+    def _rest(self, seconds: float, *, least_s: float = 0.0) -> None:
+        """Wait, but no longer than is wanted meanwhile, though `least_s`, and not when the line is closed."""
         began_s = time.monotonic()
         with self._changed:
             while not self._is_closed:
-                left_s = began_s + min(seconds, self.most_again_s) - time.monotonic()
+                left_s = began_s + max(least_s, min(seconds, self.most_again_s)) - time.monotonic()
                 if left_s <= 0:
                     return
                 self._changed.wait(left_s)
@@ -170,4 +176,5 @@ class Line:
                         self._heard(Commanded(event["data"]["command"]))
             # A server that never lets us wait is not asked all the time.
             if time.monotonic() - asked_at_s < FIRST_AGAIN_S:
-                self._rest(FIRST_AGAIN_S)
+                asked_s = answer.retry_after_s if answer is not None and answer.status == BUSY else None
+                self._rest(FIRST_AGAIN_S, least_s=asked_s or 0.0)
