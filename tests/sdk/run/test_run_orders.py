@@ -57,6 +57,16 @@ def test_a_hang_is_told_before_it_is_ended(supervise: Supervise, server: StandIn
     assert told == ["executions", True, False, "fail"]
 
 
+def test_a_hang_is_not_told_where_that_would_end_it_early(supervise: Supervise, server: StandIn) -> None:
+    options = (*QUICK, "--hang-after", "2", "--retries", "0", "--no-wait")
+    server.answers["executions"] = [(201, {"status": "running", "attempt": 1, "on_stall": "retry"})]
+    server.answers["fail"] = [(200, {"status": "hitl_paused", "attempt": 1})]
+    one = supervise("bash", "-c", "echo ready; exec sleep 300", url=server.url, key="k", options=options)
+    assert one.ends(15)[0] == 124
+    assert {body.get("progressing") for body in server.told("heartbeat")} == {True}
+    assert server.told("fail")[0]["error"].startswith("hung: no output")
+
+
 def test_a_server_that_has_no_time_now_is_there(supervise: Supervise, server: StandIn) -> None:
     server.order = {"command": "continue", "status": "running", "attempt": 2}
     server.answers["heartbeat"] = [(429, {})]

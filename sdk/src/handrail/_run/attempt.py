@@ -36,6 +36,7 @@ class Attempt:
         *,
         environ: Mapping[str, str],
         hang_after_s: float,
+        tells_stillness: bool,
         grace_s: float,
         ended: Callable[[End], object],
     ) -> None:
@@ -46,6 +47,7 @@ class Attempt:
         self.is_paused = False
         self.tail = Tail()
         self._hang_after_s = hang_after_s
+        self._tells_stillness = tells_stillness
         self._stillness = Stillness(now_s=now_s)
         self._look_at_s = self._clock_from_s = now_s
         self._ran_s = 0.0
@@ -57,7 +59,7 @@ class Attempt:
         return self._look_at_s if self._hang_after_s else float("inf")
 
     def look(self, *, now_s: float) -> None:
-        """Look whether it moves; after half of the time of a hang it counts as not progressing."""
+        """Look whether it moves; after half of the time of a hang it counts as standing still, if that is told."""
         self._look_at_s = now_s + min(MOST_BETWEEN_LOOKS_S, self._hang_after_s / LOOKS_PER_HANG)
         self._stillness.look(
             cpu_s=self._command.cpu_s,
@@ -66,7 +68,7 @@ class Attempt:
             now_s=now_s,
         )
         still_s = self._stillness.still_for_s(now_s)
-        self.is_progressing = still_s < self._hang_after_s / 2
+        self.is_progressing = not self._tells_stillness or still_s < self._hang_after_s / 2
         self.hangs = still_s >= self._hang_after_s
 
     def ran_s(self, *, now_s: float) -> float:

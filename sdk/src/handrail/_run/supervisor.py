@@ -117,6 +117,7 @@ class Supervisor:
                 self.options.command,
                 environ=self._environ | {"HANDRAIL_ATTEMPT": str(self.number)},
                 hang_after_s=self.options.hang_after_s,
+                tells_stillness=not self.terms.ends_stalled,
                 grace_s=self.options.grace_s,
                 ended=lambda end: self._inbox.put(news.Ended(end)),
             )

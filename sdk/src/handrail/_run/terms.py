@@ -16,6 +16,8 @@ class Terms(NamedTuple):
     timeout_s: int
     heartbeat_s: int
     retries: int
+    # Whether the server gives an attempt up as soon as it is told that its work stands still.
+    ends_stalled: bool = False
 
     @property
     def beat_every_s(self) -> float:
@@ -31,6 +33,7 @@ class Terms(NamedTuple):
             int(told.get("timeout_s", self.timeout_s)),
             int(told.get("heartbeat_s", self.heartbeat_s)),
             int(told.get("max_retries", self.retries)),
+            told.get("on_stall") == "retry",
         )
 
 
