@@ -160,6 +160,31 @@ def test_anything_becomes_json(value: object, copy: object) -> None:
     assert plain(value) == copy
 
 
+class Moving(dict[str, int]):
+    """Somebody else writes to it while it is read."""
+
+    def items(self):  # type: ignore[no-untyped-def]
+        for name in list(self):
+            self[name + "x"] = 1
+            yield name, 1
+            raise RuntimeError("dictionary changed size during iteration")
+
+
+class Nameless:
+    def __str__(self) -> str:
+        raise RuntimeError("no name")
+
+
+def test_what_cannot_be_copied_stands_as_its_type(captured: Captured) -> None:
+    with handrail.execution("planner", inputs={"a": Moving(a=1), "b": 2}, metadata={Nameless(): 1}) as ex:
+        ex.call(model="m", latency_ms=float("nan"))  # type: ignore[arg-type]
+        ex.tool("t", duration_ms=float("inf"))  # type: ignore[arg-type]
+    said = captured.execution(ex).said
+    assert (said["inputs"], said["metadata"]) == ({"a": "<Moving>", "b": 2}, {"Nameless": 1})
+    assert ["latency_ms" in one for one in captured.calls] == [False]
+    assert ["duration_ms" in one for one in captured.tools] == [False]
+
+
 def test_a_copy_is_bounded() -> None:
     endless: list[object] = []
     endless.append(endless)

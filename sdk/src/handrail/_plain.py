@@ -60,6 +60,13 @@ class _Copy:
             return float(value) if math.isfinite(value) else str(value)
         if depth >= MOST_DEPTH or self.parts >= MOST_PARTS:
             return CUT
+        try:
+            return self._parts_of(value, depth)
+        except Exception:
+            # Another thread changes it while we look, or its own methods fail.
+            return f"<{type(value).__qualname__}>"
+
+    def _parts_of(self, value: Any, depth: int) -> Any:
         if isinstance(value, Enum):
             return self.of(value.value, depth + 1)
         if isinstance(value, Mapping):
@@ -74,7 +81,7 @@ class _Copy:
             if self.parts >= MOST_PARTS:
                 copy[CUT] = f"{len(value) - len(copy)} more"
                 break
-            copy[self._text(name if isinstance(name, str) else str(name))] = self.of(one, depth + 1)
+            copy[self._text(name if isinstance(name, str) else words(name))] = self.of(one, depth + 1)
         return copy
 
     def _sequence(self, value: Any, depth: int) -> list[Any]:

@@ -21,6 +21,15 @@ Usd = Union[Decimal, str, float, int]
 MOST_ERROR = 20_000
 
 
+def _whole(ms: float | None) -> int | None:
+    """Whole milliseconds; None of what is no number."""
+    try:
+        return None if ms is None else int(ms)
+    except (TypeError, ValueError, OverflowError):
+        log.info("handrail: a time is a number of milliseconds, not %r", type(ms))
+        return None
+
+
 class Timed:
     """Something that takes time: measured by `with` or `async with`, told when the block is left."""
 
@@ -100,7 +109,7 @@ class Reports:
             "audio_output_tokens": audio_output_tokens,
             "images": images,
             "cost_usd": None if cost_usd is None else str(cost_usd),
-            "latency_ms": latency_ms if latency_ms is None else int(latency_ms),
+            "latency_ms": _whole(latency_ms),
             "success": success and error is None,
             "error": error,
             "response_id": response_id,
@@ -197,9 +206,8 @@ class Reports:
         **outcome: Any,
     ) -> Timed:
         if is_over:
-            ms = 0 if duration_ms is None and said["type"] == "operation" else duration_ms
-            lasted = ms if ms is None else int(ms)
-            self._report({**said, **outcome, duration: lasted, "success": error is None, "error": error or None})
+            ms = 0 if duration_ms is None and said["type"] == "operation" else _whole(duration_ms)
+            self._report({**said, **outcome, duration: ms, "success": error is None, "error": error or None})
         else:
             self._touch()
         return Timed(self, said, duration)
