@@ -132,8 +132,37 @@ def test_a_folder_that_cannot_be_made_leaves_memory(tmp_path: Path, caplog: pyte
 
 def test_a_home_that_cannot_be_looked_at_is_none(tmp_path: Path) -> None:
     # Looking raises, as it does below a folder that may not be searched.
-    spool = _settings.read(environ={"XDG_STATE_HOME": str(tmp_path / ("x" * 300) / "state")}).spool
+    environ = {"XDG_STATE_HOME": str(tmp_path / ("x" * 300) / "state")}
+    spool = _settings.read(url="http://handrail.test", api_key="k", environ=environ).spool
     assert spool == tmp_path / ("x" * 300) / "state" / "handrail" / "spool"
+
+
+@pytest.mark.parametrize("somebody", ["nobody", "ours", "open to all", "a link", "another's"])
+def test_a_temporary_folder_is_ours_alone_or_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, somebody: str
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / f"handrail-{os.getuid()}"
+    if somebody == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    elif somebody != "nobody":
+        folder.mkdir(mode=0o700)
+    if somebody == "open to all":
+        folder.chmod(0o777)
+    elif somebody == "another's":
+        if os.getuid() != 0:
+            pytest.skip("only root gives a folder to another")
+        os.chown(folder, 12345, 12345)
+    spool = _settings.read(url="http://handrail.test", api_key="k", environ={"XDG_STATE_HOME": "nowhere"}).spool
+    assert spool == (folder / "spool" if somebody in ("nobody", "ours") else None)
+    assert not folder.exists() or somebody == "open to all" or folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_inert_client_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    _settings.read(environ={"XDG_STATE_HOME": "nowhere"})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_leaves_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,11 +71,16 @@ def read(
     api_key = environ.get("HANDRAIL_API_KEY", "") if api_key is None else api_key
     folder = environ.get("HANDRAIL_SPOOL") if spool is None else os.fspath(spool)
     url = url.strip().rstrip("/")
+    if folder is None:
+        # Nothing is stored of an inert client.
+        own = _own_folder(environ) if url and api_key.strip() else None
+    else:
+        own = Path(folder) if folder else None
     is_within = url == environ.get("HANDRAIL_URL", "").strip().rstrip("/")
     return Settings(
         url=url,
         api_key=api_key.strip(),
-        spool=_own_folder(environ) if folder is None else Path(folder) if folder else None,
+        spool=own,
         within_id=_identity(environ.get("HANDRAIL_EXECUTION_ID", "")) if is_within else "",
         within_run=environ.get("HANDRAIL_RUN_ID", "")[:200] if is_within else "",
         **others,
@@ -89,12 +95,25 @@ def _identity(said: str) -> str:
         return ""
 
 
-def _own_folder(environ: Mapping[str, str]) -> Path:
+def _own_folder(environ: Mapping[str, str]) -> Path | None:
     state = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     if os.path.isabs(state) and _is_writable(Path(state)):
         return Path(state) / "handrail" / "spool"
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    return Path(tempfile.gettempdir()) / f"handrail-{user}" / "spool"
+    return _temporary_folder()
+
+
+def _temporary_folder() -> Path | None:
+    """Among the temporary files, where others write as well; None when others may write to this one."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    try:
+        folder = Path(tempfile.gettempdir()) / f"handrail-{user}"
+        # Made now, for nobody can put another in the place of one that is there and ours.
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    is_ours = found.st_uid == user and stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o022
+    return folder / "spool" if is_ours or not hasattr(os, "getuid") else None
 
 
 def _is_writable(folder: Path) -> bool:
