@@ -228,6 +228,20 @@ def test_nobody_is_waited_for_without_end(captured: Captured) -> None:
     assert captured.executions[0].status == "hitl_paused"
 
 
+def test_a_decorated_call_waits_no_longer_than_it_may(captured: Captured) -> None:
+    for face in (handrail, captured.client):
+
+        @face.supervised("planner", attempts=2, retry_on=OSError, human_wait_s=0.1)
+        def work(error: type[Exception]) -> None:
+            raise error
+
+        with pytest.raises(OSError):  # noqa: PT011
+            work(OSError)
+        with pytest.raises(KeyError):
+            work(KeyError)
+    assert [one.status for one in captured.executions] == ["hitl_paused", "failed"] * 2
+
+
 def test_errors_of_other_kinds_end_it_at_once(captured: Captured) -> None:
     with pytest.raises(KeyError):
         for attempt in handrail.attempts("planner", retry_on=OSError):

@@ -158,13 +158,24 @@ class Client:
         execution = self.execution(agent, **options)
         return Attempts(execution, attempts=attempts, retry_on=kinds, human_wait_s=human_wait_s)
 
-    def supervised(self, agent: str, *, attempts: int = 1, **options: Unpack[ExecutionOptions]) -> Callable[[F], F]:
-        """A decorator for functions and coroutine functions: each call is an execution, tried so many times."""
+    def supervised(
+        self,
+        agent: str,
+        *,
+        attempts: int = 1,
+        retry_on: type[BaseException] | Sequence[type[BaseException]] = Exception,
+        human_wait_s: float | None = 86_400.0,
+        **options: Unpack[ExecutionOptions],
+    ) -> Callable[[F], F]:
+        """A decorator for functions and coroutine functions: each call is an execution, tried so many times.
+
+        `retry_on` and `human_wait_s` are those of `attempts`: with more than one a call may wait a day for a person.
+        """
         need_agent(agent)
 
         def begin(task: str) -> Attempts:
             named: ExecutionOptions = {"task": task, **options}
-            return self.attempts(agent, attempts=attempts, **named)
+            return self.attempts(agent, attempts=attempts, retry_on=retry_on, human_wait_s=human_wait_s, **named)
 
         return _attempts.supervised(begin)
 

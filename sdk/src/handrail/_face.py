@@ -92,13 +92,20 @@ def attempts(
     return client().attempts(agent, **rules, **options)
 
 
-def supervised(agent: str, *, attempts: int = 1, **options: Unpack[ExecutionOptions]) -> Callable[[F], F]:
+def supervised(
+    agent: str,
+    *,
+    attempts: int = 1,
+    retry_on: type[BaseException] | Sequence[type[BaseException]] = Exception,
+    human_wait_s: float | None = 86_400.0,
+    **options: Unpack[ExecutionOptions],
+) -> Callable[[F], F]:
     """A decorator; the client is the default one at the time of each call. See `Client.supervised`."""
     need_agent(agent)
 
     def begin(task: str) -> Attempts:
         named: ExecutionOptions = {"task": task, **options}
-        return client().attempts(agent, attempts=attempts, **named)
+        return client().attempts(agent, attempts=attempts, retry_on=retry_on, human_wait_s=human_wait_s, **named)
 
     return _attempts.supervised(begin)
 
