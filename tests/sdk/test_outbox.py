@@ -179,6 +179,31 @@ def test_a_full_disk_leaves_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert drain(outbox) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("removes", [True, False])
+def test_a_new_file_that_an_heir_is_faster_to_take_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removes: bool
+) -> None:
+    outbox, heirs = Outbox(tmp_path, **PLENTY), []
+    open_file = os.open
+
+    def overtaken(path: Path, flags: int, mode: int = 0o777) -> int:
+        fd = open_file(path, flags, mode)
+        if flags & os.O_EXCL and not heirs:
+            heirs.append(FileSegment.adopt(path))
+            if removes:
+                heirs[0].remove()
+        return fd
+
+    monkeypatch.setattr("handrail._outbox.os.open", overtaken)
+    assert outbox.put([record(1)]) == []
+    monkeypatch.undo()
+    if not removes:
+        heirs[0].remove()
+    outbox.close()
+    heir = Outbox(tmp_path, **PLENTY)
+    assert (heir.adopt(), drain(heir)) == (1, [1])
+
+
 def test_a_segment_is_private(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "spool", **PLENTY)
     outbox.put([record(0)])

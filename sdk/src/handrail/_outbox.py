@@ -103,7 +103,7 @@ class FileSegment(Segment):
     def make(cls, folder: Path) -> FileSegment:
         path = folder / f"{os.getpid()}-{uuid.uuid4().hex[:12]}.events"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        if not _locks.hold(fd):
+        if not _locks.hold(fd) or os.fstat(fd).st_nlink == 0:
             # Whoever looks for segments of the dead was faster.
             os.close(fd)
             raise BlockingIOError(f"{path} was taken")
@@ -295,8 +295,16 @@ class Outbox:
 
     def _tail(self) -> Segment:
         if not self._own or self._own[-1].size >= SEGMENT_BYTES:
-            self._own.append(MemorySegment() if self._folder is None else FileSegment.make(self._folder))
+            self._own.append(self._new())
         return self._own[-1]
+
+    def _new(self) -> Segment:
+        if self._folder is None:
+            return MemorySegment()
+        try:
+            return FileSegment.make(self._folder)
+        except BlockingIOError:
+            return FileSegment.make(self._folder)
 
     def _drop(self, segment: Segment) -> None:
         """It has nothing more: the one that is written to begins anew, others go."""
