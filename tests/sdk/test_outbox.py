@@ -204,6 +204,24 @@ def test_a_new_file_that_an_heir_is_faster_to_take_is_made_again(
     assert (heir.adopt(), drain(heir)) == (1, [1])
 
 
+def test_a_fork_while_a_file_goes_closes_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = Outbox(tmp_path, **PLENTY)
+    for n in range(12):
+        outbox.put([record(n, size=100_000)])
+    close, closed = os.close, []
+
+    def forked(fd: int) -> None:
+        close(fd)
+        closed.append(fd)
+        outbox.abandon()
+
+    monkeypatch.setattr("handrail._outbox.os.close", forked)
+    outbox.peek(12, 10_000_000)
+    outbox.taken()
+    monkeypatch.undo()
+    assert len(closed) == len(set(closed)) == 2
+
+
 def test_a_segment_is_private(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "spool", **PLENTY)
     outbox.put([record(0)])

@@ -267,8 +267,8 @@ class Client:
         for one in (*self._open.values(), *self._judged.values()):
             one._disown()
         self._open, self._judged = {}, {}
-        self._make()
         outbox.abandon()
+        self._make()
         # Children of multiprocessing end without running what atexit knows.
         util = sys.modules.get("multiprocessing.util")
         if util is not None:
@@ -306,7 +306,10 @@ def _shut_all() -> None:
 
 def _fork_all() -> None:
     for one in list(_clients):
-        one._after_fork()
+        try:
+            one._after_fork()
+        except Exception:
+            log.exception("handrail: a forked program has lost its client")
 
 
 atexit.register(_shut_all)

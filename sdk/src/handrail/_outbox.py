@@ -282,7 +282,11 @@ class Outbox:
     def abandon(self) -> None:
         """In a forked child: they are the parent's, who goes on holding them."""
         for segment in (*self._own, *self._adopted):
-            segment.leave()
+            try:
+                segment.leave()
+            except OSError:
+                # The parent was closing it.
+                pass
         self._own, self._adopted = [], []
 
     def _append(self, records: Sequence[Record]) -> None:
@@ -312,10 +316,11 @@ class Outbox:
             if segment.size > len(MAGIC):
                 segment.clear()
             return
-        segment.remove()
+        # Forgotten before it is closed: a child forked between the two must not close it again.
         for segments in (self._own, self._adopted):
             if segment in segments:
                 segments.remove(segment)
+        segment.remove()
 
     def _without_disk(self, error: OSError) -> None:
         log.warning("handrail: events wait in memory alone, for %s", error)
