@@ -243,6 +243,21 @@ def test_an_attempt_that_was_given_up_is_begun_anew(captured: Captured) -> None:
     assert captured.execution(ex).status == "completed"
 
 
+def test_an_error_after_the_attempt_was_given_up_begins_the_next(captured: Captured) -> None:
+    tries = []
+    for attempt in handrail.attempts("planner"):
+        with attempt as ex:
+            tries.append(ex.attempt)
+            if len(tries) == 1:
+                until(lambda: ex._is_registered, "it is registered", WITHIN_S)
+                # What a clock of the server does: the answer to the failure is the first that the program hears.
+                captured._server.give_up(ex.id)
+                raise OSError("503 after the time")
+    assert tries == [1, 2]
+    work = captured.execution(ex)
+    assert (work.status, work.attempt, work.error) == ("completed", 2, "")
+
+
 def test_threads_work_within_the_execution_that_they_are_carried_into(captured: Captured) -> None:
     def work(number: int) -> str:
         with handrail.execution(f"helper-{number}") as ex:

@@ -140,7 +140,8 @@ class Attempt:
         if verdict is None:
             return (yield from self._locally(error))
         said = verdict.body if isinstance(verdict.body, dict) else {}
-        status = said.get("status") or said.get("state")
+        # A refusal's `status` is its own; the execution's is its `state`.
+        status = said.get("status" if verdict.is_good else "state")
         if status == "retrying":
             in_s = ahead_s(said.get("retry_at"), verdict.at) or 0.0
             return (yield from self._again(int(said.get("attempt") or one.attempt + 1), in_s))
