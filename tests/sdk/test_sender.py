@@ -234,6 +234,23 @@ def test_a_start_that_arrived_after_all_is_followed_by_its_end(monkeypatch: pyte
     assert kinds == ["execution.started", "execution.completed"]
 
 
+def test_work_that_ends_while_its_start_is_on_its_way_is_told_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._execution.WHOLE_AFTER_S", 0.0)
+    gate = threading.Event()
+
+    def slow(_: list[dict[str, Any]]) -> httpx.Response:
+        gate.wait(5)
+        return taken()
+
+    server = Server(slow)
+    with client(server) as made:
+        with made.execution("clerk"):
+            until(lambda: bool(server.batches), "the server has the start and does not answer", 5)
+        gate.set()
+        assert made.flush(5)
+    assert [one["type"] for one in server.kept] == ["execution.started", "execution.completed"]
+
+
 def test_an_execution_that_the_server_forgot_is_registered_again() -> None:
     beats = []
 

@@ -202,7 +202,7 @@ class Sender:
         again: list[Record] = []
         for index, one in enumerate(records):
             if index not in rejected:
-                self._was_taken(one)
+                self._was_taken(one, whole=payloads[index] is not one.payload)
             elif index >= later:
                 # Not the event's fault, or perhaps only because of one before it.
                 again.append(one)
@@ -242,11 +242,14 @@ class Sender:
             return self._wholes.get(_id(record), record.payload)
         return record.payload
 
-    def _was_taken(self, record: Record) -> None:
+    def _was_taken(self, record: Record, *, whole: bool) -> None:
+        """`whole`: the beginning that was sent told the end, too."""
         if record.kind != STARTED:
             return
         identity = _id(record)
-        if self._wholes.pop(identity, None) is not None and self._ends.pop(identity, None) is None:
+        # One that came while the plain start was on its way is of no use any more: the end tells itself.
+        self._wholes.pop(identity, None)
+        if whole and self._ends.pop(identity, None) is None:
             self._told_whole.add(identity)
         self._heard(STARTED, identity, None)
 
