@@ -127,6 +127,38 @@ def test_a_server_that_stumbles_over_an_event_gets_the_others() -> None:
         until(lambda: tokens(server) == [0, 1, 3], "the others arrive", 20)
 
 
+def test_a_server_that_is_ill_for_a_while_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._line.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("handrail._line.MOST_BACKOFF_S", 0.02)
+    server = Server(*[500] * 12, lambda _: taken())
+    with client(server) as made:
+        with made.execution("clerk") as ex:
+            until(lambda: len(server.batches) > 5, "the start alone is refused again and again", 5)
+            for n in range(3):
+                ex.call(model="m", input_tokens=n)
+        assert made.flush(5)
+        assert (tokens(server), made.dropped) == ([0, 1, 2], 0)
+    assert [one["type"] for one in server.kept if one["type"] != "call"] == ["execution.started", "execution.completed"]
+
+
+def test_a_start_that_the_server_stumbles_over_is_tried_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._line.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("handrail._line.MOST_BACKOFF_S", 0.02)
+    monkeypatch.setattr("handrail._sender.PATIENCE_S", 0.3)
+    # All of it is one batch.
+    monkeypatch.setitem(globals(), "QUICK", QUICK._replace(linger_s=0.3))
+
+    def stumbling(events: list[dict[str, Any]]) -> httpx.Response:
+        return httpx.Response(500, json={}) if events[0]["type"] == "execution.started" else taken()
+
+    server = Server(stumbling)
+    with client(server) as made:
+        tell(made, 3)
+        until(lambda: tokens(server) == [0, 1, 2], "what comes behind it arrives", 5)
+        until(lambda: made.dropped == 1, "it is given up", 5)
+    assert [one[0]["type"] for one in server.batches].count("execution.started") > 10
+
+
 def test_the_rejected_go_and_those_not_stored_come_again() -> None:
     def partly(events: list[dict[str, Any]]) -> httpx.Response:
         place = next(n for n, one in enumerate(events) if one.get("input_tokens") == 1)
