@@ -13,6 +13,8 @@ import handrail
 import httpx
 import pytest
 from handrail._beats import Pace
+from handrail._intake import encode
+from handrail._outbox import REPORT, Outbox, Record
 from handrail._stand_in import until
 
 QUICK = Pace(tick_s=0.01, beat_gap_s=0.01, linger_s=0.01)
@@ -207,6 +209,18 @@ def test_while_the_server_hangs_events_are_stored(tmp_path: Path) -> None:
     assert time.monotonic() - began_s < 2
     assert path.read_bytes().count(b"execution.completed") == 1
     gate.set()
+
+
+def test_what_many_dead_left_is_sent_without_a_rest(tmp_path: Path) -> None:
+    server = Server(lambda _: taken())
+    with client(server, spool=tmp_path) as made:
+        for n in range(20):
+            event = {"type": "call", "agent": "clerk", "id": str(n), "model": "m", "input_tokens": n}
+            dead = Outbox(tmp_path / made.settings.account, most_bytes=10_000, most_events=10)
+            dead.put([Record(REPORT, encode(event))])
+            dead.close()
+        with made.execution("clerk"):
+            until(lambda: sorted(tokens(server)) == list(range(20)), "all arrive", 5)
 
 
 def test_memory_is_bounded_and_the_loss_told_once(caplog: pytest.LogCaptureFixture) -> None:

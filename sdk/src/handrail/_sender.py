@@ -141,6 +141,9 @@ class Sender:
                 self._send()
                 self.outbox.taken()
                 self._hand = None
+            if self.outbox.may_adopt_more and not self.outbox.count:
+                self._adopt_at_s = 0.0
+                self._wake.set()
             if self._line.free_in_s() == 0 and (untold := self.intake.untold()):
                 told = [_confession(agent, count) for agent, count in untold.items()]
                 self.intake.keep([Record(REPORT, encode(one)) for one in told])
