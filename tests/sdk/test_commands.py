@@ -1,12 +1,15 @@
 """What people command reaches the work, and what became of it reaches them."""
 
 import asyncio
+import contextlib
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import handrail
 import pytest
+from handrail._bell import Bell
 from handrail._stand_in import until
 from handrail.testing import Captured
 
@@ -209,6 +212,53 @@ def test_nobody_is_waited_for_without_end(captured: Captured) -> None:
             with attempt:
                 raise OSError("503")
     assert captured.executions[0].status == "hitl_paused"
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt, which would end the tests."""
+
+
+def test_who_is_interrupted_while_a_person_is_waited_for_leaves_nothing_open(captured: Captured) -> None:
+    async def work() -> None:
+        async for attempt in handrail.attempts("planner", max_retries=0):
+            async with attempt as ex:
+                work_of.append(ex)
+                raise OSError("503")
+
+    async def main() -> None:
+        task = asyncio.create_task(work())
+        while not (work_of and work_of[0]._waits):
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    work_of: list[handrail.Execution] = []
+    asyncio.run(main())
+    (ex,) = work_of
+    assert (captured.client._open, ex._waits) == ({}, 0)
+    assert captured.execution(ex).states == ["running", "hitl_paused"], "a person may still begin it again"
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_who_is_interrupted_before_the_next_attempt_says_so(away: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with handrail.testing.capture(backoff_s=60) as captured:
+        wait = Bell.wait
+
+        def interrupted(bell: Bell, until: Callable[[], bool], timeout_s: float | None) -> bool:
+            if timeout_s is not None and timeout_s > 10:
+                raise Interrupted
+            return wait(bell, until, timeout_s)
+
+        monkeypatch.setattr(Bell, "wait", interrupted)
+        monkeypatch.setattr(captured.client, "_haste", 60.0)
+        with pytest.raises(Interrupted), captured.away() if away else contextlib.nullcontext():
+            for attempt in handrail.attempts("planner"):
+                with attempt as ex:
+                    raise OSError("503")
+        monkeypatch.undo()
+        work = captured.execution(ex)
+        assert (work.states, work.error) == (["running", "retrying", "failed"], "Interrupted: ")
 
 
 def test_errors_of_other_kinds_end_it_at_once(captured: Captured) -> None:

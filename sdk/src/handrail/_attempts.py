@@ -88,6 +88,10 @@ class Attempt:
                 wait = waits.send(self._execution._bell.wait(wait.true, wait.timeout_s))
         except StopIteration as end:
             return cast(bool, end.value)
+        except BaseException as interruption:
+            waits.close()
+            self._execution._abandon(interruption)
+            raise
 
     async def __aenter__(self) -> Execution:
         self.__enter__()
@@ -108,6 +112,10 @@ class Attempt:
             if not end.value and stopped is not None:
                 raise stopped from None
             return cast(bool, end.value)
+        except BaseException as interruption:
+            waits.close()
+            self._execution._abandon(interruption)
+            raise
 
     def _afterwards(self, error: BaseException | None) -> Waits:
         """Whether there will be another attempt, waiting for the time of it."""
@@ -129,7 +137,7 @@ class Attempt:
         one._end(BETWEEN)
         one._verdict = None
         with one._client._awaiting_verdict(one):
-            one._tell_failure(error, True)
+            one._tell_failure(error, True, attempt=one.attempt)
             yield Until(lambda: one._verdict is not None or one._client._line.is_away, PATIENCE_S)
         return (yield from self._judged(error))
 
@@ -154,8 +162,10 @@ class Attempt:
         one = self._execution
         # It beats on with the attempt that was given up, and hears `pause` until somebody answers.
         one._await_a_person()
-        answered = yield Until(one._is_answered, self._attempts._human_wait_s)
-        one._waits -= 1
+        try:
+            answered = yield Until(one._is_answered, self._attempts._human_wait_s)
+        finally:
+            one._waits -= 1
         if not answered:
             one._end()
             return False

@@ -134,7 +134,7 @@ class Execution(Reports, Commanded):
         """This attempt met an error. Unless it is retryable that is the end of the execution."""
         if self._state == OPEN:
             self._end()
-            self._tell_failure(error, self._retryable if retryable is None else retryable)
+            self._tell_failure(error, self._retryable if retryable is None else retryable, attempt=self.attempt)
 
     # -- its beginning and its end
 
@@ -244,6 +244,14 @@ class Execution(Reports, Commanded):
         self._heed("stopped its work and waits")
         self._client._listen(self)
 
+    @harmless
+    def _abandon(self, error: BaseException) -> None:
+        """The program was interrupted while it waited for its next attempt."""
+        if self._state in (OPEN, BETWEEN):
+            self._end()
+            # Whichever attempt the server has ordered meanwhile: there will be none.
+            self._tell_failure(error, False, attempt=None)
+
     def _end(self, state: str = OVER) -> None:
         self._state = state
         self._client._ended(self)
@@ -267,10 +275,13 @@ class Execution(Reports, Commanded):
             }
             self._client._tell({**event, **news})
 
-    def _tell_failure(self, error: BaseException | str, retryable: bool) -> None:
+    def _tell_failure(self, error: BaseException | str, retryable: bool, *, attempt: int | None) -> None:
+        """`attempt` is the one that failed, None for the server's present one."""
         self._tell_progress()
         said = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
-        failed = {"error": text(said, MOST_ERROR), "retryable": retryable, "attempt": self.attempt}
+        failed = {"error": text(said, MOST_ERROR), "retryable": retryable}
+        if attempt is not None:
+            failed["attempt"] = attempt
         event = {"type": "execution.failed", "execution_id": self.id, "agent": self.agent, **failed}
         self._client._tell(event, answered=retryable)
 
