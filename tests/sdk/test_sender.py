@@ -325,3 +325,42 @@ def test_the_end_of_a_program_waits_for_a_line_that_comes_back_in_time(rests_s: 
         tell(made, 3)
     assert tokens(server) == list(range(sent))
     assert sent or time.monotonic() - began_s < 4, "a line that rests for longer is not waited for"
+
+
+class Beaten(Server):
+    """Takes every batch; heartbeats get what `beat` says of their body."""
+
+    def __init__(self, beat: Callable[[dict[str, Any]], httpx.Response]) -> None:
+        super().__init__(lambda _: taken())
+        self.beat = beat
+        self.bodies: list[dict[str, Any]] = []
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/heartbeat"):
+            return super().handle(request)
+        body = json.loads(request.content)
+        self.bodies.append(body)
+        return self.beat(body)
+
+
+def well(_: dict[str, Any]) -> httpx.Response:
+    return httpx.Response(200, json={"command": "continue"})
+
+
+def test_half_a_character_in_a_message_costs_the_character() -> None:
+    server = Beaten(well)
+    with client(server) as made, made.execution("clerk") as ex:
+        ex.progress(message="a \ud800 b")
+        until(lambda: any("message" in one for one in server.bodies), "it arrives", 5)
+    assert [one["message"] for one in server.bodies if "message" in one] == ["a ? b"]
+
+
+def test_a_message_that_is_refused_stops_no_heartbeats() -> None:
+    def choosy(body: dict[str, Any]) -> httpx.Response:
+        return httpx.Response(400, json={"detail": "no"}) if "message" in body else well(body)
+
+    server = Beaten(choosy)
+    with client(server) as made, made.execution("clerk") as ex:
+        ex.progress(40, message="unheard of")
+        until(lambda: any("progress" in one and "message" not in one for one in server.bodies), "it beats on", 2)
+    assert sum("message" in one for one in server.bodies) == 1

@@ -147,6 +147,10 @@ class Beater:
             self._lost(one)
         if not answer.is_good:
             log.info("handrail: a heartbeat was refused: %s", answer.detail)
+            if answer.status == 400 and "message" in body:
+                # Not a second time: the next one says only that the work lives.
+                one._told = {**one._told, "message": message}
+                one._beat_at_s = 0.0
             return
         one._told = {"progress": percent, "message": message, "hangs_at": hangs_at}
         self._heard(one, attempt, answer)
