@@ -364,3 +364,20 @@ def test_a_message_that_is_refused_stops_no_heartbeats() -> None:
         ex.progress(40, message="unheard of")
         until(lambda: any("progress" in one and "message" not in one for one in server.bodies), "it beats on", 2)
     assert sum("message" in one for one in server.bodies) == 1
+
+
+@pytest.mark.parametrize("status", [413, 400])
+def test_what_a_proxy_says_of_a_batch_stops_no_heartbeats(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    server = Beaten(well)
+    with client(server, beat_every_s=0.05) as made, made.execution("clerk") as ex:
+        until(lambda: bool(server.bodies), "it beats", 5)
+        server.answers = [lambda _: httpx.Response(status, text="<html>nginx</html>"), lambda _: taken()]
+        ex.call(model="m", input_tokens=1)
+        ex.call(model="m", input_tokens=2)
+        until(lambda: len(server.batches) > 1, "the proxy has answered", 5)
+        assert not made._line.is_away
+        beats = len(server.bodies)
+        until(lambda: len(server.bodies) > beats + 2, "it beats on", 5)
+        assert made.flush(5)
+        assert (tokens(server), made.dropped) == ([1, 2], 0)
+    assert caplog.text.count(f"status {status}") == (0 if status == 413 else 1)
