@@ -381,3 +381,18 @@ def test_what_a_proxy_says_of_a_batch_stops_no_heartbeats(status: int, caplog: p
         assert made.flush(5)
         assert (tokens(server), made.dropped) == ([1, 2], 0)
     assert caplog.text.count(f"status {status}") == (0 if status == 413 else 1)
+
+
+def test_a_heartbeat_that_did_not_arrive_comes_again_as_soon_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._line.FIRST_BACKOFF_S", 0.05)
+
+    def lost(_: dict[str, Any]) -> httpx.Response:
+        if len(server.bodies) == 1:
+            raise httpx.ReadError("the connection broke")
+        return well({})
+
+    server = Beaten(lost)
+    with client(server) as made, made.execution("clerk") as ex:
+        ex.call(model="m")
+        until(lambda: len(server.bodies) > 1, "it comes again long before the next is due", 1.5)
+        assert [one.get("progressing") for one in server.bodies[:2]] == [True, True]

@@ -142,7 +142,14 @@ class Beater:
             body["progress"] = percent
         if message is not None and message != one._told.get("message"):
             body["message"] = message
-        answer = self._line.post(f"/api/v1/executions/{one.id}/heartbeat", body, urgent=True, timeout_s=BEAT_TIMEOUT_S)
+        path = f"/api/v1/executions/{one.id}/heartbeat"
+        try:
+            answer = self._line.post(path, body, urgent=True, timeout_s=BEAT_TIMEOUT_S)
+        except Away:
+            # What it would have said is due as soon as anybody hears it.
+            one._beat_at_s = 0.0
+            one._has_moved |= "progressing" in body and hangs_at is None
+            raise
         if answer.status == 404:
             self._lost(one)
         if not answer.is_good:
