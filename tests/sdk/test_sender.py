@@ -396,3 +396,68 @@ def test_a_heartbeat_that_did_not_arrive_comes_again_as_soon_as_it_can(monkeypat
         ex.call(model="m")
         until(lambda: len(server.bodies) > 1, "it comes again long before the next is due", 1.5)
         assert [one.get("progressing") for one in server.bodies[:2]] == [True, True]
+
+
+def test_a_heartbeat_that_the_server_stumbles_over_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "QUICK", QUICK._replace(tick_s=0.3))
+    beaten: list[str] = []
+
+    class Stumbling(Server):
+        def handle(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith(f"{bad.id}/heartbeat"):
+                beaten.append(bad.id)
+                return httpx.Response(500, json={})
+            if request.url.path.endswith("/heartbeat"):
+                beaten.append(good.id)
+            return super().handle(request)
+
+    server = Stumbling(lambda _: taken())
+    with client(server) as made:
+        bad, good = made.execution("bad", heartbeat_s=2), made.execution("good", heartbeat_s=2)
+        bad.start()
+        good.start()
+        until(lambda: beaten.count(bad.id) > 3, "the bad one is tried again and again", 5)
+        assert beaten.count(good.id) >= 1
+
+
+def test_of_many_heartbeats_the_most_urgent_go_first() -> None:
+    gate, order = threading.Event(), []
+
+    class Slow(Server):
+        def handle(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/heartbeat"):
+                order.append(request.url.path.split("/")[-2])
+                gate.wait(5)
+            return super().handle(request)
+
+    server = Slow(lambda _: taken())
+    with client(server) as made:
+        chatty = made.execution("chatty", heartbeat_s=600).start()
+        until(lambda: bool(order), "its heartbeat hangs", 5)
+        calm, brisk, tight = (made.execution("quiet", heartbeat_s=each).start() for each in (300, 60, 20))
+        until(lambda: all(one._is_registered for one in (calm, brisk, tight)), "all are known", 5)
+        chatty.progress(50)
+        gate.set()
+        until(lambda: len(order) >= 5, "all are beaten for", 5)
+    assert order[:5] == [one.id for one in (chatty, tight, brisk, calm, chatty)]
+
+
+def test_a_long_turn_is_cut_for_what_became_urgent_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._beats.TURN_S", 0.05)
+    order: list[str] = []
+
+    class Slow(Server):
+        def handle(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/heartbeat"):
+                order.append(request.url.path.split("/")[-2])
+                time.sleep(0.03)
+            return super().handle(request)
+
+    server = Slow(lambda _: taken())
+    with client(server) as made:
+        crowd = [made.execution("crowd", heartbeat_s=600).start() for _ in range(40)]
+        until(lambda: len(order) > 3, "the turn goes on", 5)
+        urgent = made.execution("urgent", heartbeat_s=20).start()
+        until(lambda: urgent.id in order, "it is beaten for", 5)
+        assert len(set(order)) < len(crowd), "others still wait"
+        until(lambda: len(set(order)) == 41, "none is left out", 5)

@@ -88,6 +88,7 @@ class Execution(Reports, Commanded):
         self._is_registered = self._was_lost = False
         self._beat_at_s = 0.0
         self._beaten_at_s = 0.0
+        self._answered_at_s = 0.0
         self._room_s = 0.0
         self._percent: float | None = None
         self._message: str | None = None
