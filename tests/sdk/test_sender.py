@@ -211,6 +211,19 @@ def test_while_the_server_hangs_events_are_stored(tmp_path: Path) -> None:
     gate.set()
 
 
+def test_a_full_queue_still_has_room_for_the_ends_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "QUICK", QUICK._replace(linger_s=0.5))
+    server = Server(lambda _: taken())
+    with client(server, queue_events=100) as made:
+        with made.execution("clerk") as ex, made.execution("other"):
+            for n in range(200):
+                ex.call(model="m", input_tokens=n)
+        assert made.dropped == 102
+        assert made.flush(5)
+    kinds = [one["type"] for one in server.kept]
+    assert (kinds.count("execution.started"), kinds.count("execution.completed")) == (2, 2)
+
+
 def test_what_many_dead_left_is_sent_without_a_rest(tmp_path: Path) -> None:
     server = Server(lambda _: taken())
     with client(server, spool=tmp_path) as made:
