@@ -92,6 +92,11 @@ def last_break() -> Break | None:
     return None if ears is None or ears.last_started_at is None else Break(ears.last_error_at, ears.last_started_at)
 
 
+def heard_since() -> datetime | None:
+    """Since when somebody has listened without a break; None before the first web process ever signed."""
+    return JobHeartbeat.objects.filter(name=EARS).values_list("last_started_at", flat=True).first()
+
+
 def deaf(*, now: datetime) -> bool:
     """Whether nobody listens now. Before the first web process ever signed there is nothing to go by: False."""
     ears = JobHeartbeat.objects.filter(name=EARS).only("last_ok_at").first()

@@ -13,7 +13,7 @@ from django.db.models import F
 
 from monitor import changes, jobs, loops, toolcalls
 from monitor.models import Execution, Loop, Project, StateChange, Subject
-from monitor.models.executions import Verdict
+from monitor.models.executions import ENDED, Verdict
 from monitor.tenancy import crossing, tenant
 from monitor.toolcalls import Call, Place
 
@@ -200,6 +200,7 @@ def _keep(place: Place, finding: Finding, loop: Loop | None, begins_at: datetime
     }
     if loop is None:
         cycle = [{"tool": call.tool, "arguments": _shortened(call)} for call in finding.calls[: finding.length]]
+        over = _over_before(place, finding, now=now)
         loop = Loop.objects.create(
             project_id=place.project_id,
             place=place.name,
@@ -210,9 +211,11 @@ def _keep(place: Place, finding: Finding, loop: Loop | None, begins_at: datetime
             found_at=now,
             moved_at=now,
             told_rounds=finding.rounds,
+            ended_at=now if over else None,
+            end=over,
             **said,
         )
-        _record(loop, "found", now=now)
+        _record(loop, "found", now=now, concerns_alerts=not over)
         return True
     if loop.first_at < begins_at:
         said |= _added(loop, finding)
@@ -230,6 +233,18 @@ def _keep(place: Place, finding: Finding, loop: Loop | None, begins_at: datetime
         loop.refresh_from_db()
         _record(loop, "found_again" if again else "goes_on", now=now)
     return True
+
+
+def _over_before(place: Place, finding: Finding, *, now: datetime) -> str:
+    """Why what is found only now alarms nobody: it was over before anybody told of it; "" when it is news."""
+    if now - finding.last_at >= NOTHING_FOR:
+        return "it was over when its calls came"
+    if place.execution_id is None:
+        return ""
+    tracked = Execution.objects.of(place.project_id).filter(
+        id=place.execution_id, status__in=ENDED, attempt_started_at=None, from_spans=False
+    )
+    return "its work was over when it was told" if tracked.exists() else ""
 
 
 def _added(loop: Loop, finding: Finding) -> dict[str, Any]:
@@ -323,7 +338,7 @@ def _withdraw(loop: Loop, *, now: datetime) -> bool:
     return bool(gone)
 
 
-def _record(loop: Loop, state: str, *, now: datetime) -> StateChange:
+def _record(loop: Loop, state: str, *, now: datetime, concerns_alerts: bool = True) -> StateChange:
     """The journal's line, of which the alert is made: the finding itself may have moved on by then."""
     names = ("agent", "run_id", "cycle", "rounds", "calls", "answers_differ", "end")
     return changes.record(
@@ -340,4 +355,5 @@ def _record(loop: Loop, state: str, *, now: datetime) -> StateChange:
             "last_at": loop.last_at.isoformat(),
             "span": loop.spans[0],
         },
+        concerns_alerts=concerns_alerts,
     )

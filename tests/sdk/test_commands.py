@@ -1,12 +1,15 @@
 """What people command reaches the work, and what became of it reaches them."""
 
 import asyncio
+import contextlib
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import handrail
 import pytest
+from handrail._bell import Bell
 from handrail._stand_in import until
 from handrail.testing import Captured
 
@@ -242,6 +245,53 @@ def test_a_decorated_call_waits_no_longer_than_it_may(captured: Captured) -> Non
     assert [one.status for one in captured.executions] == ["hitl_paused", "failed"] * 2
 
 
+class Interrupted(BaseException):
+    """As KeyboardInterrupt, which would end the tests."""
+
+
+def test_who_is_interrupted_while_a_person_is_waited_for_leaves_nothing_open(captured: Captured) -> None:
+    async def work() -> None:
+        async for attempt in handrail.attempts("planner", max_retries=0):
+            async with attempt as ex:
+                work_of.append(ex)
+                raise OSError("503")
+
+    async def main() -> None:
+        task = asyncio.create_task(work())
+        while not (work_of and work_of[0]._waits):
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    work_of: list[handrail.Execution] = []
+    asyncio.run(main())
+    (ex,) = work_of
+    assert (captured.client._open, ex._waits) == ({}, 0)
+    assert captured.execution(ex).states == ["running", "hitl_paused"], "a person may still begin it again"
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_who_is_interrupted_before_the_next_attempt_says_so(away: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with handrail.testing.capture(backoff_s=60) as captured:
+        wait = Bell.wait
+
+        def interrupted(bell: Bell, until: Callable[[], bool], timeout_s: float | None) -> bool:
+            if timeout_s is not None and timeout_s > 10:
+                raise Interrupted
+            return wait(bell, until, timeout_s)
+
+        monkeypatch.setattr(Bell, "wait", interrupted)
+        monkeypatch.setattr(captured.client, "_haste", 60.0)
+        with pytest.raises(Interrupted), captured.away() if away else contextlib.nullcontext():
+            for attempt in handrail.attempts("planner"):
+                with attempt as ex:
+                    raise OSError("503")
+        monkeypatch.undo()
+        work = captured.execution(ex)
+        assert (work.states, work.error) == (["running", "retrying", "failed"], "Interrupted: ")
+
+
 def test_errors_of_other_kinds_end_it_at_once(captured: Captured) -> None:
     with pytest.raises(KeyError):
         for attempt in handrail.attempts("planner", retry_on=OSError):
@@ -272,6 +322,21 @@ def test_an_attempt_that_was_given_up_is_begun_anew(captured: Captured) -> None:
                 ex.check()
     assert tries == [1, 2]
     assert captured.execution(ex).status == "completed"
+
+
+def test_an_error_after_the_attempt_was_given_up_begins_the_next(captured: Captured) -> None:
+    tries = []
+    for attempt in handrail.attempts("planner"):
+        with attempt as ex:
+            tries.append(ex.attempt)
+            if len(tries) == 1:
+                until(lambda: ex._is_registered, "it is registered", WITHIN_S)
+                # What a clock of the server does: the answer to the failure is the first that the program hears.
+                captured._server.give_up(ex.id)
+                raise OSError("503 after the time")
+    assert tries == [1, 2]
+    work = captured.execution(ex)
+    assert (work.status, work.attempt, work.error) == ("completed", 2, "")
 
 
 def test_threads_work_within_the_execution_that_they_are_carried_into(captured: Captured) -> None:

@@ -87,6 +87,23 @@ def test_only_the_dead_are_inherited_from(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_many_dead_a_few_at_a_time_are_inherited_from(tmp_path: Path) -> None:
+    for n in range(30):
+        dead = Outbox(tmp_path, **PLENTY)
+        dead.put([record(n, size=1000)])
+        dead.close()
+    heir = Outbox(tmp_path, most_bytes=40_000, most_events=1000)
+    before = len(os.listdir("/dev/fd"))
+    assert heir.adopt() == 8
+    assert len(os.listdir("/dev/fd")) == before + 8
+    assert len(heir.put([record(n, size=1000) for n in range(10)])) == 6, "the bytes of the rest count"
+    found = drain(heir, 100)
+    while heir.adopt():
+        found += drain(heir, 100)
+    assert sorted(found) == sorted([*range(30), *range(4)])
+    assert not heir.may_adopt_more
+
+
 def test_a_killed_process_loses_nothing_that_it_stored(tmp_path: Path) -> None:
     program = """
 import os, signal, sys

@@ -1,68 +1,18 @@
 """Each answer of a server has its consequence, and one bad event costs no other."""
 
-import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import handrail
 import httpx
 import pytest
-from handrail._beats import Pace
+from handrail._intake import encode
+from handrail._outbox import REPORT, Outbox, Record
 from handrail._stand_in import until
 
-QUICK = Pace(tick_s=0.01, beat_gap_s=0.01, linger_s=0.01)
-Answering = Callable[[list[dict[str, Any]]], httpx.Response]
-
-
-def taken(*rejected: dict[str, Any]) -> httpx.Response:
-    return httpx.Response(200, json={"accepted": 1, "duplicates": 0, "rejected": list(rejected)})
-
-
-class Server:
-    """Batches go to the first answer that is still in line, then to the last; executions are always well."""
-
-    def __init__(self, *answers: Answering | int) -> None:
-        self.answers = list(answers)
-        self.batches: list[list[dict[str, Any]]] = []
-        self.kept: list[dict[str, Any]] = []
-
-    def handle(self, request: httpx.Request) -> httpx.Response:
-        if not request.url.path.endswith("/batch"):
-            return httpx.Response(200, json={"command": "continue"})
-        events = json.loads(request.content)["events"]
-        self.batches.append(events)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, int):
-            response = httpx.Response(answer, json={"detail": "no"}, headers={"retry-after": "0.05"})
-        else:
-            response = answer(events)
-        if response.status_code == 200:
-            refused = {one["index"] for one in response.json()["rejected"]}
-            self.kept += [one for index, one in enumerate(events) if index not in refused]
-        return response
-
-
-@contextmanager
-def client(server: Server, **settings: Any) -> Iterator[handrail.Client]:
-    transport = httpx.MockTransport(server.handle)
-    given = {"spool": "", "hangs_after_s": 0, **settings}
-    with handrail.Client(url="http://x", api_key="k", transport=transport, pace=QUICK, **given) as made:
-        yield made
-
-
-def tell(client: handrail.Client, count: int) -> None:
-    with client.execution("clerk") as ex:
-        for n in range(count):
-            ex.call(model="m", input_tokens=n)
-
-
-def tokens(server: Server) -> list[int]:
-    return [one["input_tokens"] for one in server.kept if one["type"] == "call"]
+from tests.sdk.answering import QUICK, Server, client, taken, tell, tokens
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 401, 408])
@@ -127,6 +77,37 @@ def test_a_server_that_stumbles_over_an_event_gets_the_others() -> None:
         until(lambda: tokens(server) == [0, 1, 3], "the others arrive", 20)
 
 
+def test_a_server_that_is_ill_for_a_while_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._line.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("handrail._line.MOST_BACKOFF_S", 0.02)
+    server = Server(*[500] * 12, lambda _: taken())
+    with client(server) as made:
+        with made.execution("clerk") as ex:
+            until(lambda: len(server.batches) > 5, "the start alone is refused again and again", 5)
+            for n in range(3):
+                ex.call(model="m", input_tokens=n)
+        assert made.flush(5)
+        assert (tokens(server), made.dropped) == ([0, 1, 2], 0)
+    assert [one["type"] for one in server.kept if one["type"] != "call"] == ["execution.started", "execution.completed"]
+
+
+def test_a_start_that_the_server_stumbles_over_is_tried_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._line.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("handrail._line.MOST_BACKOFF_S", 0.02)
+    monkeypatch.setattr("handrail._sender.PATIENCE_S", 0.3)
+    pace = QUICK._replace(linger_s=0.3)
+
+    def stumbling(events: list[dict[str, Any]]) -> httpx.Response:
+        return httpx.Response(500, json={}) if events[0]["type"] == "execution.started" else taken()
+
+    server = Server(stumbling)
+    with client(server, pace=pace) as made:
+        tell(made, 3)
+        until(lambda: tokens(server) == [0, 1, 2], "what comes behind it arrives", 5)
+        until(lambda: made.dropped == 1, "it is given up", 5)
+    assert [one[0]["type"] for one in server.batches].count("execution.started") > 10
+
+
 def test_the_rejected_go_and_those_not_stored_come_again() -> None:
     def partly(events: list[dict[str, Any]]) -> httpx.Response:
         place = next(n for n, one in enumerate(events) if one.get("input_tokens") == 1)
@@ -175,6 +156,31 @@ def test_while_the_server_hangs_events_are_stored(tmp_path: Path) -> None:
     assert time.monotonic() - began_s < 2
     assert path.read_bytes().count(b"execution.completed") == 1
     gate.set()
+
+
+def test_a_full_queue_still_has_room_for_the_ends_of_work() -> None:
+    pace = QUICK._replace(linger_s=0.5)
+    server = Server(lambda _: taken())
+    with client(server, queue_events=100, pace=pace) as made:
+        with made.execution("clerk") as ex, made.execution("other"):
+            for n in range(200):
+                ex.call(model="m", input_tokens=n)
+        assert made.dropped == 102
+        assert made.flush(5)
+    kinds = [one["type"] for one in server.kept]
+    assert (kinds.count("execution.started"), kinds.count("execution.completed")) == (2, 2)
+
+
+def test_what_many_dead_left_is_sent_without_a_rest(tmp_path: Path) -> None:
+    server = Server(lambda _: taken())
+    with client(server, spool=tmp_path) as made:
+        for n in range(20):
+            event = {"type": "call", "agent": "clerk", "id": str(n), "model": "m", "input_tokens": n}
+            dead = Outbox(tmp_path / made.settings.account, most_bytes=10_000, most_events=10)
+            dead.put([Record(REPORT, encode(event))])
+            dead.close()
+        with made.execution("clerk"):
+            until(lambda: sorted(tokens(server)) == list(range(20)), "all arrive", 5)
 
 
 def test_memory_is_bounded_and_the_loss_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -232,6 +238,23 @@ def test_a_start_that_arrived_after_all_is_followed_by_its_end(monkeypatch: pyte
         assert made.dropped == 0
     kinds = [one["type"] for one in server.kept if one["type"] != "call"]
     assert kinds == ["execution.started", "execution.completed"]
+
+
+def test_work_that_ends_while_its_start_is_on_its_way_is_told_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._execution.WHOLE_AFTER_S", 0.0)
+    gate = threading.Event()
+
+    def slow(_: list[dict[str, Any]]) -> httpx.Response:
+        gate.wait(5)
+        return taken()
+
+    server = Server(slow)
+    with client(server) as made:
+        with made.execution("clerk"):
+            until(lambda: bool(server.batches), "the server has the start and does not answer", 5)
+        gate.set()
+        assert made.flush(5)
+    assert [one["type"] for one in server.kept] == ["execution.started", "execution.completed"]
 
 
 def test_an_execution_that_the_server_forgot_is_registered_again() -> None:

@@ -87,6 +87,10 @@ class Attempt:
                 wait = waits.send(self._execution._bell.wait(wait.true, wait.timeout_s))
         except StopIteration as end:
             return cast(bool, end.value)
+        except BaseException as interruption:
+            waits.close()
+            self._execution._abandon(interruption)
+            raise
 
     async def __aenter__(self) -> Execution:
         self.__enter__()
@@ -107,6 +111,10 @@ class Attempt:
             if not end.value and stopped is not None:
                 raise stopped from None
             return cast(bool, end.value)
+        except BaseException as interruption:
+            waits.close()
+            self._execution._abandon(interruption)
+            raise
 
     def _afterwards(self, error: BaseException | None) -> Waits:
         """Whether there will be another attempt, waiting for the time of it."""
@@ -128,7 +136,7 @@ class Attempt:
         one._end(BETWEEN)
         one._verdict = None
         with one._client._awaiting_verdict(one):
-            one._tell_failure(error, True)
+            one._tell_failure(error, True, attempt=one.attempt)
             yield Until(lambda: one._verdict is not None or one._client._line.is_away, PATIENCE_S)
         return (yield from self._judged(error))
 
@@ -139,7 +147,8 @@ class Attempt:
         if verdict is None:
             return (yield from self._locally(error))
         said = verdict.body if isinstance(verdict.body, dict) else {}
-        status = said.get("status") or said.get("state")
+        # A refusal's `status` is its own; the execution's is its `state`.
+        status = said.get("status" if verdict.is_good else "state")
         if status == "retrying":
             in_s = ahead_s(said.get("retry_at"), verdict.at) or 0.0
             return (yield from self._again(int(said.get("attempt") or one.attempt + 1), in_s))
@@ -152,8 +161,10 @@ class Attempt:
         one = self._execution
         # It beats on with the attempt that was given up, and hears `pause` until somebody answers.
         one._await_a_person()
-        answered = yield Until(one._is_answered, self._attempts._human_wait_s)
-        one._waits -= 1
+        try:
+            answered = yield Until(one._is_answered, self._attempts._human_wait_s)
+        finally:
+            one._waits -= 1
         if not answered:
             one._end()
             return False

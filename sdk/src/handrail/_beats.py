@@ -22,6 +22,10 @@ POLL_S = 25
 MOST_LISTENING = 8
 MOST_UNACKNOWLEDGED = 1_000
 LEAST_INTERVAL_S = 0.5
+# What the server waits for a heartbeat at least, as long as it has not said.
+FIRST_ROOM_S = 9.0
+# After so long it is looked again which heartbeats are the most urgent.
+TURN_S = 1.0
 # A beat comes at a third of the time that the server would wait for it.
 BEATS_IN_ROOM = 3
 
@@ -111,20 +115,38 @@ class Beater:
             pass
 
     def _turn(self) -> None:
-        for one in list(self._executions.values()):
+        open_ = [one for one in list(self._executions.values()) if one._state == OPEN]
+        for one in open_:
+            self._look(one)
+        began_s = time.monotonic()
+        # Those that only tell of progress were answered a moment ago, and come last.
+        for one in sorted((one for one in open_ if self._is_due(one, began_s)), key=self._deadline_s):
+            if time.monotonic() - began_s > TURN_S:
+                self._wake.set()
+                break
             if one._state != OPEN:
                 continue
-            self._look(one)
-            now = time.monotonic()
-            if one._is_registered and now >= max(one._beat_at_s, one._beaten_at_s + self._pace.beat_gap_s):
-                try:
-                    self._beat(one)
-                except Away:
+            try:
+                self._beat(one)
+            except Away as away:
+                # A 500 may be this one's fault, and must not keep the others waiting.
+                if away.status != 500:
                     break
         try:
             self._acknowledge_all()
         except Away:
             pass
+
+    def _is_due(self, one: Execution, now: float) -> bool:
+        return one._is_registered and now >= max(one._beat_at_s, one._beaten_at_s + self._pace.beat_gap_s)
+
+    def _deadline_s(self, one: Execution) -> float:
+        """Until when the server waits for a heartbeat, as far as is known."""
+        return max(one._answered_at_s, one._begun_s) + self._wanted_s(one)
+
+    def _wanted_s(self, one: Execution) -> float:
+        expected_s = one._said.get("heartbeat_s")
+        return one._room_s or (expected_s * 1.5 if expected_s else FIRST_ROOM_S)
 
     def _beat(self, one: Execution) -> None:
         one._beaten_at_s = time.monotonic()
@@ -142,12 +164,24 @@ class Beater:
             body["progress"] = percent
         if message is not None and message != one._told.get("message"):
             body["message"] = message
-        answer = self._line.post(f"/api/v1/executions/{one.id}/heartbeat", body, urgent=True, timeout_s=BEAT_TIMEOUT_S)
+        path = f"/api/v1/executions/{one.id}/heartbeat"
+        try:
+            answer = self._line.post(path, body, urgent=True, timeout_s=BEAT_TIMEOUT_S)
+        except Away:
+            # What it would have said is due as soon as anybody hears it.
+            one._beat_at_s = 0.0
+            one._has_moved |= "progressing" in body and hangs_at is None
+            raise
         if answer.status == 404:
             self._lost(one)
         if not answer.is_good:
             log.info("handrail: a heartbeat was refused: %s", answer.detail)
+            if answer.status == 400 and "message" in body:
+                # Not a second time: the next one says only that the work lives.
+                one._told = {**one._told, "message": message}
+                one._beat_at_s = 0.0
             return
+        one._answered_at_s = one._beaten_at_s
         one._told = {"progress": percent, "message": message, "hangs_at": hangs_at}
         self._heard(one, attempt, answer)
 
@@ -174,10 +208,8 @@ class Beater:
         one._hear(attempt, told, seq)
 
     def _interval_s(self, one: Execution) -> float:
-        expected_s = one._said.get("heartbeat_s")
-        room_s = one._room_s or (expected_s * 1.5 if expected_s else 0.0)
         least_s = min(LEAST_INTERVAL_S, self._pace.tick_s)
-        return max(least_s, min(self._settings.beat_every_s, room_s / BEATS_IN_ROOM if room_s else 3.0))
+        return max(least_s, min(self._settings.beat_every_s, self._wanted_s(one) / BEATS_IN_ROOM))
 
     def _look(self, one: Execution) -> None:
         """Does the work move? What it says itself counts as well as what its stack shows."""

@@ -87,6 +87,7 @@ class Execution(Reports, Commanded):
         self._is_registered = self._was_lost = False
         self._beat_at_s = 0.0
         self._beaten_at_s = 0.0
+        self._answered_at_s = 0.0
         self._room_s = 0.0
         self._percent: float | None = None
         self._message: str | None = None
@@ -133,7 +134,7 @@ class Execution(Reports, Commanded):
         """This attempt met an error. Unless it is retryable that is the end of the execution."""
         if self._state == OPEN:
             self._end()
-            self._tell_failure(error, self._retryable if retryable is None else retryable)
+            self._tell_failure(error, self._retryable if retryable is None else retryable, attempt=self.attempt)
 
     # -- its beginning and its end
 
@@ -245,6 +246,14 @@ class Execution(Reports, Commanded):
         self._heed("stopped its work and waits")
         self._client._listen(self)
 
+    @harmless
+    def _abandon(self, error: BaseException) -> None:
+        """The program was interrupted while it waited for its next attempt."""
+        if self._state in (OPEN, BETWEEN):
+            self._end()
+            # Whichever attempt the server has ordered meanwhile: there will be none.
+            self._tell_failure(error, False, attempt=None)
+
     def _end(self, state: str = OVER) -> None:
         self._state = state
         self._client._ended(self)
@@ -268,9 +277,12 @@ class Execution(Reports, Commanded):
             }
             self._client._tell({**event, **news})
 
-    def _tell_failure(self, error: BaseException | str, retryable: bool) -> None:
+    def _tell_failure(self, error: BaseException | str, retryable: bool, *, attempt: int | None) -> None:
+        """`attempt` is the one that failed, None for the server's present one."""
         self._tell_progress()
-        failed = {"error": text(words(error), MOST_ERROR), "retryable": retryable, "attempt": self.attempt}
+        failed = {"error": text(words(error), MOST_ERROR), "retryable": retryable}
+        if attempt is not None:
+            failed["attempt"] = attempt
         event = {"type": "execution.failed", "execution_id": self.id, "agent": self.agent, **failed}
         self._client._tell(event, answered=retryable)
 

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from handrail._outbox import ENDED, FAILED, PROGRESS, REPORT, STARTED, Outbox, Record
+from handrail._outbox import ENDED, FAILED, PROGRESS, REPORT, RESERVE, STARTED, Outbox, Record
 
 log = logging.getLogger("handrail")
 
@@ -48,10 +48,12 @@ class Intake:
 
     def tell(self, event: dict[str, Any], *, answered: bool = False) -> None:
         """Take an event; `answered` when the program waits for what the server says to this failure."""
-        if len(self._queue) >= self._most:
+        kind = FAILED if answered else KINDS.get(event["type"], REPORT)
+        most = self._most * (1 + RESERVE) if kind in (STARTED, ENDED, FAILED) else self._most
+        if len(self._queue) >= most:
             self.drop(str(event.get("agent", "")), "the program is faster than its outbox")
             return
-        self._queue.append((FAILED if answered else KINDS.get(event["type"], REPORT), event))
+        self._queue.append((kind, event))
         if self._thread is None:
             self._start()
         if not self._wake.is_set():

@@ -30,7 +30,7 @@ class Away(Exception):
 
 
 class Line:
-    """Beats speak when it is only busy (429); nobody speaks while it is away."""
+    """Beats speak when only batches rest (429, 500, a proxy's refusal); nobody speaks while it is away."""
 
     def __init__(self, transport: Transport, *, on_gone: Callable[[], None] = lambda: None) -> None:
         self._transport = transport
@@ -38,6 +38,8 @@ class Line:
         self._failures = 0
         self._away_until_s = 0.0
         self._busy_until_s = 0.0
+        # Whether something before the server refuses batches, for the one line in the log.
+        self._is_unheard = False
         # Why nobody answers, for the one line in the log; "" while all is well.
         self.trouble = ""
 
@@ -87,13 +89,26 @@ class Line:
         if answer.status in (401, 403):
             raise self._gone(f"the key is refused ({answer.detail})", for_s=REFUSED_FOR_S)
         # A body that isn't JSON is the word of some other server, or of a proxy in between.
-        if answer.status >= 500 or answer.status == 408 or not isinstance(answer.body, (dict, list)):
+        is_foreign = not isinstance(answer.body, (dict, list))
+        if is_foreign and not urgent and 400 <= answer.status < 500 and answer.status not in (408, 413):
+            raise self._unheard(f"status {answer.status}")
+        if answer.status >= 500 or answer.status == 408 or (is_foreign and answer.status != 413):
             raise self._gone(f"status {answer.status}", for_s=answer.retry_after_s)
+        if not urgent:
+            self._is_unheard = False
         if self.trouble:
             log.info("handrail: the server answers again")
             self.trouble = ""
         self._failures = 0
         return answer
+
+    def _unheard(self, why: str) -> Away:
+        """Batches rest: what a proxy has against one says nothing of heartbeats."""
+        self._busy_until_s = time.monotonic() + self._backoff_s()
+        if not self._is_unheard:
+            log.warning("handrail: no batch gets through to the server, events are kept until one does: %s", why)
+        self._is_unheard = True
+        return Away(why)
 
     def _gone(self, why: str, *, for_s: float | None = None) -> Away:
         self._away_until_s = time.monotonic() + (self._backoff_s() if for_s is None else for_s)

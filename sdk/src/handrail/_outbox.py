@@ -27,6 +27,8 @@ log = logging.getLogger("handrail")
 MAGIC = b"handrail1\n"
 HEADER = struct.Struct("<BII")
 SEGMENT_BYTES = 1024 * 1024
+# Each that is adopted is an open file of the program's.
+MOST_ADOPTED = 8
 # Without a disk: what may wait in memory.
 MEMORY_BYTES = 8 * 1024 * 1024
 # The part of the room that is kept for starts and ends of executions.
@@ -183,6 +185,8 @@ class Outbox:
         self._own: list[Segment] = []
         self._adopted: list[Segment] = []
         self._others_bytes = 0
+        #: Whether there may be more to adopt when those adopted are sent.
+        self.may_adopt_more = False
         self._taking: tuple[Segment, int, int] | None = None
         if folder is not None:
             try:
@@ -246,16 +250,19 @@ class Outbox:
                 self._drop(segment)
 
     def adopt(self) -> int:
-        """Take over what processes left that are no more; how many events that is."""
+        """Take over what processes left that are no more, a few at a time; how many events that is."""
         with self._lock:
             if self._folder is None:
                 return 0
             ours = {one.path for one in (*self._own, *self._adopted) if isinstance(one, FileSegment)}
             found, others_bytes = 0, 0
+            self.may_adopt_more = False
             for path in sorted(self._folder.glob("*.events")):
                 if path in ours:
                     continue
-                segment = FileSegment.adopt(path)
+                is_enough = len(self._adopted) >= MOST_ADOPTED
+                self.may_adopt_more |= is_enough
+                segment = None if is_enough else FileSegment.adopt(path)
                 if segment is None:
                     try:
                         others_bytes += path.stat().st_size

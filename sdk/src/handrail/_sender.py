@@ -24,6 +24,10 @@ MOST_BYTES = 1024 * 1024
 ADOPT_EVERY_S = 30.0
 # A batch that makes the server stumble so often is taken apart.
 MOST_STUMBLES = 3
+# So long a start or an end is tried before anything that comes behind it.
+PATIENCE_S = 60.0
+# So long a lone event waits for a server that takes no other either.
+MOST_ALONE_S = 3600.0
 # Ends of executions that began while nobody listened are told together with their beginning.
 MOST_WHOLES = 1_000
 MOST_FLUSH_S = 60.0
@@ -50,10 +54,11 @@ class Sender:
         self._starting = threading.Lock()
         self._wholes: dict[str, bytes] = {}
         self._told_whole: set[str] = set()
-        # What is left of the batch in hand, in parts; whether the server stumbles over something in it; and the
-        # ends that are told by the beginnings in it.
+        # What is left of the batch in hand, in parts; since when the server stumbles over something in it; whether
+        # it took another part meanwhile; and the ends that are told by the beginnings in it.
         self._hand: list[list[Record]] | None = None
-        self._is_suspect = False
+        self._suspect_since_s: float | None = None
+        self._is_well = False
         self._ends: dict[str, Record] = {}
         self._stumbles = 0
         self._adopt_at_s = 0.0
@@ -136,6 +141,9 @@ class Sender:
                 self._send()
                 self.outbox.taken()
                 self._hand = None
+            if self.outbox.may_adopt_more and not self.outbox.count:
+                self._adopt_at_s = 0.0
+                self._wake.set()
             if self._line.free_in_s() == 0 and (untold := self.intake.untold()):
                 told = [_confession(agent, count) for agent, count in untold.items()]
                 self.intake.keep([Record(REPORT, encode(one)) for one in told])
@@ -151,7 +159,7 @@ class Sender:
         records = self.outbox.peek(MOST_IN_BATCH, MOST_BYTES)
         if not records:
             return False
-        self._ends, self._is_suspect = {}, False
+        self._ends, self._suspect_since_s, self._stumbles = {}, None, 0
         whole = {identity for one in records if one.kind == STARTED and (identity := _id(one)) in self._wholes}
         left = [one for one in records if not self._is_told(one, whole)]
         self._hand = [left] if left else []
@@ -189,20 +197,17 @@ class Sender:
         except Away as away:
             if away.status != 500:
                 raise
-            self._stumbles += 1
-            if self._stumbles < MOST_STUMBLES and not self._is_suspect:
-                raise
-            self._is_suspect = True
-            answer = Answer(500, None)
+            return self._stumbled(records, away)
         self._stumbles = 0
         if not answer.is_good:
             return self._halve(records, answer)
+        self._is_well = True
         rejected = {one["index"]: one for one in answer.body.get("rejected", ()) if "index" in one}
         later = min((index for index, one in rejected.items() if one.get("retryable")), default=len(records))
         again: list[Record] = []
         for index, one in enumerate(records):
             if index not in rejected:
-                self._was_taken(one)
+                self._was_taken(one, whole=payloads[index] is not one.payload)
             elif index >= later:
                 # Not the event's fault, or perhaps only because of one before it.
                 again.append(one)
@@ -231,6 +236,27 @@ class Sender:
         half = len(records) // 2
         return [records[:half], records[half:]]
 
+    def _stumbled(self, records: list[Record], away: Away) -> list[list[Record]]:
+        """Over one of these, or the server is ill: that shows in whether it takes others. Raises Away."""
+        self._stumbles += 1
+        now = time.monotonic()
+        if self._suspect_since_s is None:
+            if self._stumbles < MOST_STUMBLES:
+                raise away
+            self._suspect_since_s, self._is_well = now, False
+        refused = Answer(away.status, None)
+        if len(records) > 1:
+            return self._halve(records, refused)
+        lasted_s = now - self._suspect_since_s
+        if records[0].kind != REPORT and lasted_s < PATIENCE_S:
+            raise away
+        if self._is_well or lasted_s > MOST_ALONE_S:
+            return self._halve(records, refused)
+        if self._hand is not None and len(self._hand) > 1:
+            self._hand.append(records)
+            return []
+        raise away
+
     def _send_failure(self, record: Record) -> None:
         event = json.loads(record.payload)
         body = {name: event[name] for name in ("error", "retryable", "attempt") if name in event}
@@ -242,11 +268,14 @@ class Sender:
             return self._wholes.get(_id(record), record.payload)
         return record.payload
 
-    def _was_taken(self, record: Record) -> None:
+    def _was_taken(self, record: Record, *, whole: bool) -> None:
+        """`whole`: the beginning that was sent told the end, too."""
         if record.kind != STARTED:
             return
         identity = _id(record)
-        if self._wholes.pop(identity, None) is not None and self._ends.pop(identity, None) is None:
+        # One that came while the plain start was on its way is of no use any more: the end tells itself.
+        self._wholes.pop(identity, None)
+        if whole and self._ends.pop(identity, None) is None:
             self._told_whole.add(identity)
         self._heard(STARTED, identity, None)
 

@@ -56,9 +56,12 @@ class Given:
 
 
 class Refusal(Exception):
-    def __init__(self, status: int, detail: str) -> None:
+    """`said` are further members of the answer."""
+
+    def __init__(self, status: int, detail: str, **said: Any) -> None:
         super().__init__(detail)
         self.status = status
+        self.said = said
 
 
 class StandIn:
@@ -90,7 +93,8 @@ class StandIn:
                     return self._json(self._about(path[1], path[2], body))
             raise Refusal(404, "There is nothing here.")
         except Refusal as refusal:
-            return self._json({"status": refusal.status, "detail": str(refusal)}, refusal.status)
+            body = {"status": refusal.status, "detail": str(refusal), **refusal.said}
+            return self._json(body, refusal.status)
 
     def order(self, execution_id: str, command: str, reason: str) -> None:
         """What a person does with a button."""
@@ -107,10 +111,16 @@ class StandIn:
                 one.move("running")
                 told = "continue"
             else:
-                one.attempt += 1
-                one.retry_at = _now()
-                one.move("retrying")
+                self.give_up(execution_id)
             self._command(one, told, reason or f"{command} by a person")
+
+    def give_up(self, execution_id: str) -> None:
+        """What a clock does: the next attempt is due, and the one at work hears of it when it asks."""
+        with self._lock:
+            one = self._get(execution_id)
+            one.attempt += 1
+            one.retry_at = _now()
+            one.move("retrying")
 
     def _command(self, one: Execution, command: str, reason: str) -> None:
         given = Given(len(self.commands) + 1, one.id, command, reason)
@@ -199,10 +209,11 @@ class StandIn:
             one.move("hitl_paused")
 
     def _may_end(self, one: Execution, body: dict[str, Any]) -> None:
+        said = {"state": one.status, "attempt": one.attempt}
         if one.status in (*ENDED, "hitl_paused"):
-            raise Refusal(409, f"the execution is {one.status}")
+            raise Refusal(409, f"the execution is {one.status}", **said)
         if body.get("attempt", one.attempt) != one.attempt:
-            raise Refusal(409, f"attempt {body['attempt']} was given up")
+            raise Refusal(409, f"attempt {body['attempt']} was given up", **said)
 
     def _acknowledge(self, one: Execution, body: dict[str, Any]) -> dict[str, Any]:
         for given in self.commands:

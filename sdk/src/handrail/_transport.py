@@ -79,7 +79,8 @@ class Transport:
 
     def post(self, path: str, body: Mapping[str, Any] | bytes, *, timeout_s: float | None = None) -> Answer:
         """Send JSON, encoded already when it is bytes. Raises Unreachable."""
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        # Half a surrogate pair is no character to any server.
+        content = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         return self._send("POST", path, content=content, timeout_s=timeout_s)
 
     def get(self, path: str, params: Mapping[str, Any] | None = None, *, timeout_s: float | None = None) -> Answer:
