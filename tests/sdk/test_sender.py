@@ -285,3 +285,21 @@ def test_the_end_of_a_program_waits_for_a_line_that_comes_back_in_time(rests_s: 
         tell(made, 3)
     assert tokens(server) == list(range(sent))
     assert sent or time.monotonic() - began_s < 4, "a line that rests for longer is not waited for"
+
+
+def test_the_end_of_a_program_asks_a_silent_server_once_more() -> None:
+    server = Server(lambda _: taken())
+    handle, is_silent = server.handle, True
+
+    def silent(request: httpx.Request) -> httpx.Response:
+        if is_silent:
+            raise httpx.ConnectError("nobody is there")
+        return handle(request)
+
+    server.handle = silent  # type: ignore[method-assign]
+    with client(server, exit_s=5.0) as made:
+        made._line._failures = 5
+        tell(made, 3)
+        until(lambda: made._line.free_in_s() > 5, "the line rests", 5)
+        is_silent = False
+    assert tokens(server) == [0, 1, 2]

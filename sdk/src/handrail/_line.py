@@ -37,6 +37,7 @@ class Line:
         self._on_gone = on_gone
         self._failures = 0
         self._away_until_s = 0.0
+        self._was_told_when = False
         self._busy_until_s = 0.0
         # Whether something before the server refuses batches, for the one line in the log.
         self._is_unheard = False
@@ -68,6 +69,11 @@ class Line:
         if not answer.is_good:
             raise Away(answer.detail, answer.status)
         return answer
+
+    def once_more(self) -> None:
+        """A program that ends asks a silent server again, however early; one that said when is heeded."""
+        if not self._was_told_when:
+            self._away_until_s = 0.0
 
     def close(self) -> None:
         self._transport.close()
@@ -112,6 +118,7 @@ class Line:
 
     def _gone(self, why: str, *, for_s: float | None = None) -> Away:
         self._away_until_s = time.monotonic() + (self._backoff_s() if for_s is None else for_s)
+        self._was_told_when = for_s is not None
         if not self.trouble:
             log.warning("handrail: no answer from the server, events are kept until there is one: %s", why)
         self.trouble = why

@@ -90,6 +90,7 @@ class Sender:
         until_s = time.monotonic() + within_s
         self._until_s = until_s
         self.intake.stop(within_s)
+        self._line.once_more()
         self._stopped = True
         self._wake.set()
         if self._thread is not None:
