@@ -1,5 +1,6 @@
 """One running Handrail for all supervised commands: its watchdog and its workers turn as everywhere."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,3 +57,13 @@ def watched(supervise: Callable[..., Supervised], handrail: Instance, key: str) 
         return supervise(*words, options=quick, **({"url": address(handrail), "key": key} | others))
 
     return start
+
+
+@pytest.fixture(scope="session", autouse=True)
+def listening_to_ctrl_c() -> Iterator[None]:
+    """What ignores Ctrl-C, as a job in the background does, begets children that ignore it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
