@@ -17,22 +17,22 @@ from monitor.models import Command, Execution
 from monitor.models.commands import Way
 from monitor.models.executions import Status
 
-# What was in force before and had no outcome yet will have none.
+# Answers with what was in force before, where anything was.
 ISSUE = """
 WITH told AS (
     SELECT * FROM unnest(%(seqs)s::bigint[], %(ids)s::uuid[], %(commands)s::text[], %(reasons)s::text[],
         %(attempts)s::int[]) AS told (seq, id, command, reason, attempt)
-), superseded AS (
-    UPDATE monitor_command AS before SET outcome = 'superseded by ' || told.command, outcome_at = %(now)s
-      FROM told JOIN monitor_execution AS work ON work.project_id = %(project_id)s AND work.id = told.id
-     WHERE before.project_id = %(project_id)s AND before.seq = work.command_seq AND before.outcome = ''
 ), issued AS (
     INSERT INTO monitor_command (project_id, seq, execution_id, command, reason, actor, attempt, issued_at,
         delivered_by, effect, outcome)
     SELECT %(project_id)s, seq, id, command, reason, %(actor)s, attempt, %(now)s, '', '', '' FROM told
+), moved AS (
+    UPDATE monitor_execution AS work SET command_seq = told.seq, command_told = false
+      FROM told JOIN monitor_execution AS before ON before.project_id = %(project_id)s AND before.id = told.id
+     WHERE work.project_id = %(project_id)s AND work.id = told.id
+    RETURNING before.command_seq AS before, told.command
 )
-UPDATE monitor_execution AS work SET command_seq = told.seq, command_told = false
-  FROM told WHERE work.project_id = %(project_id)s AND work.id = told.id
+SELECT command, array_agg(before) FROM moved WHERE before IS NOT NULL GROUP BY command
 """
 # The lock, taken in the order of the numbers, lets readers of the same events pass one after the other.
 DELIVER = """
@@ -77,6 +77,9 @@ def issue(project_id: int, orders: Sequence[Order], *, now: datetime, actor: str
                 "attempts": [one.attempt for one in orders],
             },
         )
+        superseded = cursor.fetchall()
+    for command, before in superseded:
+        _close(project_id, before, f"superseded by {command}", now=now)
 
 
 def _announcement(order: Order) -> Announcement:
@@ -147,7 +150,12 @@ def withdraw_heard(project_id: int, execution_id: UUID, seq: int) -> bool:
 
 def happened(project_id: int, seq: int, outcome: str, *, now: datetime) -> None:
     """What we saw come of a command; the first outcome stays."""
-    Command.objects.filter(project_id=project_id, seq=seq, outcome="").update(outcome=outcome, outcome_at=now)
+    _close(project_id, [seq], outcome, now=now)
+
+
+def _close(project_id: int, seqs: Sequence[int], outcome: str, *, now: datetime) -> None:
+    still_open = Command.objects.filter(project_id=project_id, seq__in=seqs, outcome="")
+    still_open.update(outcome=outcome, outcome_at=now)
 
 
 def of(project_id: int, execution_id: UUID, *, most: int = 200) -> list[Command]:
