@@ -1,5 +1,6 @@
 """Real instrumented programs, run with their own libraries against a model server that notes what it served."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -33,10 +34,17 @@ def interpreter() -> Path:
     """A Python with the clients' libraries, made once and kept; skips the test where they can't be installed."""
     digest = hashlib.sha256(LIBRARIES.read_bytes() + sys.version.encode()).hexdigest()[:12]
     home = ROOT / ".cache" / f"clients-venv-{digest}"
-    python, complete = home / "bin/python", home / "complete"
-    if complete.exists():
-        return python
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    home.parent.mkdir(exist_ok=True)
+    # Tests that run side by side in several processes make it in turn: all but the first find it made.
+    with home.with_suffix(".lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not (home / "complete").exists():
+            _install(home)
+    return home / "bin/python"
+
+
+def _install(home: Path) -> None:
+    pip = [str(home / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
     for command in (
         [sys.executable, "-m", "venv", "--clear", str(home)],
         [*pip, "--only-binary", ":all:", "--no-deps", "--requirement", str(LIBRARIES)],
@@ -46,8 +54,7 @@ def interpreter() -> Path:
         except (OSError, subprocess.SubprocessError) as error:
             reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1:]
             pytest.skip(f"the libraries of the client programs could not be installed: {' '.join(reason)[:200]}")
-    complete.touch()
-    return python
+    (home / "complete").touch()
 
 
 @contextmanager
