@@ -111,6 +111,8 @@ def _database(url: str) -> dict[str, Any]:
     }
     if DB_ROLE == "app":
         options["options"] = f"{parts.get('options', '')} -c role=handrail_app".strip()
+    # Django turns the driver's prepared statements off; so high that only what asks for one gets it: the hot paths.
+    options["prepare_threshold"] = 2**31
     if DB_POOL_SIZE:
         options["pool"] = {"min_size": 1, "max_size": DB_POOL_SIZE, "timeout": 10}
     return {

@@ -40,14 +40,14 @@ _SUM_ARRAYS = ", ".join(f"%({name})s::{_TYPES.get(name, 'bigint')}[]" for name i
 _KEY_ARRAYS = ", ".join(f"%({name})s::text[]" for name in KEY)
 # OFFSET 0 keeps the cast of the histogram from being done once for each of its columns.
 UPSERT = f"""
-INSERT INTO monitor_minuterollup (project_id, minute, {", ".join(KEY)}, {", ".join(MEASURES)})
+INSERT INTO monitor_minuterollup AS held (project_id, minute, {", ".join(KEY)}, {", ".join(MEASURES)})
 SELECT %(project_id)s, minute, {", ".join(KEY)}, {", ".join(SUMS)},
        {", ".join(f"buckets[{n + 1}]" for n in range(BUCKETS))}
   FROM (SELECT *, histogram::int[] AS buckets
           FROM unnest(%(minute)s::timestamptz[], {_KEY_ARRAYS}, {_SUM_ARRAYS}, %(histogram)s::text[])
             AS delta (minute, {", ".join(KEY)}, {", ".join(SUMS)}, histogram) OFFSET 0) AS delta
 ON CONFLICT (project_id, minute, {", ".join(KEY)}) DO UPDATE SET
-       {", ".join(f"{name} = monitor_minuterollup.{name} + excluded.{name}" for name in MEASURES)}
+       {", ".join(f"{name} = held.{name} + excluded.{name}" for name in MEASURES)}
 """  # noqa: S608
 _SUMMED = ", ".join(f"sum({name})::{_TYPES.get(name, 'bigint')}" for name in MEASURES)
 # The update locks the mark: whoever closes the hour passes it over until this transaction has ended.
