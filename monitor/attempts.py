@@ -101,7 +101,7 @@ WITH lost AS (
 ), told AS (
     SELECT lost.*, CASE why
                WHEN 'zombie' THEN 'no heartbeat for ' || round(silent_s) || ' s'
-               WHEN 'timed_out' THEN 'ran longer than its timeout'
+               WHEN 'timed_out' THEN coalesce(nullif(%(reason)s, ''), 'ran longer than its timeout')
                WHEN 'not_picked_up' THEN 'attempt ' || lost_attempt || ' was not picked up'
                WHEN 'stalled' THEN coalesce(nullif(%(reason)s, ''), hangs)
                ELSE %(reason)s END AS reason

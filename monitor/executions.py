@@ -61,32 +61,35 @@ def fail(
 ) -> Execution:
     """An attempt met an error: the next one, a person when retries are spent, or the end if not retryable.
 
-    The same error again, without an attempt, is once. `jitter`, 0 to 1, takes up to half off the backoff. Raises
-    Execution.DoesNotExist, Refused.
+    What waits for a person ends only if not retryable: then nobody is left who could go on. The same error again,
+    without an attempt, is once. `jitter`, 0 to 1, takes up to half off the backoff. Raises Execution.DoesNotExist,
+    Refused.
     """
     while True:
         seen = transitions.movable(project_id, execution_id)
         if seen.status == Status.FAILED and attempt in (None, seen.attempt) and error == seen.error:
             return seen
         # Who names no attempt can't have picked the next one up: this tells of the lost one once more.
-        known = (seen.status, seen.verdict, seen.error) == (Status.RETRYING, Verdict.ERROR, error)
-        if known and retryable and attempt is None:
+        told = seen.status == Status.RETRYING and seen.verdict in (Verdict.ERROR, Verdict.TIMED_OUT)
+        if told and seen.error == error and retryable and attempt is None:
             return seen
-        # A person decides about what waits for one, although MOVES lets that decision be `failed`.
-        if seen.status == Status.HITL_PAUSED:
+        # A person decides about what waits for one, as long as there is a program to obey.
+        if seen.status == Status.HITL_PAUSED and retryable:
             raise IllegalMove(seen, Status.FAILED)
         if not retryable:
             outcomes.expect(project_id, now=now)
         if not _may_report(seen, Status.FAILED, attempt, now=now, actor=actor):
             continue
         if retryable:
+            is_late = seen.status == Status.RUNNING and attempts.timeout_left_ms(seen, now=now) == 0
             lost = attempts.give_up(
                 "project_id = %(project_id)s AND id = %(id)s AND status = %(status)s AND attempt = %(attempt)s"
                 " FOR NO KEY UPDATE",
                 {"project_id": project_id, "id": execution_id, "status": seen.status, "attempt": seen.attempt},
                 now=now,
                 actor=actor,
-                verdict=Verdict.ERROR,
+                # The watchdog would have said so at its next look.
+                verdict=Verdict.TIMED_OUT if is_late else Verdict.ERROR,
                 reason=error,
                 jitter=jitter,
             )

@@ -206,6 +206,31 @@ def test_spent_retries_ask_a_person_once(db: None) -> None:
     assert beat(project, one, now=after(30)).command == "pause"
 
 
+def test_an_error_that_comes_after_the_timeout_is_a_timeout(db: None) -> None:
+    project = a_project()
+    one, other = an_execution(project), an_execution(project)
+    in_time = act("fail", project, one, now=after(59), error="slow")
+    late = act("fail", project, other, now=after(60), error="ended: it ran longer than 60 s")
+    assert (in_time.verdict, late.verdict) == ("error", "timed_out")
+    assert (late.status, late.error) == ("retrying", "ended: it ran longer than 60 s")
+
+
+@pytest.mark.parametrize("spend", ["error", "silence"])
+def test_what_waits_for_a_person_ends_when_its_program_says_that_nobody_is_left(db: None, spend: str) -> None:
+    project = a_project()
+    one = an_execution(project, max_retries=0)
+    if spend == "error":
+        act("fail", project, one, now=after(5), error="broken")
+    else:
+        tick(now=after(45))
+    gone = act("fail", project, one, now=after(50), error="given up", retryable=False, attempt=1)
+    assert (gone.status, gone.error, gone.ended_at) == ("failed", "given up", after(50))
+    with tenant(project):
+        assert list(QueueItem.objects.values_list("status", flat=True)) == ["cancelled"]
+        minute = MinuteRollup.objects.get()
+        assert (minute.failed, minute.cancelled) == (1, 0)
+
+
 def test_a_stale_heartbeat_is_told_to_retry_and_changes_nothing_of_the_work(db: None) -> None:
     project = a_project()
     one = an_execution(project)

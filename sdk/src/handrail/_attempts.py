@@ -167,6 +167,8 @@ class Attempt:
             one._waits -= 1
         if not answered:
             one._end()
+            # Nobody is left whom a person could tell to go on.
+            one._tell_failure(error, False, attempt=one.attempt)
             return False
         return (yield from self._answered(error))
 

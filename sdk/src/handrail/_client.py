@@ -66,7 +66,9 @@ class Client:
         self._make()
         _clients.add(self)
         if not self.is_active:
-            log.info("handrail: nothing is reported: HANDRAIL_URL and HANDRAIL_API_KEY are not both set")
+            # One without the other is no wish for silence.
+            level = logging.WARNING if self.settings.url or self.settings.api_key else logging.INFO
+            log.log(level, "handrail: nothing is reported: HANDRAIL_URL and HANDRAIL_API_KEY are not both set")
 
     @property
     def is_active(self) -> bool:

@@ -71,7 +71,7 @@ def test_a_server_that_has_no_time_now_is_there(supervise: Supervise, server: St
     server.order = {"command": "continue", "status": "running", "attempt": 2}
     server.answers["heartbeat"] = [(429, {})]
     server.answers["fail"] = [(429, {}), (200, {"status": "retrying", "attempt": 2})]
-    options = (*QUICK, "--retries", "0", "--no-wait")
+    options = (*QUICK, "--retries", "1", "--no-wait")
     one = supervise("bash", "-c", "[ $HANDRAIL_ATTEMPT = 2 ]", url=server.url, key="k", options=options)
     code, _, err = one.ends(15)
     assert (code, len(server.told("fail")), b"back" in err) == (0, 2, False)

@@ -1,5 +1,6 @@
 """A supervised command and a running Handrail: what each tells the other, and what people make of it."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +16,11 @@ from tests.sdk.run.supervised import Supervised
 
 Watched = Callable[..., Supervised]
 COUNTS = "n=0; while :; do n=$((n+1)); echo $n > $FOLDER/count; echo count $n; sleep 0.1; done"
+
+
+def waiting(people: httpx.Client) -> list[str]:
+    """The subjects that wait for a person."""
+    return [item["subject_id"] for item in people.get("/api/v1/queue").json()["results"]]
 
 
 def count(one: Supervised) -> int:
@@ -110,7 +116,24 @@ def test_a_person_aborts_what_waits(watched: Watched, people: httpx.Client) -> N
 def test_nobody_is_waited_for_when_told_so(watched: Watched, people: httpx.Client) -> None:
     one = watched("bash", "-c", "exit 6", options=("--retries", "0", "--no-wait"))
     assert one.ends()[0] == 6
-    assert one.execution(people)["status"] == "hitl_paused"
+    done = one.execution(people)
+    assert (done["status"], done["error"]) == ("failed", "ended with exit code 6")
+    assert done["id"] not in waiting(people)
+
+
+def test_who_is_given_up_and_waits_for_nobody_leaves_nothing_in_the_queue(
+    watched: Watched, people: httpx.Client
+) -> None:
+    """The server gives it up by its own clock; the supervisor beats too seldom to hear of it in time."""
+    options = ("--heartbeat", "1", "--retries", "0", "--no-wait")
+    one = watched("bash", "-c", "echo ready; exec sleep 300", options=options)
+    one.until_status(people, "running")
+    os.kill(one.process.pid, signal.SIGSTOP)
+    one.until_status(people, "hitl_paused")
+    os.kill(one.process.pid, signal.SIGCONT)
+    assert one.ends(15)[0] == 124
+    until(lambda: one.execution(people)["status"] == "failed", "it has ended on the server")
+    assert one.execution(people)["id"] not in waiting(people)
 
 
 def test_cancel_reaches_the_whole_family_within_a_heartbeat(watched: Watched, people: httpx.Client) -> None:

@@ -19,7 +19,7 @@ class Why(enum.Enum):
     """Why an attempt is ended by us."""
 
     HUNG = "it hung"
-    OUT_OF_TIME = "it ran out of time, and the server is away"
+    OUT_OF_TIME = "it ran out of time"
     RETRY = "the server gave it up"
     CANCEL = "it was cancelled"
     PAUSE = "it was paused"

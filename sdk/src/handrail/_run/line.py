@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from handrail._run.news import Away, Back, Beaten, Commanded, News, Refused, Reported, order_of_beat
+from handrail._run.news import Away, Back, Beaten, Commanded, News, Refused, Reported, Sent, order_of_beat
 from handrail._transport import Answer, Transport, Unreachable
 
 FIRST_AGAIN_S = 0.5
@@ -139,6 +139,7 @@ class Line:
             self._heard(Reported(report.verb, report.body, answer))
             with self._changed:
                 self._reports.popleft()
+            self._heard(Sent())
             return
         with self._changed:
             if self._beat is report.body:

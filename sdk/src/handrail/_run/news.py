@@ -47,6 +47,10 @@ class Reported(NamedTuple):
     answer: Answer
 
 
+class Sent(NamedTuple):
+    """The report whose answer came last waits no more."""
+
+
 class Refused(NamedTuple):
     """The server answers, but takes no heartbeats of this execution."""
 
@@ -81,7 +85,7 @@ class Signalled(NamedTuple):
     number: int
 
 
-News = Union[Beaten, Reported, Refused, Away, Back, Commanded, Ended, Signalled]
+News = Union[Beaten, Reported, Sent, Refused, Away, Back, Commanded, Ended, Signalled]
 
 
 def order_of_beat(answer: Answer) -> Order | None:

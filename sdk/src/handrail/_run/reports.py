@@ -49,12 +49,12 @@ class Reports:
 
     def failed(self, number: int, what: str, tail: Tail) -> None:
         """The attempt has failed; the next may do better."""
-        error = f"{what}\n{self._shown(tail, OUTPUT_LINES)[-OUTPUT_CHARACTERS:]}".strip()
-        self._line.report("fail", attempt=number, error=error, retryable=True)
+        self._line.report("fail", attempt=number, error=self._with_output(what, tail), retryable=True)
 
-    def ended_for_good(self, number: int, what: str) -> None:
-        """It has failed, and no further attempt would do better."""
-        self._line.report("fail", attempt=number, error=what, retryable=False)
+    def ended_for_good(self, number: int, what: str, tail: Tail | None = None) -> None:
+        """It has failed, and there will be no further attempt."""
+        error = what if tail is None else self._with_output(what, tail)
+        self._line.report("fail", attempt=number, error=error, retryable=False)
 
     def completed(self, number: int, tail: Tail) -> None:
         self._result = {"exit_code": 0}
@@ -75,6 +75,9 @@ class Reports:
         if order.seq is not None and order.seq != self._acknowledged:
             self._acknowledged = order.seq
             self._line.report("acknowledge", seq=order.seq, effect=effect[:EFFECT_CHARACTERS], attempt=number)
+
+    def _with_output(self, what: str, tail: Tail) -> str:
+        return f"{what}\n{self._shown(tail, OUTPUT_LINES)[-OUTPUT_CHARACTERS:]}".strip()
 
     def _shown(self, tail: Tail, lines: int) -> str:
         return "\n".join(tail.lines(lines)) if self._options.tells_output else ""

@@ -75,6 +75,7 @@ class Supervisor:
         self._takes: dict[type, Callable[[Any], None]] = {
             news.Beaten: self._on_beaten,
             news.Reported: self._on_reported,
+            news.Sent: lambda told: None,
             news.Refused: self._on_refused,
             news.Away: self._on_away,
             news.Back: self._on_back,
@@ -135,6 +136,11 @@ class Supervisor:
 
     def _fail(self, what: str, tail: Tail) -> None:
         say(f"attempt {self.number} {what}")
+        if not self.options.waits and self.terms.backoff_s(self.number) is None:
+            say("retries are spent")
+            self._reports.ended_for_good(self.number, what, tail)
+            self._close(self._exit_code)
+            return
         self._phase, self._until_s = Phase.REPORTING, time.monotonic() + WORD_S
         self._reports.failed(self.number, what, tail)
 
@@ -165,7 +171,7 @@ class Supervisor:
         now_s, due_s = time.monotonic(), min(self._until_s, self._beat_at_s)
         if self._attempt is not None and self._attempt.why is None:
             due_s = min(due_s, self._attempt.look_at_s)
-            if self._decides_alone and not self._attempt.is_paused:
+            if not self._attempt.is_paused:
                 due_s = min(due_s, now_s + self.terms.timeout_s - self._attempt.ran_s(now_s=now_s))
         return None if due_s == NEVER_S else max(0.0, due_s - now_s)
 
@@ -192,7 +198,8 @@ class Supervisor:
                 self._beat_at_s = now_s
             if attempt.hangs:
                 attempt.end(Why.HUNG)
-        if self._decides_alone and not attempt.is_paused and attempt.ran_s(now_s=now_s) >= self.terms.timeout_s:
+        if not attempt.is_paused and attempt.ran_s(now_s=now_s) >= self.terms.timeout_s:
+            # The server sees it, too; whoever is first says so.
             attempt.end(Why.OUT_OF_TIME)
 
     def _decide_alone(self) -> None:
@@ -220,8 +227,9 @@ class Supervisor:
             self._acknowledge(self._order, f"ended all processes; the command {end}")
             self._exit_code = AFTER_ORDER[why]
             self._follow(self._order)
-        elif why is Why.SPENT:
-            self._close(TIMED_OUT)
+        elif why is Why.SPENT and self._order is not None:
+            self._exit_code = TIMED_OUT
+            self._follow(self._order)
         elif why in (Why.HUNG, Why.OUT_OF_TIME):
             self._exit_code = TIMED_OUT
             late = f"ran longer than its timeout of {self.terms.timeout_s} s"
@@ -292,6 +300,7 @@ class Supervisor:
             self._close(self._exit_code or CANCELLED)
             return
         if order.status == "hitl_paused" and not self.options.waits:
+            self._reports.ended_for_good(order.attempt, order.why or "retries are spent")
             self._close(self._exit_code)
             return
         self.number = order.attempt
@@ -338,7 +347,7 @@ class Supervisor:
             if self._phase is not Phase.CLOSING:
                 self._line.most_again_s = min(max(FIRST_AGAIN_S, self.terms.beat_every_s), MOST_AGAIN_S)
         else:
-            say(f"the server does not take it: {told.answer.detail}. The command runs on its own")
+            say(f"the server does not take it: {told.answer.detail.rstrip('.')}. The command runs on its own")
         if self._phase is Phase.ASKING:
             self._start()
 
@@ -348,14 +357,18 @@ class Supervisor:
             # The attempt was given up while it ended: what would be done again is done.
             self.number = order.attempt
             self._reports.completed_after_all(self.number)
-        elif order is not None and order.status == "hitl_paused" and self.options.waits:
-            self._wait("the command has completed, but it had been given up")
+        elif order is not None and order.status == "hitl_paused":
+            given_up = "the command has completed, but it had been given up"
+            if self.options.waits:
+                self._wait(given_up)
+            else:
+                self._reports.ended_for_good(order.attempt, given_up)
         elif self._is_heard:
             say(f"the server did not take the completion: {told.answer.detail}")
 
     def _on_refused(self, told: news.Refused) -> None:
         if self._is_heard:
-            say(f"the server takes no heartbeats: {told.answer.detail}. The command runs on")
+            say(f"the server takes no heartbeats: {told.answer.detail.rstrip('.')}. The command runs on")
         self._is_heard = False
         if self._phase is Phase.ASKING:
             self._start()
