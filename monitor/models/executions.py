@@ -1,7 +1,5 @@
 """Executions: one supervised piece of work by one agent."""
 
-from datetime import datetime
-
 from django.db import models
 from django.db.models.functions import Now
 
@@ -64,10 +62,6 @@ class ExecutionQuerySet(models.QuerySet["Execution"]):
 
     def open(self) -> "ExecutionQuerySet":
         return self.filter(status__in=OPEN)
-
-    def due(self, *, now: datetime) -> "ExecutionQuerySet":
-        """Running or retrying, and past their deadline."""
-        return self.filter(status__in=WATCHED, deadline_at__lte=now)
 
 
 class Execution(models.Model):
