@@ -19,11 +19,10 @@ from monitor.api.pages import PageQuery, paginate
 from monitor.api.problems import Problem, bad_field
 from monitor.models import Command as CommandRow
 from monitor.models import Execution, StateChange, Subject
+from monitor.models.executions import StatusName
+from monitor.orders import Verb
 from monitor.registration import AttemptNumber, Aware, NewExecution
 
-StatusName = Literal[
-    "pending", "running", "retrying", "paused", "hitl_paused", "completed", "failed", "timeout", "cancelled"
-]
 Command = Literal["continue", "cancel", "retry", "pause"]
 Text = Annotated[str, Meta(max_length=100_000)]
 Effect = Annotated[str, Meta(max_length=500)]
@@ -357,7 +356,7 @@ class FailDoor(Door):
 class CommandDoor(Door):
     """What a person, or a key with the scope operate, commands."""
 
-    verb: Literal["pause", "resume", "retry", "cancel"] = "pause"
+    verb: Verb = "pause"
 
     @endpoint(scope="operate", body=NoteBody, answer=ExecutionOut, also=(409,))
     def post(self, request: Request, execution_id: UUID, body: NoteBody) -> ExecutionOut | HttpResponse:

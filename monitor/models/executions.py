@@ -1,5 +1,7 @@
 """Executions: one supervised piece of work by one agent."""
 
+from typing import Literal
+
 from django.db import models
 from django.db.models.functions import Now
 
@@ -19,6 +21,11 @@ class Status(models.TextChoices):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
 
+
+# The same, for bodies and queries that are decoded.
+StatusName = Literal[
+    "pending", "running", "retrying", "paused", "hitl_paused", "completed", "failed", "timeout", "cancelled"
+]
 
 P, R, T, U, H = Status.PENDING, Status.RUNNING, Status.RETRYING, Status.PAUSED, Status.HITL_PAUSED
 WATCHED = (R, T)
