@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from monitor import changes, news, queue, transcript, triggers, turns
+from monitor import changes, claims, news, queue, transcript, triggers, turns
 from monitor.events import announce
 from monitor.handback import BOUNCES, hand_backs
 from monitor.models import Conversation, HumanAgent, Message, Project, QueueItem, Subject
@@ -273,7 +273,7 @@ def _heard(held: Conversation, item: QueueItem | None, *, now: datetime) -> None
         _reopen(held, now=now)
     elif item is not None and item.status in HELD and item.assignee is not None:
         if item.assignee.status == Presence.OFFLINE:
-            queue.release(held.project_id, item.pk, None, now=now, cause="holder_offline")
+            claims.release(held.project_id, item.pk, None, now=now, cause="holder_offline")
             held.refresh_from_db()
         elif item.status == ItemStatus.WAITING_USER:
             item.status = ItemStatus.CLAIMED

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 
-from monitor import conversations, executions, queue, retention
+from monitor import claims, conversations, executions, retention
 from monitor.models import Command, Conversation, Execution, Message, QueueEvent, QueueItem, Trace
 from monitor.models.conversations import MessageRole
 from monitor.retention import EACH_PROJECT, PRUNED, Pruned
@@ -69,8 +69,8 @@ def test_conversations_leave_after_what_was_said_and_asked_unless_a_person_has_t
     with tenant(project):
         item = conversations.open_chat(project, answered.pk)
         assert item is not None
-        queue.claim(project, item.pk, ada, now=NOW)
-        queue.resolve(project, item.pk, ada, now=NOW)
+        claims.claim(project, item.pk, ada, now=NOW)
+        claims.resolve(project, item.pk, ada, now=NOW)
     everything = kept(project)
     assert everything == {
         "talks": ["answered", "quiet", "waiting"],
