@@ -9,7 +9,7 @@ REFUSALS = (
     queue.QueueRefusal,
     turns.IllegalMove,
     conversations.NotTheHolder,
-    conversations.StaleTurn,
+    turns.StaleTurn,
     transitions.Refused,
     trips.ResetRefused,
 )

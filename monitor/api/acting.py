@@ -58,7 +58,7 @@ def refusals() -> Iterator[None]:
     except (
         queue.QueueRefusal,
         turns.IllegalMove,
-        conversations.StaleTurn,
+        turns.StaleTurn,
         conversations.NotTheHolder,
         conversations.OpenedOtherwise,
         transcript.SaidOtherwise,
@@ -86,7 +86,7 @@ def _conflict(error: Exception) -> tuple[str, str, dict[str, Any]]:
             return "Decided elsewhere", "decided_elsewhere", {}
         case turns.IllegalMove():
             return "Illegal transition", "illegal_move", {"state": error.present}
-        case conversations.StaleTurn():
+        case turns.StaleTurn():
             return "Stale turn", "stale_turn", {"state": error.conversation.state, "epoch": error.conversation.epoch}
         case transcript.SaidOtherwise():
             return "Said otherwise", "other_content", {"seq": error.message.seq}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from monitor import claims, conversations, handback, people, transcript, turns
+from monitor import claims, conversations, handback, handover, people, transcript, turns
 from monitor.conversations import Said
 from monitor.models import Conversation, HumanAgent, Message, Project, QueueEvent, QueueItem, StateChange
 from monitor.models.conversations import State
@@ -35,8 +35,8 @@ class Chat:
     def say(self, role: str, content: str, *, now: datetime = NOW, **more: Any) -> Said:
         return conversations.say(self.project_id, self.pk, role, content, now=now, **more)
 
-    def hand_over(self, **more: Any) -> conversations.HandedOver:
-        return conversations.hand_over(self.project_id, self.pk, **{"reason": "Out of my depth.", "now": NOW, **more})
+    def hand_over(self, **more: Any) -> handover.HandedOver:
+        return handover.hand_over(self.project_id, self.pk, **{"reason": "Out of my depth.", "now": NOW, **more})
 
     @property
     def row(self) -> Conversation:
@@ -44,7 +44,7 @@ class Chat:
 
     @property
     def item(self) -> QueueItem:
-        item = conversations.open_chat(self.project_id, self.pk)
+        item = handover.open_chat(self.project_id, self.pk)
         assert item is not None
         return item
 
@@ -270,7 +270,7 @@ def test_an_old_epoch_is_stale_even_when_the_ai_owns_the_turn_again(db: None) ->
         ).conversation.epoch
         assert chat.say("assistant", "From before", epoch=0).suppressed
         assert not chat.say("assistant", "From now", epoch=epoch).suppressed
-        with pytest.raises(conversations.StaleTurn):
+        with pytest.raises(turns.StaleTurn):
             chat.hand_over(epoch=0)
         assert chat.row.state == State.AI_PROCESSING
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.db import connections
 
-from monitor import claims, conversations, handback, people, queue, turns
+from monitor import claims, conversations, handback, handover, people, queue, turns
 from monitor.models import Conversation, HumanAgent, Message, Project, QueueEvent, QueueItem
 from monitor.models.conversations import Owner, State
 from monitor.models.people import Presence
@@ -15,7 +15,7 @@ from monitor.models.queue import HELD, OPEN_ITEMS, ItemStatus
 from monitor.tenancy import crossing, tenant
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-REFUSALS = (queue.QueueRefusal, turns.IllegalMove, conversations.NotTheHolder, conversations.StaleTurn)
+REFUSALS = (queue.QueueRefusal, turns.IllegalMove, conversations.NotTheHolder, turns.StaleTurn)
 
 
 class Everybody:
@@ -35,7 +35,7 @@ class Everybody:
             lambda: conversations.say(self.project_id, chat, "user", "please escalate", now=now),
             lambda: conversations.say(self.project_id, chat, "assistant", "yes", now=now),
             lambda: conversations.say(self.project_id, chat, "human", "hello", human=human, now=now),
-            lambda: conversations.hand_over(self.project_id, chat, reason="help", now=now),
+            lambda: handover.hand_over(self.project_id, chat, reason="help", now=now),
             lambda: claims.claim(self.project_id, self.item(chat), human, now=now),
             lambda: claims.claim(self.project_id, self.item(chat), human, now=now),
             lambda: claims.release(self.project_id, self.item(chat), human, now=now),

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from django.db import IntegrityError, connections, transaction
 
-from monitor import claims, clocks, conversations, people, queue, turns
+from monitor import claims, clocks, conversations, handover, people, queue, turns
 from monitor.models import Conversation, HumanAgent, Project, QueueEvent, QueueItem, StateChange
 from monitor.models.conversations import MOVES, State
 from monitor.models.people import Presence
@@ -34,7 +34,7 @@ def a_human(project_id: int, name: str, *, capacity: int = 5) -> HumanAgent:
 def a_handover(project_id: int, name: str = "chat-1") -> QueueItem:
     with tenant(project_id):
         conversation, _ = conversations.open_conversation(project_id, name, agent="helper", now=NOW)
-        return conversations.hand_over(project_id, conversation.pk, reason="They ask for a person.", now=NOW).item
+        return handover.hand_over(project_id, conversation.pk, reason="They ask for a person.", now=NOW).item
 
 
 def a_paused_execution(project_id: int) -> QueueItem:
