@@ -70,26 +70,19 @@ def raise_alert(
     alert = of_cause.filter(status__in=OPEN_ALERTS).select_for_update(no_key=True).first()
     if alert is not None:
         kind, told = _fold(alert, level, said, now=now)
+    elif (alert := _just_resolved(of_cause, now=now)) is not None:
+        kind, told = _return(alert, level, said, now=now)
     else:
-        alert = (
-            of_cause.filter(status=AlertStatus.RESOLVED, resolved_at__gt=now - SAME_EPISODE_FOR)
-            .select_for_update(no_key=True)
-            .order_by("-resolved_at")
-            .first()
+        alert = Alert.objects.create(
+            project_id=project_id,
+            fingerprint=fingerprint,
+            level=level,
+            first_seen_at=now,
+            last_seen_at=now,
+            escalate_at=_escalate_at(level, now=now),
+            **said,
         )
-        if alert is not None:
-            kind, told = _return(alert, level, said, now=now)
-        else:
-            alert = Alert.objects.create(
-                project_id=project_id,
-                fingerprint=fingerprint,
-                level=level,
-                first_seen_at=now,
-                last_seen_at=now,
-                escalate_at=_escalate_at(level, now=now),
-                **said,
-            )
-            kind, told = EventKind.FIRED, True
+        kind, told = EventKind.FIRED, True
     event = _record(alert, kind, now=now, actor=actor, data={"level": level, "title": title}, change_id=change_id)
     if told:
         planning.plan(alert, event, now=now)
@@ -246,6 +239,12 @@ def _fold(alert: Alert, level: str, said: Mapping[str, Any], *, now: datetime) -
         changes |= {**_afresh(), "level": level, "escalate_at": _escalate_at(level, now=now)}
     _change(alert, changes)
     return (EventKind.RAISED, True) if worse else (EventKind.REPEATED, False)
+
+
+def _just_resolved(of_cause: QuerySet[Alert], *, now: datetime) -> Alert | None:
+    """The last resolved alert of a cause, locked, while a repeat still belongs to its episode."""
+    resolved = of_cause.filter(status=AlertStatus.RESOLVED, resolved_at__gt=now - SAME_EPISODE_FOR)
+    return resolved.select_for_update(no_key=True).order_by("-resolved_at").first()
 
 
 def _return(alert: Alert, level: str, said: Mapping[str, Any], *, now: datetime) -> tuple[EventKind, bool]:

@@ -6,8 +6,6 @@ from django.templatetags.static import static
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-SPARK_HEIGHT = 28
-
 
 def icon(name: str, size: int = 16, label: str = "") -> SafeString:
     """A glyph of the sprite; decoration unless it has a label."""

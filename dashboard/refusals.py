@@ -3,13 +3,13 @@
 from datetime import datetime
 
 from dashboard import words
-from monitor import conversations, handback, queue, transitions, trips, turns
+from monitor import claims, conversations, handback, queue, transitions, trips, turns
 
 REFUSALS = (
     queue.QueueRefusal,
     turns.IllegalMove,
     conversations.NotTheHolder,
-    conversations.StaleTurn,
+    turns.StaleTurn,
     transitions.Refused,
     trips.ResetRefused,
 )
@@ -21,12 +21,12 @@ def in_words(error: Exception, about: str, *, now: datetime) -> tuple[str, str]:
     match error:
         case queue.TakenBy():
             return f"{error.holder.person} was faster.", _faster(about, error.at, now=now)
-        case queue.AtCapacity():
+        case claims.AtCapacity():
             held = f"{error.held} of at most {error.capacity} conversations are with this person."
             return "No place is free.", f"{held} Resolve one or put one back first."
         case queue.Closed():
             return "It is over.", f"{about} was {ENDED.get(error.status, error.status)} meanwhile."
-        case queue.NotHeld():
+        case claims.NotHeld():
             return "Nobody has it.", f"{about} waits in the queue already."
         case conversations.NotTheHolder():
             return _not_the_holder(error, about, now=now)

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from monitor import jobs, queue
+from monitor import claims, jobs, queue
 from monitor.models import QueueItem
 from monitor.models.queue import ItemKind, ItemStatus
 from monitor.tenancy import crossing, tenant
@@ -48,5 +48,5 @@ def _requeue(project_id: int, item_id: UUID, version: int, *, now: datetime) -> 
             .first()
         )
         if still is not None:
-            queue.release(project_id, still.pk, None, now=now, cause="no_reply")
+            claims.release(project_id, still.pk, None, now=now, cause="no_reply")
     return still is not None

@@ -4,6 +4,7 @@ The newest command of an execution is the one in force; `command_seq` on its row
 has none to carry needs no look at them.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,32 +18,26 @@ from monitor.models import Command, Execution
 from monitor.models.commands import Way
 from monitor.models.executions import Status
 
-# Answers with what was in force before, where anything was.
 ISSUE = """
-WITH told AS (
-    SELECT * FROM unnest(%(seqs)s::bigint[], %(ids)s::uuid[], %(commands)s::text[], %(reasons)s::text[],
-        %(attempts)s::int[]) AS told (seq, id, command, reason, attempt)
-), issued AS (
-    INSERT INTO monitor_command (project_id, seq, execution_id, command, reason, actor, attempt, issued_at,
-        delivered_by, effect, outcome)
-    SELECT %(project_id)s, seq, id, command, reason, %(actor)s, attempt, %(now)s, '', '', '' FROM told
-), moved AS (
-    UPDATE monitor_execution AS work SET command_seq = told.seq, command_told = false
-      FROM told JOIN monitor_execution AS before ON before.project_id = %(project_id)s AND before.id = told.id
-     WHERE work.project_id = %(project_id)s AND work.id = told.id
-    RETURNING before.command_seq AS before, told.command
-)
-SELECT command, array_agg(before) FROM moved WHERE before IS NOT NULL GROUP BY command
+INSERT INTO monitor_command (project_id, seq, execution_id, command, reason, actor, attempt, issued_at, delivered_by,
+    effect, outcome)
+SELECT %(project_id)s, seq, id, command, reason, %(actor)s, attempt, %(now)s, '', '', ''
+  FROM unnest(%(seqs)s::bigint[], %(ids)s::uuid[], %(commands)s::text[], %(reasons)s::text[], %(attempts)s::int[])
+    AS told (seq, id, command, reason, attempt)
+"""
+# Neither this nor DELIVER joins: of a project that is new the planner believes that it has a single row, and would
+# compare each of its rows with each that is wanted.
+PUT_IN_FORCE = """
+UPDATE monitor_execution SET command_seq = (%(seq_by_id)s::jsonb ->> id::text)::bigint, command_told = false
+ WHERE project_id = %(project_id)s AND id = ANY(%(ids)s)
 """
 # The lock, taken in the order of the numbers, lets readers of the same events pass one after the other.
 DELIVER = """
-WITH held AS MATERIALIZED (
+UPDATE monitor_command SET delivered_at = %(now)s, delivered_by = %(way)s
+ WHERE project_id = %(project_id)s AND seq = ANY(ARRAY(
     SELECT seq FROM monitor_command
      WHERE project_id = %(project_id)s AND seq = ANY(%(seqs)s) AND delivered_at IS NULL
-     ORDER BY seq FOR NO KEY UPDATE
-)
-UPDATE monitor_command AS command SET delivered_at = %(now)s, delivered_by = %(way)s
-  FROM held WHERE command.project_id = %(project_id)s AND command.seq = held.seq
+     ORDER BY seq FOR NO KEY UPDATE))
 """
 
 
@@ -63,6 +58,10 @@ def issue(project_id: int, orders: Sequence[Order], *, now: datetime, actor: str
     the counter of events is held until commit.
     """
     last_seq = announce_all(project_id, [_announcement(one) for one in orders], now=now)
+    seqs = range(last_seq - len(orders) + 1, last_seq + 1)
+    ids = [one.execution_id for one in orders]
+    commanded = Execution.objects.of(project_id).filter(id__in=ids).values_list("id", "command_seq")
+    before = {execution_id: seq for execution_id, seq in commanded if seq is not None}
     with connection.cursor() as cursor:
         cursor.execute(
             ISSUE,
@@ -70,16 +69,18 @@ def issue(project_id: int, orders: Sequence[Order], *, now: datetime, actor: str
                 "project_id": project_id,
                 "now": now,
                 "actor": actor,
-                "seqs": list(range(last_seq - len(orders) + 1, last_seq + 1)),
-                "ids": [one.execution_id for one in orders],
+                "seqs": list(seqs),
+                "ids": ids,
                 "commands": [one.command for one in orders],
                 "reasons": [one.reason for one in orders],
                 "attempts": [one.attempt for one in orders],
             },
         )
-        superseded = cursor.fetchall()
-    for command, before in superseded:
-        _close(project_id, before, f"superseded by {command}", now=now)
+        seq_by_id = json.dumps({str(one): seq for one, seq in zip(ids, seqs, strict=True)})
+        cursor.execute(PUT_IN_FORCE, {"project_id": project_id, "ids": ids, "seq_by_id": seq_by_id})
+    for command in dict.fromkeys(one.command for one in orders):
+        told = [one.execution_id for one in orders if one.command == command]
+        _close(project_id, [before[one] for one in told if one in before], f"superseded by {command}", now=now)
 
 
 def _announcement(order: Order) -> Announcement:

@@ -1,18 +1,18 @@
-"""Conversations: open, say, hand over, finish. What an agent says on a turn that is not its own is kept back."""
+"""Conversations: open, say, finish. What an agent says on a turn that is not its own is kept back."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from monitor import changes, news, queue, transcript, triggers, turns
+from monitor import claims, handover, news, queue, transcript, triggers, turns
 from monitor.events import announce
 from monitor.handback import BOUNCES, hand_backs
-from monitor.models import Conversation, HumanAgent, Message, Project, QueueItem, Subject
+from monitor.models import Conversation, HumanAgent, Message, Project, QueueItem
 from monitor.models.conversations import MessageRole, Owner, State, Visibility
 from monitor.models.people import Presence
-from monitor.models.queue import HELD, OPEN_ITEMS, ItemKind, ItemStatus
+from monitor.models.queue import HELD, ItemStatus
 
 AUTHOR_LENGTH = 200
 AI_ROLES = (MessageRole.ASSISTANT, MessageRole.TOOL, MessageRole.SYSTEM)
@@ -35,14 +35,6 @@ class NotTheHolder(Exception):
         self.at = at
 
 
-class StaleTurn(Exception):
-    """The agent acts on a turn that is no longer its own; `conversation` says whose it is and in which epoch."""
-
-    def __init__(self, conversation: Conversation) -> None:
-        super().__init__(f"the conversation is {conversation.state} in epoch {conversation.epoch}")
-        self.conversation = conversation
-
-
 @dataclass(frozen=True)
 class Said:
     """A message that is kept. `again` means that it was sent before, `handed_over` is the item that it opened."""
@@ -55,15 +47,6 @@ class Said:
     @property
     def suppressed(self) -> bool:
         return self.message.visibility == Visibility.SUPPRESSED
-
-
-@dataclass(frozen=True)
-class HandedOver:
-    """The queue item of a handover; `again` means that people have the conversation already."""
-
-    item: QueueItem
-    conversation: Conversation
-    again: bool = False
 
 
 def open_conversation(
@@ -112,14 +95,14 @@ def say(
     where the report comes late: what was said before the last hand-back triggers nothing.
     Raises NotTheHolder, transcript.SaidOtherwise and Conversation.DoesNotExist.
     """
-    item = None if role in AI_ROLES else _lock_item(project_id, conversation)
+    item = None if role in AI_ROLES else handover.lock_chat(project_id, conversation)
     held = turns.hold(project_id, conversation)
     if role == MessageRole.HUMAN and human is not None:
         author = human.person.email[:AUTHOR_LENGTH]
     before = transcript.repeated(held, role, content, author=author, client_id=client_id)
     if before is not None:
         return Said(before, held, again=True)
-    if role in AI_ROLES and _stale(held, epoch):
+    if role in AI_ROLES and turns.is_stale(held, epoch):
         visibility = Visibility.SUPPRESSED
     if role == MessageRole.HUMAN and visibility == Visibility.PUBLIC:
         _refuse_unless_held(held, item, human)
@@ -149,102 +132,15 @@ def say(
     return Said(message, held)
 
 
-def hand_over(
-    project_id: int,
-    conversation: UUID,
-    *,
-    reason: str,
-    now: datetime,
-    trigger: str = "agent_decision",
-    summary: str = "",
-    context: Mapping[str, Any] | None = None,
-    skills: Iterable[str] = (),
-    priority: int = 0,
-    confidence: float | None = None,
-    evidence: Mapping[str, Any] | None = None,
-    epoch: int | None = None,
-    actor: str = "",
-) -> HandedOver:
-    """Give the conversation to people. The first call counts: another one while they have it changes nothing.
-
-    Raises StaleTurn when the agent's epoch is past, turns.IllegalMove and Conversation.DoesNotExist.
-    """
-    held = turns.hold(project_id, conversation)
-    if held.owner_kind != Owner.AI:
-        present = _open_items(project_id, conversation).first()
-        if present is not None:
-            return HandedOver(present, held, again=True)
-        raise turns.IllegalMove(held.state, State.HANDOVER)
-    if epoch is not None and epoch != held.epoch:
-        raise StaleTurn(held)
-    bounces = hand_backs(held.pk, now=now)
-    held.bounce_count = bounces
-    held.handover_reason = reason
-    held.handover_summary = summary
-    held.handover_context = dict(context or {})
-    held.confidence = held.confidence if confidence is None else confidence
-    held.save(update_fields=["bounce_count", "handover_reason", "handover_summary", "handover_context", "confidence"])
-    if held.state == State.FINISHED:
-        turns.walk(held, State.AI_PROCESSING, cause=trigger, actor=actor, now=now)
-    turns.walk(held, State.HANDOVER, State.PENDING_HUMAN, cause=trigger, actor=actor, note=reason, now=now)
-    turns.give(held, owner_kind=Owner.NONE, now=now)
-    seen = {"reason": reason, "confidence": held.confidence, **(evidence or {}), "seq": held.last_seq}
-    item = _enqueue(held, trigger=trigger, reason=reason, evidence=seen, skills=skills, priority=priority, now=now)
-    if bounces >= BOUNCES:
-        changes.record(
-            project_id,
-            Subject.CONVERSATION,
-            held.pk,
-            from_state=held.state,
-            to_state=held.state,
-            cause="bounce_limit",
-            now=now,
-            data={"conversation_id": held.conversation_id, "agent": held.agent, "bounces": bounces},
-        )
-    queue.tell_agents(
-        item,
-        "handover",
-        now=now,
-        data={"trigger": trigger, "reason": reason, "summary": summary, "epoch": held.epoch},
-    )
-    return HandedOver(item, held)
-
-
 def finish(project_id: int, conversation: UUID, *, now: datetime, epoch: int | None = None, actor: str = "") -> bool:
-    """The agent has done its work; False when it was finished already. Raises StaleTurn and turns.IllegalMove."""
+    """The agent has done its work; False when it was finished already. Raises turns.StaleTurn and turns.IllegalMove."""
     held = turns.hold(project_id, conversation)
     if held.state == State.FINISHED:
         return False
-    if _stale(held, epoch):
-        raise StaleTurn(held)
+    if turns.is_stale(held, epoch):
+        raise turns.StaleTurn(held)
     turns.walk(held, State.FINISHED, cause="finished", actor=actor, now=now)
     return True
-
-
-def open_chat(project_id: int, conversation: UUID) -> QueueItem | None:
-    """The open queue item of a conversation."""
-    return _open_items(project_id, conversation).first()
-
-
-def _open_items(project_id: int, conversation: UUID) -> Any:
-    return QueueItem.objects.filter(
-        project_id=project_id, kind=ItemKind.CHAT, subject_id=str(conversation), status__in=OPEN_ITEMS
-    )
-
-
-def _lock_item(project_id: int, conversation: UUID) -> QueueItem | None:
-    """The conversation's open item, locked: before the conversation, as every claim does it."""
-    locked: QueueItem | None = (
-        _open_items(project_id, conversation)
-        .select_for_update(no_key=True, of=("self",))
-        .select_related("assignee__person")
-        .first()
-    )
-    return locked
-
-
-def _stale(held: Conversation, epoch: int | None) -> bool:
-    return held.owner_kind != Owner.AI or (epoch is not None and epoch != held.epoch)
 
 
 def _refuse_unless_held(held: Conversation, item: QueueItem | None, human: HumanAgent | None) -> None:
@@ -273,7 +169,7 @@ def _heard(held: Conversation, item: QueueItem | None, *, now: datetime) -> None
         _reopen(held, now=now)
     elif item is not None and item.status in HELD and item.assignee is not None:
         if item.assignee.status == Presence.OFFLINE:
-            queue.release(held.project_id, item.pk, None, now=now, cause="holder_offline")
+            claims.release(held.project_id, item.pk, None, now=now, cause="holder_offline")
             held.refresh_from_db()
         elif item.status == ItemStatus.WAITING_USER:
             item.status = ItemStatus.CLAIMED
@@ -291,7 +187,7 @@ def _reopen(held: Conversation, *, now: datetime) -> None:
         turns.give(held, owner_kind=Owner.NONE, now=now)
         reason = "The customer writes again; the AI has given this conversation back too often today."
         seen = {"reason": reason, "seq": held.last_seq - 1}
-        _enqueue(held, trigger="user_returned", reason=reason, evidence=seen, skills=(), priority=0, now=now)
+        handover.enqueue(held, trigger="user_returned", reason=reason, evidence=seen, skills=(), priority=0, now=now)
     else:
         turns.walk(held, State.AI_PROCESSING, cause="user_returned", now=now)
         turns.give(held, owner_kind=Owner.AI, now=now)
@@ -304,7 +200,7 @@ def _reopen(held: Conversation, *, now: datetime) -> None:
         )
 
 
-def _judge(held: Conversation, message: Message, *, said_at: datetime, now: datetime) -> HandedOver | None:
+def _judge(held: Conversation, message: Message, *, said_at: datetime, now: datetime) -> handover.HandedOver | None:
     """Does this message call for a person? Only while the AI has the turn."""
     if held.owner_kind != Owner.AI:
         return None
@@ -322,7 +218,7 @@ def _judge(held: Conversation, message: Message, *, said_at: datetime, now: date
     pulled = triggers.pulled(Project.objects.get(pk=held.project_id), held, message)
     if pulled is None:
         return None
-    return hand_over(
+    return handover.hand_over(
         held.project_id,
         held.pk,
         reason=pulled.reason,
@@ -336,28 +232,3 @@ def _lies_before_baseline(held: Conversation, said_at: datetime) -> bool:
     """Was it said before the message behind which triggers count anew?"""
     baseline = Message.objects.filter(conversation=held, seq=held.trigger_baseline_seq).first()
     return baseline is not None and said_at < baseline.created_at
-
-
-def _enqueue(
-    held: Conversation,
-    *,
-    trigger: str,
-    reason: str,
-    evidence: Mapping[str, Any],
-    skills: Iterable[str],
-    priority: int,
-    now: datetime,
-) -> QueueItem:
-    return queue.open_item(
-        held.project_id,
-        ItemKind.CHAT,
-        held.pk,
-        title=reason or f"{held.agent or 'The agent'} asks for a person",
-        trigger=trigger,
-        evidence=evidence,
-        agent=held.agent,
-        conversation=held,
-        skills=skills,
-        priority=priority,
-        now=now,
-    )

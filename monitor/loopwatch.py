@@ -7,12 +7,13 @@ loops and reads under it, so that of any number of workers one finds.
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from django.db import connection
 from django.db.models import F
 
 from monitor import changes, jobs, loops, toolcalls
-from monitor.models import Execution, Loop, Project, StateChange, Subject
+from monitor.models import Execution, Loop, Project, Subject
 from monitor.models.executions import ENDED, Verdict
 from monitor.tenancy import crossing, tenant
 from monitor.toolcalls import Call, Place
@@ -284,15 +285,17 @@ def settle(*, now: datetime) -> int:
     return jobs.one_by_one(_settle_one, found, now=now)
 
 
-def _settle_one(project_id: int, loop_id: Any, *, now: datetime) -> bool:
+def _settle_one(project_id: int, loop_id: UUID, *, now: datetime) -> bool:
     with tenant(project_id):
         loop = Loop.objects.filter(project_id=project_id, pk=loop_id, ended_at=None).first()
-        if loop is not None and loop.execution_id is None and not _asks(STILL_THERE, loop):
+        if loop is None:
+            return False
+        if loop.execution_id is None and not _asks(STILL_THERE, loop):
             # Agents above its calls were told of, who did them in turns: else they would have taken it over.
             lock(project_id)
             return _withdraw(loop, now=now)
-        end = _why_over(loop, now=now) if loop else ""
-        if loop is None or not end:
+        end = _why_over(loop, now=now)
+        if not end:
             return False
         as_seen = Loop.objects.filter(project_id=project_id, pk=loop_id, ended_at=None, moved_at=loop.moved_at)
         if not as_seen.update(ended_at=now, end=end):
@@ -338,10 +341,10 @@ def _withdraw(loop: Loop, *, now: datetime) -> bool:
     return bool(gone)
 
 
-def _record(loop: Loop, state: str, *, now: datetime, concerns_alerts: bool = True) -> StateChange:
+def _record(loop: Loop, state: str, *, now: datetime, concerns_alerts: bool = True) -> None:
     """The journal's line, of which the alert is made: the finding itself may have moved on by then."""
     names = ("agent", "run_id", "cycle", "rounds", "calls", "answers_differ", "end")
-    return changes.record(
+    changes.record(
         loop.project_id,
         Subject.LOOP,
         loop.pk,

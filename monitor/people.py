@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q
 
-from monitor import jobs, news, queue
+from monitor import claims, jobs, news
 from monitor.models import Conversation, HumanAgent, Membership, Person, QueueItem
 from monitor.models.people import Presence
 from monitor.models.queue import HELD, ItemStatus
@@ -34,7 +34,7 @@ def change(
     project_id: int, human_id: int, *, skills: Iterable[str] | None = None, capacity: int | None = None
 ) -> HumanAgent:
     """Change what is given. Raises HumanAgent.DoesNotExist."""
-    human = queue.lock_human(project_id, human_id)
+    human = claims.lock_human(project_id, human_id)
     human.skills = human.skills if skills is None else list(skills)
     human.capacity = human.capacity if capacity is None else capacity
     human.save(update_fields=["skills", "capacity"])
@@ -43,7 +43,7 @@ def change(
 
 def remove(project_id: int, human_id: int, *, now: datetime, actor: str = "") -> None:
     """Take a person off the queue; everything they hold returns to it. Raises HumanAgent.DoesNotExist."""
-    human = queue.lock_human(project_id, human_id)
+    human = claims.lock_human(project_id, human_id)
     _return(human, HELD, now=now, actor=actor, cause="person_removed")
     human.delete()
 
@@ -66,7 +66,7 @@ def present(project_id: int, human_id: int, status: str, *, now: datetime, actor
 
     Raises HumanAgent.DoesNotExist.
     """
-    human = queue.lock_human(project_id, human_id)
+    human = claims.lock_human(project_id, human_id)
     _show(human, status, now=now)
     if status == Presence.OFFLINE:
         _return(human, (ItemStatus.CLAIMED,), now=now, actor=actor or human.person.email, cause="went_offline")
@@ -103,7 +103,7 @@ def presence(*, now: datetime) -> int:
 
 def _lost(project_id: int, human_id: int, *, now: datetime) -> bool:
     with tenant(project_id):
-        human = queue.lock_human(project_id, human_id)
+        human = claims.lock_human(project_id, human_id)
         if human.status == Presence.OFFLINE or human.last_seen_at is None or human.last_seen_at >= now - AWAY_AFTER:
             return False
         if human.last_seen_at < now - GONE_AFTER:
@@ -133,4 +133,4 @@ def _return(human: HumanAgent, statuses: Iterable[str], *, now: datetime, actor:
     chats = sorted(item.conversation_id for item in items if item.conversation_id)
     list(Conversation.objects.select_for_update(no_key=True).filter(pk__in=chats).order_by("pk"))
     for item in items:
-        queue.release(human.project_id, item.pk, None, now=now, actor=actor, cause=cause)
+        claims.release(human.project_id, item.pk, None, now=now, actor=actor, cause=cause)

@@ -10,12 +10,10 @@ from django.db.models import Case, Q, QuerySet, Value, When
 from msgspec import Meta
 
 from monitor.models import SavedView
+from monitor.models.executions import StatusName
 from monitor.models.views import MOST_A_PERSON
 
 ONE_PER_NAME = "view_one_per_name_of_a_person"
-StatusName = Literal[
-    "pending", "running", "retrying", "paused", "hitl_paused", "completed", "failed", "timeout", "cancelled"
-]
 Text = Annotated[str, Meta(max_length=200)]
 Aware = Annotated[datetime, Meta(tz=True)]
 ViewName = Annotated[str, Meta(min_length=1, max_length=60)]

@@ -17,12 +17,25 @@ class IllegalMove(Exception):
         self.wanted = wanted
 
 
+class StaleTurn(Exception):
+    """The agent acts on a turn that is no longer its own; `conversation` says whose it is and in which epoch."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        super().__init__(f"the conversation is {conversation.state} in epoch {conversation.epoch}")
+        self.conversation = conversation
+
+
 def hold(project_id: int, conversation: UUID) -> Conversation:
     """Lock the conversation's row until the transaction ends; locks of queue items come before this one.
 
     Raises Conversation.DoesNotExist.
     """
     return Conversation.objects.select_for_update(no_key=True).get(project_id=project_id, pk=conversation)
+
+
+def is_stale(held: Conversation, epoch: int | None) -> bool:
+    """Whether who speaks for the agent, in `epoch` as far as they say, speaks on a turn that is not its own."""
+    return held.owner_kind != Owner.AI or (epoch is not None and epoch != held.epoch)
 
 
 def walk(held: Conversation, *path: State, cause: str, now: datetime, actor: str = "", note: str = "") -> Conversation:

@@ -17,7 +17,7 @@ from dashboard import refusals, waiting
 from dashboard.access import PageRequest, page
 from dashboard.amounts import usd_of
 from dashboard.views.queue import Looking, centre_of, item_of
-from monitor import conversations, executions, handback, people, queue, transcript, trips
+from monitor import claims, conversations, executions, handback, people, queue, transcript, trips
 from monitor.models import HumanAgent, QueueItem, Trip
 from monitor.models.conversations import MessageRole, Visibility
 from monitor.models.people import Role
@@ -78,14 +78,14 @@ def _answer(request: PageRequest, item_id: UUID, strong: str, text: str, *, refu
 @verb
 def claim(request: PageRequest, item: QueueItem, me: HumanAgent) -> str:
     """Take the item."""
-    queue.claim(item.project_id, item.pk, me, now=request.now, actor=request.visitor.person.email)
+    claims.claim(item.project_id, item.pk, me, now=request.now, actor=request.visitor.person.email)
     return ""
 
 
 @verb
 def release(request: PageRequest, item: QueueItem, me: HumanAgent) -> str:
     """Put the item back into the queue."""
-    queue.release(item.project_id, item.pk, me, now=request.now, note=_note(request))
+    claims.release(item.project_id, item.pk, me, now=request.now, note=_note(request))
     return "Back in the queue."
 
 
@@ -95,7 +95,7 @@ def transfer(request: PageRequest, item: QueueItem, me: HumanAgent) -> str:
     to = people.human_for(item.project_id, email=request.POST.get("to", ""))
     if to is None:
         raise Unreadable("choose who is to have it")
-    queue.transfer(item.project_id, item.pk, me, to, now=request.now, note=_note(request))
+    claims.transfer(item.project_id, item.pk, me, to, now=request.now, note=_note(request))
     return f"{to.person} has it now."
 
 
@@ -103,7 +103,7 @@ def transfer(request: PageRequest, item: QueueItem, me: HumanAgent) -> str:
 def resolve(request: PageRequest, item: QueueItem, me: HumanAgent) -> str:
     """Close the item and its conversation."""
     outcome = request.POST.get("outcome", "")[:40]
-    queue.resolve(item.project_id, item.pk, me, now=request.now, outcome=outcome, note=_note(request))
+    claims.resolve(item.project_id, item.pk, me, now=request.now, outcome=outcome, note=_note(request))
     return "Resolved."
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
 
-from monitor import conversations, handback, people, queue, transcript, turns
+from monitor import claims, conversations, handback, people, queue, transcript, turns
 from monitor.api.caller import Request
 from monitor.api.problems import Forbidden, Problem, bad_field
 from monitor.models import HumanAgent
@@ -58,7 +58,7 @@ def refusals() -> Iterator[None]:
     except (
         queue.QueueRefusal,
         turns.IllegalMove,
-        conversations.StaleTurn,
+        turns.StaleTurn,
         conversations.NotTheHolder,
         conversations.OpenedOtherwise,
         transcript.SaidOtherwise,
@@ -74,11 +74,11 @@ def _conflict(error: Exception) -> tuple[str, str, dict[str, Any]]:
             return "Taken", "taken", held_by(error.holder, error.at)
         case conversations.NotTheHolder():
             return "Not yours", "not_the_holder", held_by(error.holder, error.at)
-        case queue.AtCapacity():
+        case claims.AtCapacity():
             return "At capacity", "at_capacity", {"held": error.held, "capacity": error.capacity}
         case queue.Closed():
             return "Closed", "closed", {"state": error.status}
-        case queue.NotHeld():
+        case claims.NotHeld():
             return "Nobody holds it", "not_held", {"state": "pending"}
         case handback.BouncedTooOften():
             return "Stays with people", "bounce_limit", {"bounces": error.bounces}
@@ -86,7 +86,7 @@ def _conflict(error: Exception) -> tuple[str, str, dict[str, Any]]:
             return "Decided elsewhere", "decided_elsewhere", {}
         case turns.IllegalMove():
             return "Illegal transition", "illegal_move", {"state": error.present}
-        case conversations.StaleTurn():
+        case turns.StaleTurn():
             return "Stale turn", "stale_turn", {"state": error.conversation.state, "epoch": error.conversation.epoch}
         case transcript.SaidOtherwise():
             return "Said otherwise", "other_content", {"seq": error.message.seq}

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from django.urls import path
 
-from monitor import conversations
+from monitor import conversations, handover
 from monitor.api import queue as doors
 from monitor.api.acting import refusals
 from monitor.api.caller import Caller, Request
@@ -165,7 +165,7 @@ class Handover(Door):
         row = find(request.caller, conversation)
         by_agent = request.caller.kind == "key" and request.caller.may(Scope.INGEST)
         with refusals():
-            handed = conversations.hand_over(
+            handed = handover.hand_over(
                 request.caller.project_id,
                 row.pk,
                 reason=body.reason,
@@ -254,7 +254,7 @@ def find(caller: Caller, named: str) -> Conversation:
 def waiting(caller: Caller, named: str) -> UUID:
     """The open queue item of a conversation. Raises a 404, and a 409 when people have nothing to do with it."""
     row = find(caller, named)
-    item = conversations.open_chat(caller.project_id, row.pk)
+    item = handover.open_chat(caller.project_id, row.pk)
     if item is None:
         raise Problem(
             409,

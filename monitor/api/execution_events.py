@@ -7,7 +7,8 @@ from uuid import UUID
 import msgspec
 
 from monitor import executions, heartbeats, transitions
-from monitor.api.executions import CompleteBody, FailBody, HeartbeatBody, conflict, not_found, register, said_in
+from monitor.api.execution_verbs import CompleteBody, FailBody, HeartbeatBody, said_in
+from monitor.api.executions import conflict, not_found, register
 from monitor.api.problems import Problem
 from monitor.models import Execution
 from monitor.registration import NewExecution

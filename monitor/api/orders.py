@@ -1,6 +1,6 @@
 """One command for many executions; each has its own answer."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -11,12 +11,12 @@ from msgspec import Meta
 from monitor import orders
 from monitor.api import problems
 from monitor.api.door import Door, Request, endpoint
-from monitor.api.executions import StatusName
-from monitor.orders import MOST_AT_ONCE, Outcome
+from monitor.models.executions import StatusName
+from monitor.orders import MOST_AT_ONCE, Outcome, Verb
 
 
 class OrdersBody(msgspec.Struct, kw_only=True):
-    command: Literal["pause", "resume", "retry", "cancel"]
+    command: Verb
     ids: Annotated[list[UUID], Meta(min_length=1, max_length=MOST_AT_ONCE)]
     note: Annotated[str, Meta(max_length=10_000)] = ""
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from django.urls import path
 
-from monitor import handback, people, queue
+from monitor import claims, handback, people
 from monitor.api.acting import acting, acting_person, refusals
 from monitor.api.caller import Request
 from monitor.api.door import Door, endpoint
@@ -184,14 +184,14 @@ class Return(Door):
 def claim(request: Request, item_id: UUID, body: ActBody) -> QueueItemOut:
     human, actor = acting_person(request, body.acts_for)
     with refusals():
-        claimed = queue.claim(request.caller.project_id, item_id, human, actor=actor, now=request.now)
+        claimed = claims.claim(request.caller.project_id, item_id, human, actor=actor, now=request.now)
     return _answer(request, item_id, epoch=claimed.epoch)
 
 
 def release(request: Request, item_id: UUID, body: ActBody) -> QueueItemOut:
     human, actor = acting(request, body.acts_for)
     with refusals():
-        queue.release(request.caller.project_id, item_id, human, actor=actor, note=body.note, now=request.now)
+        claims.release(request.caller.project_id, item_id, human, actor=actor, note=body.note, now=request.now)
     return _answer(request, item_id)
 
 
@@ -201,7 +201,7 @@ def transfer(request: Request, item_id: UUID, body: TransferBody) -> QueueItemOu
     if to is None:
         raise bad_field("to", "is not the email of a human agent of this project")
     with refusals():
-        moved = queue.transfer(
+        moved = claims.transfer(
             request.caller.project_id, item_id, human, to, actor=actor, note=body.note, now=request.now
         )
     return _answer(request, item_id, epoch=moved.epoch)
@@ -210,7 +210,7 @@ def transfer(request: Request, item_id: UUID, body: TransferBody) -> QueueItemOu
 def resolve(request: Request, item_id: UUID, body: ResolveBody) -> QueueItemOut:
     human, actor = acting(request, body.acts_for)
     with refusals():
-        queue.resolve(
+        claims.resolve(
             request.caller.project_id,
             item_id,
             human,

@@ -8,6 +8,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/schema/", openapi.schema),
     path("api/docs/", docs.page),
     path("api/v1/", include("monitor.api.executions")),
+    path("api/v1/", include("monitor.api.execution_verbs")),
     path("api/v1/", include("monitor.api.loops")),
     path("api/v1/", include("monitor.api.operations")),
     path("api/v1/", include("monitor.api.orders")),

@@ -1,6 +1,6 @@
 """Executions: one supervised piece of work by one agent."""
 
-from datetime import datetime
+from typing import Literal
 
 from django.db import models
 from django.db.models.functions import Now
@@ -21,6 +21,11 @@ class Status(models.TextChoices):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
 
+
+# The same, for bodies and queries that are decoded.
+StatusName = Literal[
+    "pending", "running", "retrying", "paused", "hitl_paused", "completed", "failed", "timeout", "cancelled"
+]
 
 P, R, T, U, H = Status.PENDING, Status.RUNNING, Status.RETRYING, Status.PAUSED, Status.HITL_PAUSED
 WATCHED = (R, T)
@@ -64,10 +69,6 @@ class ExecutionQuerySet(models.QuerySet["Execution"]):
 
     def open(self) -> "ExecutionQuerySet":
         return self.filter(status__in=OPEN)
-
-    def due(self, *, now: datetime) -> "ExecutionQuerySet":
-        """Running or retrying, and past their deadline."""
-        return self.filter(status__in=WATCHED, deadline_at__lte=now)
 
 
 class Execution(models.Model):

@@ -14,7 +14,7 @@ from alerts.judge import judge
 from alerts.judgements import Raise
 from alerts.models import Channel
 from alerts.rules import RULES, judgement
-from monitor import agents, cadence, clocks, jobs, limits, loopwatch, queue, renewals, silence, trips
+from monitor import agents, cadence, claims, clocks, jobs, limits, loopwatch, renewals, silence, trips
 from monitor.api.executions import register
 from monitor.models import HumanAgent, Person, Price, Project, StateChange, Trip
 from monitor.registration import NewExecution
@@ -201,7 +201,7 @@ def somebody_claims_it(project_id: int) -> Iterator[datetime]:
     clocks.breaches(now=after(600))
     yield after(600)
     with tenant(project_id):
-        queue.claim(project_id, item.pk, ann, now=after(700))
+        claims.claim(project_id, item.pk, ann, now=after(700))
     yield after(700)
 
 

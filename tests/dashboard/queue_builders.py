@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from django.test import Client
 
-from monitor import conversations
+from monitor import conversations, handover
 from monitor.models import (
     HumanAgent,
     Membership,
@@ -33,7 +33,7 @@ def a_chat(project_id: int, name: str = "Yara Garcia", *, at: datetime | None = 
         )
         conversations.say(project_id, talk.pk, "user", "I need another flight.", now=at)
         values: dict[str, Any] = {"reason": "The policy says no"} | handed
-        return conversations.hand_over(project_id, talk.pk, now=at, **values).item
+        return handover.hand_over(project_id, talk.pk, now=at, **values).item
 
 
 def a_colleague(project_id: int, name: str = "Jonas Weber", **human: Any) -> SignedIn:

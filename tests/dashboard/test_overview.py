@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from monitor import conversations
+from monitor import conversations, handover
 from monitor.models import ApiKey
 from monitor.rollups import RollupDelta, fold
 from monitor.tenancy import tenant
@@ -71,7 +71,7 @@ def test_who_waits_stands_first_with_name_and_clock() -> None:
         talk, _ = conversations.open_conversation(
             visitor.project_id, "chat-1", agent="airline-support", customer={"name": "Amelia Davis"}, now=now
         )
-        conversations.hand_over(visitor.project_id, talk.pk, reason="She asked", trigger="phrase", now=now)
+        handover.hand_over(visitor.project_id, talk.pk, reason="She asked", trigger="phrase", now=now)
     page = visitor.client.get("/").content.decode()
     assert "1 thing needs you." in page
     assert "Amelia Davis" in page

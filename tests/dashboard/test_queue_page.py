@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from pytest_django import DjangoAssertNumQueries
 
-from monitor import conversations, people, queue
+from monitor import claims, conversations, people
 from monitor.ids import uuid7
 from monitor.models import (
     Conversation,
@@ -94,7 +94,7 @@ def test_the_reason_the_facts_and_the_trail_stand_beside_it() -> None:
         )
         human = people.human_for(mara.project_id, person_id=mara.person.pk)
         assert human is not None
-        queue.claim(mara.project_id, item.pk, human, now=after(200))
+        claims.claim(mara.project_id, item.pk, human, now=after(200))
         conversations.say(mara.project_id, talk.pk, "assistant", "PLEASE HOLD ON.", now=after(202.4))
     page = shown(mara, f"/queue/{item.pk}")
     assert "let me <mark>speak to a human</mark>. Thanks." in page

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from monitor import conversations, handback, people, queue, transcript, turns
+from monitor import claims, conversations, handback, handover, people, transcript, turns
 from monitor.conversations import Said
 from monitor.models import Conversation, HumanAgent, Message, Project, QueueEvent, QueueItem, StateChange
 from monitor.models.conversations import State
@@ -35,8 +35,8 @@ class Chat:
     def say(self, role: str, content: str, *, now: datetime = NOW, **more: Any) -> Said:
         return conversations.say(self.project_id, self.pk, role, content, now=now, **more)
 
-    def hand_over(self, **more: Any) -> conversations.HandedOver:
-        return conversations.hand_over(self.project_id, self.pk, **{"reason": "Out of my depth.", "now": NOW, **more})
+    def hand_over(self, **more: Any) -> handover.HandedOver:
+        return handover.hand_over(self.project_id, self.pk, **{"reason": "Out of my depth.", "now": NOW, **more})
 
     @property
     def row(self) -> Conversation:
@@ -44,7 +44,7 @@ class Chat:
 
     @property
     def item(self) -> QueueItem:
-        item = conversations.open_chat(self.project_id, self.pk)
+        item = handover.open_chat(self.project_id, self.pk)
         assert item is not None
         return item
 
@@ -151,7 +151,7 @@ def test_events_never_appear_behind_a_reader(committed_db: None) -> None:
             with tenant(project_id):
                 chat.hand_over()
             with tenant(project_id):
-                queue.resolve(project_id, chat.item.pk, None, now=NOW)
+                claims.resolve(project_id, chat.item.pk, None, now=NOW)
         finally:
             connections.close_all()
 
@@ -255,7 +255,7 @@ def test_a_takeover_in_mid_turn_stops_the_agent(db: None) -> None:
         chat.say("user", "Hello", epoch=None)
         chat.hand_over()
         ada = a_person(chat)
-        queue.claim(chat.project_id, chat.item.pk, ada, now=NOW)
+        claims.claim(chat.project_id, chat.item.pk, ada, now=NOW)
         late = chat.say("assistant", "Let me see…", epoch=0, client_id="a1")
         assert (late.suppressed, late.conversation.epoch) == (True, 2)
         again = chat.say("assistant", "Let me see…", epoch=0, client_id="a1")
@@ -270,7 +270,7 @@ def test_an_old_epoch_is_stale_even_when_the_ai_owns_the_turn_again(db: None) ->
         ).conversation.epoch
         assert chat.say("assistant", "From before", epoch=0).suppressed
         assert not chat.say("assistant", "From now", epoch=epoch).suppressed
-        with pytest.raises(conversations.StaleTurn):
+        with pytest.raises(turns.StaleTurn):
             chat.hand_over(epoch=0)
         assert chat.row.state == State.AI_PROCESSING
 
@@ -281,7 +281,7 @@ def test_only_the_holder_writes_to_the_customer(db: None) -> None:
         with pytest.raises(conversations.NotTheHolder, match="claim it first"):
             chat.say("human", "Hello", human=ada)
         chat.hand_over()
-        queue.claim(chat.project_id, chat.item.pk, ada, now=NOW)
+        claims.claim(chat.project_id, chat.item.pk, ada, now=NOW)
         with pytest.raises(conversations.NotTheHolder, match="Ada holds it"):
             chat.say("human", "Hello", human=bob)
         chat.say("human", "She is angry.", human=bob, visibility="internal")
@@ -304,7 +304,7 @@ def test_a_hand_back_carries_what_people_did(db: None) -> None:
             chat.say("tool", "", data={"error": "504"})
         chat.say("user", "escalate")
         item = chat.item
-        queue.claim(chat.project_id, item.pk, ada, now=NOW)
+        claims.claim(chat.project_id, item.pk, ada, now=NOW)
         chat.say("human", "I refund 12 USD.", human=ada)
         chat.say("assistant", "Too late", epoch=0)
         chat.say("human", "Careful, VIP.", human=ada, visibility="internal")
@@ -368,7 +368,7 @@ def test_three_bounces_in_a_day_keep_it_with_people(db: None) -> None:
 def test_a_resolved_conversation_goes_on_when_the_customer_writes_again(db: None) -> None:
     with a_chat() as chat:
         chat.hand_over()
-        queue.resolve(chat.project_id, chat.item.pk, None, outcome="solved", now=NOW)
+        claims.resolve(chat.project_id, chat.item.pk, None, outcome="solved", now=NOW)
         assert chat.say("assistant", "Anything else?").suppressed
         with pytest.raises(turns.IllegalMove):
             chat.hand_over()

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from django.db import OperationalError
 
-from monitor import clocks, jobs, people, queue
+from monitor import claims, clocks, jobs, people
 from monitor.models import HumanAgent, QueueItem
 from monitor.models.people import Presence
 from monitor.tenancy import tenant
@@ -53,7 +53,7 @@ def test_an_unanswered_chat_that_cannot_go_back_holds_up_no_other(breaks: Breaks
     ada = a_human(project, "ada")
     for item in items:
         with tenant(project):
-            queue.claim(project, item.pk, ada, now=NOW)
+            claims.claim(project, item.pk, ada, now=NOW)
     breaks("monitor_queueitem", items[1].pk)
     assert clocks.unanswered(now=NOW + timedelta(minutes=6)) == 2
     with tenant(project):

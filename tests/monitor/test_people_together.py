@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.db import connections
 
-from monitor import conversations, handback, people, queue, turns
+from monitor import claims, conversations, handback, handover, people, queue, turns
 from monitor.models import Conversation, HumanAgent, Message, Project, QueueEvent, QueueItem
 from monitor.models.conversations import Owner, State
 from monitor.models.people import Presence
@@ -15,7 +15,7 @@ from monitor.models.queue import HELD, OPEN_ITEMS, ItemStatus
 from monitor.tenancy import crossing, tenant
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-REFUSALS = (queue.QueueRefusal, turns.IllegalMove, conversations.NotTheHolder, conversations.StaleTurn)
+REFUSALS = (queue.QueueRefusal, turns.IllegalMove, conversations.NotTheHolder, turns.StaleTurn)
 
 
 class Everybody:
@@ -35,12 +35,12 @@ class Everybody:
             lambda: conversations.say(self.project_id, chat, "user", "please escalate", now=now),
             lambda: conversations.say(self.project_id, chat, "assistant", "yes", now=now),
             lambda: conversations.say(self.project_id, chat, "human", "hello", human=human, now=now),
-            lambda: conversations.hand_over(self.project_id, chat, reason="help", now=now),
-            lambda: queue.claim(self.project_id, self.item(chat), human, now=now),
-            lambda: queue.claim(self.project_id, self.item(chat), human, now=now),
-            lambda: queue.release(self.project_id, self.item(chat), human, now=now),
-            lambda: queue.transfer(self.project_id, self.item(chat), human, dice.choice(self.people), now=now),
-            lambda: queue.resolve(self.project_id, self.item(chat), human, now=now),
+            lambda: handover.hand_over(self.project_id, chat, reason="help", now=now),
+            lambda: claims.claim(self.project_id, self.item(chat), human, now=now),
+            lambda: claims.claim(self.project_id, self.item(chat), human, now=now),
+            lambda: claims.release(self.project_id, self.item(chat), human, now=now),
+            lambda: claims.transfer(self.project_id, self.item(chat), human, dice.choice(self.people), now=now),
+            lambda: claims.resolve(self.project_id, self.item(chat), human, now=now),
             lambda: handback.hand_back(self.project_id, self.item(chat), human, instruction="none", now=now),
             lambda: people.present(self.project_id, human.pk, dice.choice(Presence.values), now=now),
         ]
@@ -50,7 +50,7 @@ class Everybody:
     def item(self, chat: object) -> object:
         item = QueueItem.objects.filter(conversation_id=chat, status__in=OPEN_ITEMS).first()
         if item is None:
-            raise queue.NotHeld("nothing waits")
+            raise claims.NotHeld("nothing waits")
         return item.pk
 
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from django.db import IntegrityError, connections, transaction
 
-from monitor import clocks, conversations, people, queue, turns
+from monitor import claims, clocks, conversations, handover, people, queue, turns
 from monitor.models import Conversation, HumanAgent, Project, QueueEvent, QueueItem, StateChange
 from monitor.models.conversations import MOVES, State
 from monitor.models.people import Presence
@@ -34,7 +34,7 @@ def a_human(project_id: int, name: str, *, capacity: int = 5) -> HumanAgent:
 def a_handover(project_id: int, name: str = "chat-1") -> QueueItem:
     with tenant(project_id):
         conversation, _ = conversations.open_conversation(project_id, name, agent="helper", now=NOW)
-        return conversations.hand_over(project_id, conversation.pk, reason="They ask for a person.", now=NOW).item
+        return handover.hand_over(project_id, conversation.pk, reason="They ask for a person.", now=NOW).item
 
 
 def a_paused_execution(project_id: int) -> QueueItem:
@@ -61,10 +61,10 @@ def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
         return list(pool.map(run, calls))
 
 
-def claiming(project_id: int, item: QueueItem, human: HumanAgent) -> Callable[[], queue.Claimed]:
-    def claim() -> queue.Claimed:
+def claiming(project_id: int, item: QueueItem, human: HumanAgent) -> Callable[[], claims.Claimed]:
+    def claim() -> claims.Claimed:
         with tenant(project_id):
-            return queue.claim(project_id, item.pk, human, now=NOW)
+            return claims.claim(project_id, item.pk, human, now=NOW)
 
     return claim
 
@@ -75,7 +75,7 @@ def test_fifty_claims_on_one_item_have_one_winner(committed_db: None) -> None:
     humans = [a_human(project_id, f"person{n}") for n in range(50)]
     results = at_once([claiming(project_id, item, human) for human in humans])
 
-    [winner] = [result for result in results if isinstance(result, queue.Claimed)]
+    [winner] = [result for result in results if isinstance(result, claims.Claimed)]
     losers = [result for result in results if isinstance(result, queue.TakenBy)]
     assert len(losers) == 49
     assert {(loser.holder.pk, loser.at) for loser in losers} == {(winner.item.assignee_id, NOW)}
@@ -93,8 +93,8 @@ def test_the_last_place_of_a_person_is_given_once(committed_db: None) -> None:
     claiming(project_id, first, human)()
     results = at_once([claiming(project_id, item, human) for item in others])
 
-    assert sum(isinstance(result, queue.Claimed) for result in results) == 1
-    refusals = [result for result in results if isinstance(result, queue.AtCapacity)]
+    assert sum(isinstance(result, claims.Claimed) for result in results) == 1
+    refusals = [result for result in results if isinstance(result, claims.AtCapacity)]
     assert [(refusal.held, refusal.capacity) for refusal in refusals] == [(2, 2)] * 4
     with tenant(project_id):
         assert QueueItem.objects.filter(assignee=human).count() == 2
@@ -104,8 +104,8 @@ def test_claiming_again_changes_nothing(db: None) -> None:
     project_id = a_project()
     item, human = a_handover(project_id), a_human(project_id, "ada", capacity=1)
     with tenant(project_id):
-        first = queue.claim(project_id, item.pk, human, now=NOW)
-        second = queue.claim(project_id, item.pk, human, now=NOW + timedelta(seconds=9))
+        first = claims.claim(project_id, item.pk, human, now=NOW)
+        second = claims.claim(project_id, item.pk, human, now=NOW + timedelta(seconds=9))
         assert (first.again, second.again, second.epoch) == (False, True, first.epoch)
         assert (second.item.version, second.item.claimed_at) == (1, NOW)
         assert QueueEvent.objects.filter(kind="claimed").count() == 1
@@ -116,12 +116,12 @@ def test_a_refused_claim_leaves_everything_as_it_was(db: None) -> None:
     ada, bob = a_human(project_id, "ada", capacity=1), a_human(project_id, "bob")
     held, waiting = a_handover(project_id, "chat-1"), a_handover(project_id, "chat-2")
     with tenant(project_id):
-        queue.claim(project_id, held.pk, ada, now=NOW)
+        claims.claim(project_id, held.pk, ada, now=NOW)
         changes = StateChange.objects.count()
-        with pytest.raises(queue.AtCapacity):
-            queue.claim(project_id, waiting.pk, ada, now=NOW)
+        with pytest.raises(claims.AtCapacity):
+            claims.claim(project_id, waiting.pk, ada, now=NOW)
         with pytest.raises(queue.TakenBy, match=f"ada has had it since {NOW:%H:%M:%S} UTC"):
-            queue.claim(project_id, held.pk, bob, now=NOW)
+            claims.claim(project_id, held.pk, bob, now=NOW)
         waiting.refresh_from_db()
         assert (waiting.status, waiting.assignee, waiting.version) == (ItemStatus.PENDING, None, 0)
         assert StateChange.objects.count() == changes
@@ -131,9 +131,9 @@ def test_a_closed_item_is_not_claimed(db: None) -> None:
     project_id = a_project()
     item, human = a_handover(project_id), a_human(project_id, "ada")
     with tenant(project_id):
-        queue.resolve(project_id, item.pk, None, outcome="spam", actor="key:bot", now=NOW)
+        claims.resolve(project_id, item.pk, None, outcome="spam", actor="key:bot", now=NOW)
         with pytest.raises(queue.Closed, match="resolved"):
-            queue.claim(project_id, item.pk, human, now=NOW)
+            claims.claim(project_id, item.pk, human, now=NOW)
         assert Conversation.objects.get().state == State.RESOLVED
 
 
@@ -156,25 +156,25 @@ def test_a_release_keeps_the_place_in_the_queue(db: None) -> None:
     project_id = a_project()
     item, ada = a_handover(project_id), a_human(project_id, "ada")
     with tenant(project_id):
-        queue.claim(project_id, item.pk, ada, now=NOW + timedelta(minutes=1))
-        released = queue.release(project_id, item.pk, ada, now=NOW + timedelta(minutes=2))
+        claims.claim(project_id, item.pk, ada, now=NOW + timedelta(minutes=1))
+        released = claims.release(project_id, item.pk, ada, now=NOW + timedelta(minutes=2))
         assert (released.status, released.assignee, released.requested_at) == (ItemStatus.PENDING, None, NOW)
         conversation = Conversation.objects.get()
         assert (conversation.state, conversation.owner, conversation.epoch) == (State.PENDING_HUMAN, None, 3)
-        with pytest.raises(queue.NotHeld):
-            queue.release(project_id, item.pk, ada, now=NOW)
+        with pytest.raises(claims.NotHeld):
+            claims.release(project_id, item.pk, ada, now=NOW)
 
 
 def test_only_the_holder_releases_resolves_and_transfers(db: None) -> None:
     project_id = a_project()
     item, ada, bob = a_handover(project_id), a_human(project_id, "ada"), a_human(project_id, "bob")
     with tenant(project_id):
-        queue.claim(project_id, item.pk, ada, now=NOW)
-        for verb in (queue.release, queue.resolve):
+        claims.claim(project_id, item.pk, ada, now=NOW)
+        for verb in (claims.release, claims.resolve):
             with pytest.raises(queue.TakenBy):
                 verb(project_id, item.pk, bob, now=NOW)
         with pytest.raises(queue.TakenBy):
-            queue.transfer(project_id, item.pk, bob, bob, now=NOW)
+            claims.transfer(project_id, item.pk, bob, bob, now=NOW)
         item.refresh_from_db()
         assert (item.status, item.assignee_id) == (ItemStatus.CLAIMED, ada.pk)
 
@@ -185,21 +185,21 @@ def test_a_transfer_moves_the_fence_and_respects_capacity(db: None) -> None:
     ada, bob = a_human(project_id, "ada"), a_human(project_id, "bob", capacity=1)
     with tenant(project_id):
         for item in (first, second):
-            queue.claim(project_id, item.pk, ada, now=NOW)
-        assert queue.transfer(project_id, first.pk, ada, bob, now=NOW).epoch == 3
+            claims.claim(project_id, item.pk, ada, now=NOW)
+        assert claims.transfer(project_id, first.pk, ada, bob, now=NOW).epoch == 3
         assert Conversation.objects.get(conversation_id="chat-1").owner_id == bob.pk
-        with pytest.raises(queue.AtCapacity):
-            queue.transfer(project_id, second.pk, ada, bob, now=NOW)
+        with pytest.raises(claims.AtCapacity):
+            claims.transfer(project_id, second.pk, ada, bob, now=NOW)
 
 
 def test_a_paused_execution_is_claimed_here_and_decided_elsewhere(db: None) -> None:
     project_id = a_project()
     item, ada = a_paused_execution(project_id), a_human(project_id, "ada")
     with tenant(project_id):
-        claimed = queue.claim(project_id, item.pk, ada, now=NOW)
+        claimed = claims.claim(project_id, item.pk, ada, now=NOW)
         assert (claimed.item.status, claimed.epoch) == (ItemStatus.CLAIMED, None)
         with pytest.raises(queue.DecidedElsewhere):
-            queue.resolve(project_id, item.pk, ada, now=NOW)
+            claims.resolve(project_id, item.pk, ada, now=NOW)
         assert queue.close_for(
             project_id, "paused_execution", item.subject_id, status="resolved", outcome="retry", now=NOW
         )
@@ -228,7 +228,7 @@ def test_who_claims_and_does_not_reply_loses_the_item_after_five_minutes(db: Non
     project_id = a_project()
     item, ada = a_handover(project_id), a_human(project_id, "ada")
     with tenant(project_id):
-        queue.claim(project_id, item.pk, ada, now=NOW)
+        claims.claim(project_id, item.pk, ada, now=NOW)
     assert clocks.unanswered(now=NOW + timedelta(seconds=299)) == 0
     assert clocks.unanswered(now=NOW + timedelta(seconds=300)) == 1
     assert clocks.unanswered(now=NOW + timedelta(seconds=301)) == 0
@@ -246,7 +246,7 @@ def test_going_offline_returns_what_is_unanswered_and_keeps_the_rest(db: None) -
     answered, silent = a_handover(project_id, "chat-1"), a_handover(project_id, "chat-2")
     with tenant(project_id):
         for item in (answered, silent):
-            queue.claim(project_id, item.pk, ada, now=NOW)
+            claims.claim(project_id, item.pk, ada, now=NOW)
         said = {"human": ada, "now": NOW}
         conversations.say(project_id, answered.conversation_id, "human", "Hello, I am Ada.", **said)
         people.present(project_id, ada.pk, Presence.OFFLINE, now=NOW)
@@ -262,7 +262,7 @@ def test_lost_presence_shows_away_then_offline_and_requeues(db: None) -> None:
     project_id = a_project()
     item, ada = a_handover(project_id), a_human(project_id, "ada")
     with tenant(project_id):
-        queue.claim(project_id, item.pk, ada, now=NOW)
+        claims.claim(project_id, item.pk, ada, now=NOW)
 
     def after(seconds: int) -> tuple[int, str, str]:
         changed = people.presence(now=NOW + timedelta(seconds=seconds))
@@ -282,7 +282,7 @@ def test_a_person_who_leaves_the_project_leaves_nothing_behind(db: None) -> None
     project_id = a_project()
     item, ada = a_handover(project_id), a_human(project_id, "ada")
     with tenant(project_id):
-        queue.claim(project_id, item.pk, ada, now=NOW)
+        claims.claim(project_id, item.pk, ada, now=NOW)
         people.remove(project_id, ada.pk, actor="key:admin", now=NOW)
         item.refresh_from_db()
         assert (item.status, item.assignee, HumanAgent.objects.count()) == (ItemStatus.PENDING, None, 0)
@@ -295,9 +295,9 @@ def test_another_tenant_sees_and_takes_nothing(db: None) -> None:
         assert not QueueItem.objects.exists()
         assert not Conversation.objects.exists()
         with pytest.raises(QueueItem.DoesNotExist):
-            queue.claim(south, item.pk, stranger, now=NOW)
+            claims.claim(south, item.pk, stranger, now=NOW)
         with pytest.raises(HumanAgent.DoesNotExist):
-            queue.claim(north, item.pk, stranger, now=NOW)
+            claims.claim(north, item.pk, stranger, now=NOW)
     with tenant(north):
         assert QueueItem.objects.get().status == ItemStatus.PENDING
 

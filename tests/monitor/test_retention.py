@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 
-from monitor import conversations, executions, queue, retention
+from monitor import claims, conversations, executions, handover, retention
 from monitor.models import Command, Conversation, Execution, Message, QueueEvent, QueueItem, Trace
 from monitor.models.conversations import MessageRole
 from monitor.retention import EACH_PROJECT, PRUNED, Pruned
@@ -46,7 +46,7 @@ def a_talk(project_id: int, name: str, *, handed_over: bool = False) -> Conversa
         talk, _ = conversations.open_conversation(project_id, name, now=NOW)
         conversations.say(project_id, talk.pk, role=MessageRole.USER, content="Good morning", now=NOW)
         if handed_over:
-            conversations.hand_over(project_id, talk.pk, reason="They ask for a person.", now=NOW)
+            handover.hand_over(project_id, talk.pk, reason="They ask for a person.", now=NOW)
     return talk
 
 
@@ -67,10 +67,10 @@ def test_conversations_leave_after_what_was_said_and_asked_unless_a_person_has_t
     a_talk(project, "quiet")
     ada = a_human(project, "ada")
     with tenant(project):
-        item = conversations.open_chat(project, answered.pk)
+        item = handover.open_chat(project, answered.pk)
         assert item is not None
-        queue.claim(project, item.pk, ada, now=NOW)
-        queue.resolve(project, item.pk, ada, now=NOW)
+        claims.claim(project, item.pk, ada, now=NOW)
+        claims.resolve(project, item.pk, ada, now=NOW)
     everything = kept(project)
     assert everything == {
         "talks": ["answered", "quiet", "waiting"],

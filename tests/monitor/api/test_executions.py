@@ -187,8 +187,10 @@ def test_bad_bodies_name_the_field(client: Client, project: Project, body: dict,
 
 @pytest.mark.parametrize("body", [{"progress": 101}, {"progress": -1}, {"attempt": 0}, {"attempt": 99_999}])
 def test_bad_heartbeats_are_refused(client: Client, body: dict) -> None:
-    one = post(client, "", {"agent": "planner"}, status=201)["id"]
-    post(client, f"/{one}/heartbeat", body, status=400)
+    one = post(client, "", {"agent": "planner"}, status=201)
+    post(client, f"/{one['id']}/heartbeat", body, status=400)
+    seen = get(client, f"/{one['id']}")
+    assert {name: seen[name] for name in one} == one
 
 
 def test_money_out_of_range_is_refused(client: Client) -> None:

@@ -215,7 +215,7 @@ def test_the_server_ends_what_outlives_its_timeout(watched: Watched, people: htt
     assert ("running", "retrying", "timed_out") in one.journal(people)
 
 
-def test_a_hang_is_told_before_it_is_ended(watched: Watched, people: httpx.Client) -> None:
+def test_what_hangs_is_ended_and_tried_again(watched: Watched, people: httpx.Client) -> None:
     one = watched("bash", "-c", "[ $HANDRAIL_ATTEMPT = 2 ] || sleep 300", options=("--hang-after", "3"))
     code, _, err = one.ends(40)
     assert code == 0
