@@ -2,7 +2,8 @@
 
 Each verb is one guarded update (move in monitor/transitions.py); losing a race means looking again, at what the
 winner made of it.
-What ends takes the hour that counts it before its own row; monitor/deadlocks.py lists the order of all locks.
+What ends takes its agent and the hour that counts it before its own row; monitor/deadlocks.py lists the order of all
+locks.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from monitor import attempts, changes, commands, families, outcomes, transitions
+from monitor import agents, attempts, changes, commands, families, outcomes, transitions
 from monitor.commands import Order
 from monitor.models import Execution, Subject
 from monitor.models.executions import ENDED, MOVES, OPEN, Status, Verdict
@@ -31,7 +32,7 @@ def complete(
         seen = transitions.movable(project_id, execution_id)
         if seen.status == Status.COMPLETED and attempt in (None, seen.attempt) and output == seen.output:
             return seen
-        outcomes.expect(project_id, now=now)
+        _expect_end(seen, heard_at=now, now=now)
         if not _may_report(seen, Status.COMPLETED, attempt, now=now, actor=actor):
             continue
         if transitions.end(
@@ -77,7 +78,7 @@ def fail(
         if seen.status == Status.HITL_PAUSED and retryable:
             raise IllegalMove(seen, Status.FAILED)
         if not retryable:
-            outcomes.expect(project_id, now=now)
+            _expect_end(seen, heard_at=now, now=now)
         if not _may_report(seen, Status.FAILED, attempt, now=now, actor=actor):
             continue
         if retryable:
@@ -188,7 +189,8 @@ def cancel(
     watchdog, else as `cancelled`. Raises Execution.DoesNotExist, Refused.
     """
     reason = note or f"{cause} by {actor}"
-    outcomes.expect(project_id, now=now)
+    seen = transitions.movable(project_id, execution_id)
+    _expect_end(seen, heard_at=seen.last_heartbeat_at, now=now)
     while True:
         seen = transitions.movable(project_id, execution_id)
         if seen.status in ENDED:
@@ -205,6 +207,13 @@ def cancel(
     outcomes.count(project_id, stopped, now=now)
     _command(stopped, "cancel", reason, now=now, actor=actor)
     return seen
+
+
+def _expect_end(seen: Execution, *, heard_at: datetime | None, now: datetime) -> None:
+    """Take the locks that come before its row. Its heartbeats count for the agent while it is open; then this does."""
+    if heard_at is not None:
+        agents.saw(seen.project_id, seen.agent, now=heard_at)
+    outcomes.expect(seen.project_id, now=now)
 
 
 def _moves_again_by(seen: Execution, *, now: datetime) -> datetime | None:

@@ -30,10 +30,11 @@ HeardFrom = Literal["on_time", "silent", "never", "unwatched"]
 
 @dataclass(frozen=True)
 class Now:
-    """What is open of an agent's work, and the last heartbeat of that."""
+    """What is open of an agent's work, how much of that waits for a person, and its last heartbeat."""
 
     running: int = 0
     open: int = 0
+    waiting: int = 0
     beat_at: datetime | None = None
 
 
@@ -63,16 +64,21 @@ class Standing:
 
     @property
     def health(self) -> Health:
-        """Silence first, then how much of the last 24 hours' work failed; idle when nothing ended in them."""
+        """Silence first, then how much of the last 24 hours' work failed; idle when nothing ended in them.
+
+        What waits for a person because its retries are spent counts as failed until somebody decides.
+        """
         if self.agent.missed_at is not None:
             return "silent"
         if self.heard_at is None:
             return "never_seen"
-        if self.day is None or self.day.error_rate is None:
+        ended, failed = (self.day.count, self.day.failed) if self.day else (0, 0)
+        judged, bad = ended + self.now.waiting, failed + self.now.waiting
+        if not judged:
             return "healthy" if self.now.running else "idle"
-        if self.day.error_rate >= FAILING_FROM and self.day.count >= FEWEST_TO_FAIL:
+        if bad / judged >= FAILING_FROM and judged >= FEWEST_TO_FAIL:
             return "failing"
-        return "degraded" if self.day.error_rate > DEGRADED_ABOVE else "healthy"
+        return "degraded" if bad / judged > DEGRADED_ABOVE else "healthy"
 
     @property
     def executions(self) -> int:
@@ -140,6 +146,9 @@ def _open(project_id: int, only: str | None) -> dict[str, Now]:
     if only is not None:
         found = found.filter(agent=only)
     rows = found.values("agent").annotate(
-        running=Count("id", filter=Q(status=Status.RUNNING)), open=Count("id"), beat_at=Max("last_heartbeat_at")
+        running=Count("id", filter=Q(status=Status.RUNNING)),
+        open=Count("id"),
+        waiting=Count("id", filter=Q(status=Status.HITL_PAUSED)),
+        beat_at=Max("last_heartbeat_at"),
     )
-    return {row["agent"]: Now(row["running"], row["open"], row["beat_at"]) for row in rows.order_by()}
+    return {row.pop("agent"): Now(**row) for row in rows.order_by()}

@@ -14,7 +14,7 @@ from monitor.models import Agent, Project, StateChange
 from monitor.registration import NewExecution, register
 from monitor.tenancy import tenant
 from tests.monitor.api.conftest import client_with, make_key, make_project, now
-from tests.monitor.fleets import at_once
+from tests.monitor.fleets import act, an_execution, at_once, beat
 
 AGENTS = "/api/v1/agents"
 
@@ -209,6 +209,31 @@ def test_who_was_missed_is_shown_as_silent(api: Client, north: Project) -> None:
     assert found["missed_at"] is not None
     excused = send(api, "PATCH", "planner", expected_every_s=None).json()
     assert (excused["heard_from"], excused["missed_at"]) == ("never", None)
+
+
+def test_when_it_was_last_heard_stays_known_after_its_work_ended(api: Client, north: Project) -> None:
+    begun = now() - timedelta(minutes=10)
+    cancelled = an_execution(north.pk, now=begun, agent="cancelled", timeout_s=3600)
+    done = an_execution(north.pk, now=begun, agent="done", timeout_s=3600)
+    heard = begun + timedelta(seconds=40)
+    beat(north.pk, cancelled, now=heard)
+    act("cancel", north.pk, cancelled, now=begun + timedelta(seconds=70))
+    act("complete", north.pk, done, now=heard)
+    for name in ("cancelled", "done"):
+        assert datetime.fromisoformat(api.get(f"{AGENTS}/{name}").json()["last_seen_at"]) == heard
+
+
+def test_work_that_waits_for_a_person_counts_as_failed(api: Client, north: Project) -> None:
+    spent = an_execution(north.pk, now=now(), max_retries=0)
+    act("fail", north.pk, spent, now=now(), error="no rooms")
+    assert api.get(f"{AGENTS}/planner").json()["health"] == "degraded"
+    for _ in range(4):
+        one = an_execution(north.pk, now=now(), max_retries=0)
+        act("fail", north.pk, one, now=now(), error="no rooms")
+    assert api.get(f"{AGENTS}/planner").json()["health"] == "failing"
+    act("retry", north.pk, spent, now=now())
+    act("complete", north.pk, spent, now=now())
+    assert api.get(f"{AGENTS}/planner").json()["health"] == "failing"
 
 
 def test_scopes_and_projects_are_kept_apart(api: Client, north: Project) -> None:
