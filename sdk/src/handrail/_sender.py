@@ -15,7 +15,7 @@ from handrail import _ids
 from handrail._intake import Intake, agent_of, encode
 from handrail._line import Away, Line
 from handrail._outbox import ENDED, FAILED, PROGRESS, REPORT, STARTED, Outbox, Record
-from handrail._transport import Answer
+from handrail._transport import Answer, number
 
 log = logging.getLogger("handrail")
 
@@ -202,8 +202,10 @@ class Sender:
         self._stumbles = 0
         if not answer.is_good:
             return self._halve(records, answer)
+        rejected = _rejected(answer)
+        if rejected is None:
+            raise self._line.unheard("the answer to a batch says nothing of its events")
         self._is_well = True
-        rejected = {one["index"]: one for one in answer.body.get("rejected", ()) if "index" in one}
         later = min((index for index, one in rejected.items() if one.get("retryable")), default=len(records))
         again: list[Record] = []
         for index, one in enumerate(records):
@@ -285,8 +287,21 @@ def _id(record: Record) -> str:
     return str(json.loads(record.payload)["id"])
 
 
+def _rejected(answer: Answer) -> dict[int, dict[str, Any]] | None:
+    """The refused events by their places; None when it is no answer to a batch, so that nothing is known of any."""
+    listed = (answer.body or {}).get("rejected")
+    if not isinstance(listed, list):
+        return None
+    found = {number(one.get("index"), least=0): one for one in listed if isinstance(one, dict)}
+    if None in found or len(found) < len(listed):
+        return None
+    return {index: one for index, one in found.items() if index is not None}
+
+
 def _reasons(rejected: dict[str, Any]) -> str:
-    return "; ".join(f"{one.get('field')}: {one.get('message')}" for one in rejected.get("errors", ()))
+    errors = rejected.get("errors")
+    told = [one for one in errors if isinstance(one, dict)] if isinstance(errors, list) else []
+    return "; ".join(f"{one.get('field')}: {one.get('message')}" for one in told)
 
 
 def _confession(agent: str, count: int) -> dict[str, Any]:

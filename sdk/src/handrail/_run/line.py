@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from handrail._run.news import Away, Back, Beaten, Commanded, News, Refused, Reported, order_of_beat
-from handrail._transport import Answer, Transport, Unreachable
+from handrail._run.news import Away, Back, Beaten, Commanded, News, Refused, Reported, commanded, order_of_beat
+from handrail._transport import Answer, Transport, Unreachable, number
 
 FIRST_AGAIN_S = 0.5
 MOST_AGAIN_S = 10.0
@@ -169,11 +169,10 @@ class Line:
                 answer = self._transport.get("/api/v1/agent-events", params, timeout_s=LISTEN_S + 10)
             except Unreachable:
                 answer = None
-            if answer is not None and answer.is_good and isinstance(answer.body, dict):
-                self._cursor = answer.body["cursor"]
-                for event in answer.body["events"]:
-                    if event["kind"] == "command":
-                        self._heard(Commanded(event["data"]["command"]))
+            if answer is not None and answer.is_good:
+                self._cursor = number((answer.body or {}).get("cursor"), least=0) or self._cursor
+                for command in commanded(answer):
+                    self._heard(Commanded(command))
             # A server that never lets us wait is not asked all the time.
             if time.monotonic() - asked_at_s < FIRST_AGAIN_S:
                 asked_s = answer.retry_after_s if answer is not None and answer.status == BUSY else None

@@ -332,8 +332,8 @@ class Supervisor:
 
     def _on_registered(self, told: news.Reported) -> None:
         body = told.answer.body
-        self._is_heard = told.answer.is_good and isinstance(body, dict)
-        if self._is_heard:
+        self._is_heard = told.answer.is_good and body is not None
+        if told.answer.is_good and body is not None:
             self.terms = self.terms.as_registered(body)
             if self._phase is not Phase.CLOSING:
                 self._line.most_again_s = min(max(FIRST_AGAIN_S, self.terms.beat_every_s), MOST_AGAIN_S)
