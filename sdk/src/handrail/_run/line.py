@@ -54,7 +54,8 @@ class Line:
     @property
     def unsent(self) -> int:
         """Reports that the server has not answered."""
-        return len(self._reports)
+        with self._changed:
+            return len(self._reports)
 
     def report(self, verb: str, **body: Any) -> None:
         """Tell the server, behind all that was told before."""
@@ -135,9 +136,10 @@ class Line:
 
     def _done(self, report: Report, answer: Answer) -> None:
         if report.verb != "heartbeat":
-            # Heard before it counts as sent: who finds nothing unsent has all answers.
-            self._heard(Reported(report.verb, report.body, answer))
+            # Heard before it counts as sent: who finds nothing unsent has all answers. And both at once: who has heard
+            # the last answer must not find it unsent, for no news would follow.
             with self._changed:
+                self._heard(Reported(report.verb, report.body, answer))
                 self._reports.popleft()
             return
         with self._changed:
