@@ -32,6 +32,8 @@ MOST_ALONE_S = 3600.0
 MOST_WHOLES = 1_000
 MOST_FLUSH_S = 60.0
 CONFESSION = "handrail.dropped"
+# What an event of this kind can't be told without.
+NAMED_BY = {STARTED: "id", ENDED: "execution_id", PROGRESS: "execution_id", FAILED: "execution_id"}
 
 # What became of an execution's record: the kind, its id, and the answer to a failure.
 Heard = Callable[[int, str, "Answer | None"], None]
@@ -157,9 +159,12 @@ class Sender:
         """Whether there is a batch in hand: what is left of the last one, else the next."""
         if self._hand is not None:
             return True
-        records = self.outbox.peek(MOST_IN_BATCH, MOST_BYTES)
-        if not records:
+        found = self.outbox.peek(MOST_IN_BATCH, MOST_BYTES)
+        if not found:
             return False
+        records = [one for one in found if _is_event(one)]
+        for _ in range(len(found) - len(records)):
+            self.intake.drop("", "a stored event could not be read")
         self._ends, self._suspect_since_s, self._stumbles = {}, None, 0
         whole = {identity for one in records if one.kind == STARTED and (identity := _id(one)) in self._wholes}
         left = [one for one in records if not self._is_told(one, whole)]
@@ -281,6 +286,15 @@ class Sender:
         if whole and self._ends.pop(identity, None) is None:
             self._told_whole.add(identity)
         self._heard(STARTED, identity, None)
+
+
+def _is_event(record: Record) -> bool:
+    """Whether it can be sent: a whole record may be that of another version of this package."""
+    try:
+        event = json.loads(record.payload)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(event, dict) and isinstance(event.get(NAMED_BY.get(record.kind, "type")), str)
 
 
 def _id(record: Record) -> str:
