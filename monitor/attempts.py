@@ -19,6 +19,8 @@ from monitor.models.queue import ItemKind
 ALIVE_INTERVALS = 1.5
 FIRST_BACKOFF_S = 2.0
 MOST_BACKOFF_S = 60.0
+# More lead beyond the longest backoff, and after a thousand beyond what PostgreSQL can count.
+MOST_DOUBLINGS = 10
 SILENT_VERDICTS = (Verdict.ZOMBIE, Verdict.TIMED_OUT, Verdict.NOT_PICKED_UP)
 # An abort after one of these ends as a time-out.
 LATE_VERDICTS = (*SILENT_VERDICTS, Verdict.STALLED)
@@ -94,7 +96,7 @@ WITH lost AS (
                WHEN 'paused' THEN stall_left_ms END AS moves_left_ms,
            'alive, but no progress for ' || stall_s || ' s'
                || CASE message WHEN '' THEN '' ELSE ': ' || left(message, 200) END AS hangs,
-           least(%(first_backoff_s)s * 2 ^ (attempt - 1), %(most_backoff_s)s)
+           least(%(first_backoff_s)s * 2 ^ least(attempt - 1, %(most_doublings)s), %(most_backoff_s)s)
                * (1 - 0.5 * coalesce(%(jitter)s, random())) AS backoff_s
       FROM monitor_execution
      WHERE {which}
@@ -190,6 +192,7 @@ def give_up(
                 "jitter": jitter,
                 "first_backoff_s": FIRST_BACKOFF_S,
                 "most_backoff_s": MOST_BACKOFF_S,
+                "most_doublings": MOST_DOUBLINGS,
             },
         )
         lost = [Lost(*row) for row in cursor.fetchall()]

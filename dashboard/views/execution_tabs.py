@@ -191,7 +191,9 @@ class Payload:
     @classmethod
     def of(cls, word: str, value: Any) -> "Payload":
         text = "" if value is None else _pretty(value)
-        return cls(word, text[:MOST_CHARACTERS], len(text) > MOST_CHARACTERS)
+        # JSON within a text may hold half a surrogate pair, which no page can.
+        shown = text[:MOST_CHARACTERS].encode("utf-8", "replace").decode()
+        return cls(word, shown, len(text) > MOST_CHARACTERS)
 
 
 def _pretty(value: Any) -> str:

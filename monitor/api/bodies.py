@@ -30,6 +30,8 @@ _LONG_NUMBER = re.compile(rb"\d{19}")
 _WHERE = re.compile(r"^(?P<message>.*?)(?: - at `(?:key` in `)?\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`$")
+# What `__post_init__` of a body says of one of its fields.
+_OWN = re.compile(r"^(?P<name>[a-z_]+) (?P<message>must .*)$")
 
 
 class TooLarge(Problem):
@@ -172,6 +174,8 @@ def fault(error: msgspec.ValidationError, *, whole: str = "body") -> tuple[str, 
         return f"{path}.{missing['name']}".removeprefix("."), "is required"
     if unknown := _UNKNOWN.match(message):
         return f"{path}.{unknown['name']}".removeprefix("."), "is not known"
+    if own := _OWN.match(message):
+        return f"{path}.{own['name']}".removeprefix("."), own["message"]
     return path or whole, message.replace("`", "")
 
 

@@ -28,6 +28,7 @@ from monitor.deadlocks import unhindered
 
 ScopeName = Literal["ingest", "read", "operate", "admin", "ingest or operate"]
 Handler = Callable[..., Any]
+JSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,24 @@ def respond(result: Any, status: int) -> HttpResponse:
 
 def dumps(value: Any) -> bytes:
     """JSON: Structs as objects, money as plain decimal strings, times in ISO 8601, in UTC."""
-    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(value, default=_plain, option=JSON_OPTIONS)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_floats(value), default=_plain, option=JSON_OPTIONS)
+
+
+def _floats(value: Any) -> Any:
+    """The same with every integer beyond 64 bits as the float that it was: PostgreSQL keeps 1e20 as its digits."""
+    match value:
+        case msgspec.Struct():
+            return _floats(_plain(value))
+        case dict():
+            return {name: _floats(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_floats(item) for item in value]
+        case int() if value not in bodies.INT64:
+            return float(value)
+    return value
 
 
 def _plain(value: Any) -> Any:

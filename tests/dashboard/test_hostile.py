@@ -109,6 +109,14 @@ def test_news_since_a_moment_that_cannot_be_is_a_problem(db: None, ago_ms: str) 
     assert sent(signed_in()).get("/events/", {"ago_ms": ago_ms}).status_code == 400
 
 
+def test_half_a_surrogate_pair_in_a_text_fails_no_page(db: None) -> None:
+    mara = signed_in()
+    one = an_execution(mara.project_id, output=r'{"a": "half \ud83d of it"}')
+    answer = sent(mara).get(f"/executions/{one.id}", {"tab": "payloads"})
+    assert answer.status_code == 200
+    assert "half ? of it" in answer.content.decode()
+
+
 def test_people_sign_in_while_redis_is_away(db: None, settings: object) -> None:
     signed_in()
     away = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1:1"}}

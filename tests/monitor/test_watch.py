@@ -64,6 +64,15 @@ def test_an_attempt_that_nobody_picks_up_is_spent_as_well(db: None) -> None:
         assert [item.title for item in QueueItem.objects.all()] == ["planner was not picked up again"]
 
 
+def test_an_attempt_beyond_the_thousandth_is_given_up_like_any_other(db: None) -> None:
+    north, south = a_project("north"), a_project("south")
+    often, other = an_execution(north, max_retries=100), an_execution(south)
+    with tenant(north):
+        Execution.objects.of(north).filter(id=often).update(attempt=1500)
+    assert tick(now=after(45)) == 2
+    assert (look(north, often).status, look(south, other).status) == ("hitl_paused", "retrying")
+
+
 def test_every_project_is_watched_and_each_row_stays_in_its_own(db: None) -> None:
     north, south = a_project("north"), a_project("south")
     here, there = an_execution(north, max_retries=0), an_execution(south, max_retries=0)

@@ -1,6 +1,7 @@
 """Each answer of a server has its consequence, and one bad event costs no other."""
 
 import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from handrail._intake import encode
-from handrail._outbox import REPORT, Outbox, Record
+from handrail._outbox import ENDED, FAILED, REPORT, STARTED, Outbox, Record
 from handrail._stand_in import until
 
 from tests.sdk.answering import QUICK, Server, client, taken, tell, tokens
@@ -181,6 +182,36 @@ def test_what_many_dead_left_is_sent_without_a_rest(tmp_path: Path) -> None:
             dead.close()
         with made.execution("clerk"):
             until(lambda: sorted(tokens(server)) == list(range(20)), "all arrive", 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [(REPORT, b"no JSON"), (REPORT, b"{}"), (STARTED, b"[]"), (ENDED, b"{}"), (FAILED, b"5"), (FAILED, b"[" * 9_999)],
+)
+def test_what_cannot_be_read_keeps_nothing_else_waiting(
+    tmp_path: Path, kind: int, payload: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(lambda _: taken())
+    with client(server, spool=tmp_path) as made:
+        event = {"type": "call", "agent": "clerk", "id": "1", "model": "m", "input_tokens": 1}
+        dead = Outbox(tmp_path / made.settings.account, most_bytes=100_000, most_events=10)
+        dead.put([Record(kind, payload), Record(REPORT, encode(event))])
+        dead.close()
+        with made.execution("clerk"):
+            until(lambda: tokens(server) == [1], "what stands behind it arrives", 5)
+        assert made.flush(5)
+        assert made.dropped == 1
+    assert "stumbled" not in caplog.text
+
+
+def test_what_is_no_file_is_no_outbox_of_the_dead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(lambda _: taken())
+    with client(server, spool=tmp_path) as made:
+        os.mkfifo(tmp_path / made.settings.account / "1-abc.events")
+        tell(made, 1)
+        assert made.flush(5)
+    assert tokens(server) == [0]
+    assert "stumbled" not in caplog.text
 
 
 def test_memory_is_bounded_and_the_loss_told_once(caplog: pytest.LogCaptureFixture) -> None:

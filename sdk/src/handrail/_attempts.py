@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from handrail._errors import Cancelled, Paused, Stopped, Superseded
 from handrail._execution import BETWEEN, NEW, OPEN, Execution
-from handrail._transport import ahead_s
+from handrail._transport import MOST_ATTEMPTS, ahead_s, number
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,6 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATIENCE_S = 5.0
 FIRST_BACKOFF_S = 2.0
 MOST_BACKOFF_S = 60.0
+MOST_DOUBLINGS = 10
 DEFAULT_ATTEMPTS = 4
 
 
@@ -146,12 +147,13 @@ class Attempt:
         verdict = one._verdict
         if verdict is None:
             return (yield from self._locally(error))
-        said = verdict.body if isinstance(verdict.body, dict) else {}
+        said = verdict.body or {}
         # A refusal's `status` is its own; the execution's is its `state`.
         status = said.get("status" if verdict.is_good else "state")
         if status == "retrying":
             in_s = ahead_s(said.get("retry_at"), verdict.at) or 0.0
-            return (yield from self._again(int(said.get("attempt") or one.attempt + 1), in_s))
+            attempt = number(said.get("attempt"), most=MOST_ATTEMPTS) or one.attempt + 1
+            return (yield from self._again(attempt, in_s))
         if status in ("paused", "hitl_paused"):
             return (yield from self._ask_a_person(error))
         one._end()
@@ -198,7 +200,9 @@ class Attempt:
         if not isinstance(error, self._attempts._retry_on) or one.attempt >= self._attempts._most:
             one._end()
             return False
-        backoff_s = min(MOST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (one.attempt - 1)) * one._client._haste
+        backoff_s = (
+            min(MOST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(one.attempt - 1, MOST_DOUBLINGS)) * one._client._haste
+        )
         return (yield from self._again(one.attempt + 1, backoff_s * (1 - 0.5 * random.random())))
 
     def _again(self, attempt: int, in_s: float) -> Waits:

@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from handrail._errors import Command
+from handrail._errors import KINDS, Command
 from handrail._execution import OPEN, Execution
 from handrail._line import Away, Line
 from handrail._settings import Settings
-from handrail._transport import Answer, ahead_s
+from handrail._transport import MOST_ATTEMPTS, Answer, ahead_s, number
 
 log = logging.getLogger("handrail")
 
@@ -186,19 +186,20 @@ class Beater:
         self._heard(one, attempt, answer)
 
     def _heard(self, one: Execution, attempt: int, answer: Answer) -> None:
-        said = answer.body
-        name = said.get("command", "continue")
+        said = answer.body or {}
+        name = said.get("command")
         room_s = ahead_s(said.get("deadline_at"), answer.at)
         if room_s is not None:
             # A timeout that draws near lowers it, too; the most that was seen is the heartbeat's own.
             one._room_s = max(one._room_s, room_s)
             one._beat_at_s = one._beaten_at_s + self._interval_s(one)
-        seq = said.get("command_seq")
-        if name == "continue":
+        seq = number(said.get("command_seq"))
+        if not isinstance(name, str) or name not in KINDS:
+            # To go on, or what a newer server may want of newer clients.
             one._hear(attempt, None, seq)
             return
         in_s = ahead_s(said.get("retry_at"), answer.at) or 0.0
-        next_attempt = int(said.get("attempt") or attempt)
+        next_attempt = number(said.get("attempt"), most=MOST_ATTEMPTS) or attempt
         told = Command(
             name, str(said.get("reason") or ""), next_attempt, in_s, time.monotonic(), str(said.get("status")), seq
         )
@@ -245,8 +246,9 @@ class Beater:
                         return
                     time.sleep(1)
                     continue
-                cursor = answer.body.get("cursor", cursor)
-                if answer.body.get("events"):
+                said = answer.body or {}
+                cursor = number(said.get("cursor"), least=0) or cursor
+                if said.get("events"):
                     # The event is only the bell: what is wanted now stands in the answer to a beat.
                     one._beat_at_s = one._beaten_at_s = 0.0
                     self.wake()

@@ -68,6 +68,8 @@ class Line:
             raise Away(str(error)) from error
         if not answer.is_good:
             raise Away(answer.detail, answer.status)
+        if answer.body is None:
+            raise Away("the word of some other server")
         return answer
 
     def once_more(self) -> None:
@@ -94,10 +96,10 @@ class Line:
             raise Away("status 500", 500)
         if answer.status in (401, 403):
             raise self._gone(f"the key is refused ({answer.detail})", for_s=REFUSED_FOR_S)
-        # A body that isn't JSON is the word of some other server, or of a proxy in between.
-        is_foreign = not isinstance(answer.body, (dict, list))
+        # A body that isn't an object is the word of some other server, or of a proxy in between.
+        is_foreign = answer.body is None
         if is_foreign and not urgent and 400 <= answer.status < 500 and answer.status not in (408, 413):
-            raise self._unheard(f"status {answer.status}")
+            raise self.unheard(f"status {answer.status}")
         if answer.status >= 500 or answer.status == 408 or (is_foreign and answer.status != 413):
             raise self._gone(f"status {answer.status}", for_s=answer.retry_after_s)
         if not urgent:
@@ -108,7 +110,7 @@ class Line:
         self._failures = 0
         return answer
 
-    def _unheard(self, why: str) -> Away:
+    def unheard(self, why: str) -> Away:
         """Batches rest: what a proxy has against one says nothing of heartbeats."""
         self._busy_until_s = time.monotonic() + self._backoff_s()
         if not self._is_unheard:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import struct
 import threading
 import uuid
@@ -119,7 +120,7 @@ class FileSegment(Segment):
             fd = os.open(path, os.O_RDWR)
         except OSError:
             return None
-        if not _locks.hold(fd) or os.fstat(fd).st_nlink == 0:
+        if not stat.S_ISREG(os.fstat(fd).st_mode) or not _locks.hold(fd) or os.fstat(fd).st_nlink == 0:
             os.close(fd)
             return None
         found = cls(path, fd)

@@ -15,7 +15,7 @@ from handrail import _ids
 from handrail._intake import Intake, agent_of, encode
 from handrail._line import Away, Line
 from handrail._outbox import ENDED, FAILED, PROGRESS, REPORT, STARTED, Outbox, Record
-from handrail._transport import Answer
+from handrail._transport import Answer, number
 
 log = logging.getLogger("handrail")
 
@@ -32,6 +32,8 @@ MOST_ALONE_S = 3600.0
 MOST_WHOLES = 1_000
 MOST_FLUSH_S = 60.0
 CONFESSION = "handrail.dropped"
+# What an event of this kind can't be told without.
+NAMED_BY = {STARTED: "id", ENDED: "execution_id", PROGRESS: "execution_id", FAILED: "execution_id"}
 
 # What became of an execution's record: the kind, its id, and the answer to a failure.
 Heard = Callable[[int, str, "Answer | None"], None]
@@ -157,9 +159,12 @@ class Sender:
         """Whether there is a batch in hand: what is left of the last one, else the next."""
         if self._hand is not None:
             return True
-        records = self.outbox.peek(MOST_IN_BATCH, MOST_BYTES)
-        if not records:
+        found = self.outbox.peek(MOST_IN_BATCH, MOST_BYTES)
+        if not found:
             return False
+        records = [one for one in found if _is_event(one)]
+        for _ in range(len(found) - len(records)):
+            self.intake.drop("", "a stored event could not be read")
         self._ends, self._suspect_since_s, self._stumbles = {}, None, 0
         whole = {identity for one in records if one.kind == STARTED and (identity := _id(one)) in self._wholes}
         left = [one for one in records if not self._is_told(one, whole)]
@@ -202,8 +207,10 @@ class Sender:
         self._stumbles = 0
         if not answer.is_good:
             return self._halve(records, answer)
+        rejected = _rejected(answer)
+        if rejected is None:
+            raise self._line.unheard("the answer to a batch says nothing of its events")
         self._is_well = True
-        rejected = {one["index"]: one for one in answer.body.get("rejected", ()) if "index" in one}
         later = min((index for index, one in rejected.items() if one.get("retryable")), default=len(records))
         again: list[Record] = []
         for index, one in enumerate(records):
@@ -281,12 +288,34 @@ class Sender:
         self._heard(STARTED, identity, None)
 
 
+def _is_event(record: Record) -> bool:
+    """Whether it can be sent: a whole record may be that of another version of this package."""
+    try:
+        event = json.loads(record.payload)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(event, dict) and isinstance(event.get(NAMED_BY.get(record.kind, "type")), str)
+
+
 def _id(record: Record) -> str:
     return str(json.loads(record.payload)["id"])
 
 
+def _rejected(answer: Answer) -> dict[int, dict[str, Any]] | None:
+    """The refused events by their places; None when it is no answer to a batch, so that nothing is known of any."""
+    listed = (answer.body or {}).get("rejected")
+    if not isinstance(listed, list):
+        return None
+    found = {number(one.get("index"), least=0): one for one in listed if isinstance(one, dict)}
+    if None in found or len(found) < len(listed):
+        return None
+    return {index: one for index, one in found.items() if index is not None}
+
+
 def _reasons(rejected: dict[str, Any]) -> str:
-    return "; ".join(f"{one.get('field')}: {one.get('message')}" for one in rejected.get("errors", ()))
+    errors = rejected.get("errors")
+    told = [one for one in errors if isinstance(one, dict)] if isinstance(errors, list) else []
+    return "; ".join(f"{one.get('field')}: {one.get('message')}" for one in told)
 
 
 def _confession(agent: str, count: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import threading
+import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -20,6 +21,11 @@ from handrail._settings import Settings
 QUIET = ("suppress_instrumentation", "suppress_http_instrumentation")
 CONNECT_S = 3.0
 MOST_RETRY_AFTER_S = 300.0
+# No answer of the server's comes near; whoever sends more is another.
+MOST_BYTES = 16 * 1024 * 1024
+# Longer than any clock of the server's, and short enough for every wait.
+MOST_AHEAD_S = 200_000.0
+MOST_ATTEMPTS = 32_767
 
 try:
     VERSION = version("handrail")
@@ -32,10 +38,10 @@ class Unreachable(Exception):
 
 
 class Answer(NamedTuple):
-    """What the server said. `body` is the decoded JSON, None where there was none."""
+    """What the server said. `body` is the decoded JSON, None where that is no object."""
 
     status: int
-    body: Any
+    body: dict[str, Any] | None
     retry_after_s: float | None = None
     # The server's clock, to the second; None when it did not say.
     at: datetime | None = None
@@ -47,9 +53,8 @@ class Answer(NamedTuple):
     @property
     def detail(self) -> str:
         """Why it was refused, in the server's words."""
-        if isinstance(self.body, dict):
-            return str(self.body.get("detail") or self.body.get("title") or self.status)
-        return str(self.status)
+        said = self.body or {}
+        return str(said.get("detail") or said.get("title") or self.status)
 
 
 class Transport:
@@ -101,17 +106,19 @@ class Transport:
         params: dict[str, Any] | None = None,
     ) -> Answer:
         limit_s = timeout_s or self._settings.timeout_s
+        until_s = time.monotonic() + limit_s
         headers = {"content-type": "application/json"} if content is not None else None
         token = context.attach(_quiet())
         try:
-            answer = self._client.request(
+            with self._client.stream(
                 method,
                 path,
                 content=content,
                 params=params,
                 headers=headers,
                 timeout=httpx.Timeout(limit_s, connect=min(CONNECT_S, limit_s)),
-            )
+            ) as answer:
+                said = _read(answer, until_s=until_s)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError, ValueError) as error:
             # RuntimeError: the pool was closed meanwhile. ValueError: no header can carry the key.
             raise Unreachable(f"{type(error).__name__}: {error}") from error
@@ -119,7 +126,7 @@ class Transport:
             context.detach(token)
         return Answer(
             answer.status_code,
-            _json(answer),
+            _json(said),
             _seconds(answer.headers.get("retry-after")),
             _time(answer.headers.get("date")),
         )
@@ -134,11 +141,24 @@ def _quiet() -> context.Context:
     return quiet
 
 
-def _json(answer: httpx.Response) -> Any:
+def _read(answer: httpx.Response, *, until_s: float) -> bytes:
+    """The whole body. Raises Unreachable when it is larger, or comes more slowly, than any answer of the server's."""
+    said = bytearray()
+    for part in answer.iter_bytes():
+        said += part
+        if len(said) > MOST_BYTES:
+            raise Unreachable(f"an answer of more than {MOST_BYTES:,} bytes")
+        if time.monotonic() > until_s:
+            raise Unreachable("an answer that does not end")
+    return bytes(said)
+
+
+def _json(said: bytes) -> dict[str, Any] | None:
     try:
-        return answer.json()
-    except ValueError:
+        found = json.loads(said)
+    except (ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -158,17 +178,26 @@ def _seconds(retry_after: str | None) -> float | None:
 def _time(date: str | None) -> datetime | None:
     try:
         at = parsedate_to_datetime(date) if date else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return at.replace(tzinfo=timezone.utc) if at is not None and at.tzinfo is None else at
 
 
-def ahead_s(at: str | None, now: datetime | None) -> float | None:
-    """How far a time of the server lies ahead of its own clock, in seconds, never below 0."""
-    if at is None:
+def number(value: object, *, least: int = 1, most: int = 2**63 - 1) -> int | None:
+    """A number of the server's; None for anything else."""
+    is_one = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+    return value if is_one else None  # type: ignore[return-value]
+
+
+def ahead_s(at: object, now: datetime | None) -> float | None:
+    """How far a time of the server lies ahead of its own clock, in seconds, 0 to MOST_AHEAD_S; None for no time."""
+    if not isinstance(at, str):
         return None
     try:
         moment = datetime.fromisoformat(at.replace("Z", "+00:00"))
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        ahead = (moment - (now or datetime.now(timezone.utc))).total_seconds()
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (moment - (now or datetime.now(timezone.utc))).total_seconds())
+    return min(max(0.0, ahead), MOST_AHEAD_S)

@@ -115,7 +115,7 @@ def test_a_name_is_a_persons_own(north: Project) -> None:
         ({"range": "2d"}, "query.range"),
         ({"range": "custom"}, "query"),
         ({"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z"}, "query"),
-        ({"range": "custom", "from": "2026-11-02T00:00:00Z", "to": "2026-11-01T00:00:00Z"}, "query"),
+        ({"range": "custom", "from": "2026-11-02T00:00:00Z", "to": "2026-11-01T00:00:00Z"}, "query.from"),
         ({"range": "custom", "from": "2026-11-02T00:00:00", "to": "2026-11-03T00:00:00Z"}, "query.from"),
         ({"agent": "x" * 201}, "query.agent"),
         ({"order": "cost"}, "query.order"),

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from handrail._run.news import Away, Back, Beaten, Commanded, News, Refused, Reported, Sent, order_of_beat
-from handrail._transport import Answer, Transport, Unreachable
+from handrail._run.news import Away, Back, Beaten, Commanded, News, Refused, Reported, commanded, order_of_beat
+from handrail._transport import Answer, Transport, Unreachable, number
 
 FIRST_AGAIN_S = 0.5
 MOST_AGAIN_S = 10.0
@@ -54,7 +54,8 @@ class Line:
     @property
     def unsent(self) -> int:
         """Reports that the server has not answered."""
-        return len(self._reports)
+        with self._changed:
+            return len(self._reports)
 
     def report(self, verb: str, **body: Any) -> None:
         """Tell the server, behind all that was told before."""
@@ -135,11 +136,11 @@ class Line:
 
     def _done(self, report: Report, answer: Answer) -> None:
         if report.verb != "heartbeat":
-            # Heard before it counts as sent: who finds nothing unsent has all answers.
-            self._heard(Reported(report.verb, report.body, answer))
+            # Heard before it counts as sent: who finds nothing unsent has all answers. And both at once: who has heard
+            # the last answer must not find it unsent, for no news would follow.
             with self._changed:
+                self._heard(Reported(report.verb, report.body, answer))
                 self._reports.popleft()
-            self._heard(Sent())
             return
         with self._changed:
             if self._beat is report.body:
@@ -170,11 +171,10 @@ class Line:
                 answer = self._transport.get("/api/v1/agent-events", params, timeout_s=LISTEN_S + 10)
             except Unreachable:
                 answer = None
-            if answer is not None and answer.is_good and isinstance(answer.body, dict):
-                self._cursor = answer.body["cursor"]
-                for event in answer.body["events"]:
-                    if event["kind"] == "command":
-                        self._heard(Commanded(event["data"]["command"]))
+            if answer is not None and answer.is_good:
+                self._cursor = number((answer.body or {}).get("cursor"), least=0) or self._cursor
+                for command in commanded(answer):
+                    self._heard(Commanded(command))
             # A server that never lets us wait is not asked all the time.
             if time.monotonic() - asked_at_s < FIRST_AGAIN_S:
                 asked_s = answer.retry_after_s if answer is not None and answer.status == BUSY else None

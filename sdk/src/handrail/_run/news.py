@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
 from typing import Any, NamedTuple, Union
 
 from handrail._run.command import End
-from handrail._transport import Answer
+from handrail._transport import MOST_ATTEMPTS, Answer, ahead_s, number
 
 # A clock that goes wrong, theirs or ours, delays no restart for longer than the longest backoff.
 MOST_WAIT_S = 60.0
 COMMANDS = {"running": "continue", "retrying": "retry", "paused": "pause", "hitl_paused": "pause"}
+KNOWN = {*COMMANDS.values(), "cancel"}
 
 
 class Order(NamedTuple):
@@ -45,10 +45,6 @@ class Reported(NamedTuple):
     verb: str
     said: dict[str, Any]
     answer: Answer
-
-
-class Sent(NamedTuple):
-    """The report whose answer came last waits no more."""
 
 
 class Refused(NamedTuple):
@@ -85,38 +81,41 @@ class Signalled(NamedTuple):
     number: int
 
 
-News = Union[Beaten, Reported, Sent, Refused, Away, Back, Commanded, Ended, Signalled]
+News = Union[Beaten, Reported, Refused, Away, Back, Commanded, Ended, Signalled]
 
 
 def order_of_beat(answer: Answer) -> Order | None:
     """None when it is no answer to a heartbeat."""
     told = answer.body
-    if not answer.is_good or not isinstance(told, dict):
+    if not answer.is_good or told is None:
         return None
     return _order(told, answer, str(told.get("command")), "status", "reason")
+
+
+def commanded(answer: Answer) -> list[str]:
+    """The commands among the events of the agent's line, oldest first."""
+    events = (answer.body or {}).get("events")
+    if not isinstance(events, list):
+        return []
+    told = [one.get("data") for one in events if isinstance(one, dict) and one.get("kind") == "command"]
+    return [str(one.get("command")) for one in told if isinstance(one, dict)]
 
 
 def order_of_state(answer: Answer) -> Order | None:
     """The order that the state of an execution amounts to, also as a 409 tells it; None when it tells none."""
     told = answer.body
     field, reason = ("status", "error") if answer.is_good else ("state", "detail")
-    if not isinstance(told, dict) or field not in told:
+    if told is None or field not in told:
         return None
     return _order(told, answer, COMMANDS.get(str(told[field]), "cancel"), field, reason)
 
 
-def _order(told: Any, answer: Answer, command: str, status: str, reason: str) -> Order | None:
-    try:
-        retry_at_s, seq = _retry_at_s(told.get("retry_at"), answer), told.get("command_seq")
-        return Order(command, str(told[status]), int(told["attempt"]), str(told.get(reason) or ""), retry_at_s, seq)
-    except (KeyError, TypeError, ValueError, AttributeError):
+def _order(told: dict[str, Any], answer: Answer, command: str, status: str, reason: str) -> Order | None:
+    attempt = number(told.get("attempt"), most=MOST_ATTEMPTS)
+    if attempt is None or status not in told or command not in KNOWN:
         return None
-
-
-def _retry_at_s(retry_at: str | None, answer: Answer) -> float | None:
-    """As far ahead as the server's clock says it is."""
-    if not retry_at:
-        return None
-    at = datetime.fromisoformat(retry_at.replace("Z", "+00:00"))
-    ahead_s = (at - (answer.at or datetime.now(timezone.utc))).total_seconds()
-    return time.monotonic() + min(max(0.0, ahead_s), MOST_WAIT_S)
+    seq = number(told.get("command_seq"))
+    # As far ahead as the server's clock says it is.
+    in_s = ahead_s(told.get("retry_at"), answer.at)
+    retry_at_s = None if in_s is None else time.monotonic() + min(in_s, MOST_WAIT_S)
+    return Order(command, str(told[status]), attempt, str(told.get(reason) or ""), retry_at_s, seq)

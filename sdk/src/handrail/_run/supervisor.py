@@ -75,7 +75,6 @@ class Supervisor:
         self._takes: dict[type, Callable[[Any], None]] = {
             news.Beaten: self._on_beaten,
             news.Reported: self._on_reported,
-            news.Sent: lambda told: None,
             news.Refused: self._on_refused,
             news.Away: self._on_away,
             news.Back: self._on_back,
@@ -341,8 +340,8 @@ class Supervisor:
 
     def _on_registered(self, told: news.Reported) -> None:
         body = told.answer.body
-        self._is_heard = told.answer.is_good and isinstance(body, dict)
-        if self._is_heard:
+        self._is_heard = told.answer.is_good and body is not None
+        if told.answer.is_good and body is not None:
             self.terms = self.terms.as_registered(body)
             if self._phase is not Phase.CLOSING:
                 self._line.most_again_s = min(max(FIRST_AGAIN_S, self.terms.beat_every_s), MOST_AGAIN_S)

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from handrail._run.options import Options
+from handrail._transport import number
 
 TIMEOUT_S, HEARTBEAT_S, RETRIES = 60, 30, 3
 FIRST_BACKOFF_S, MOST_BACKOFF_S = 2.0, 60.0
 BEATS_PER_INTERVAL = 3
+# What the server takes, and so the most that it says.
+MOST_TIMEOUT_S, MOST_HEARTBEAT_S, MOST_RETRIES = 30 * 86_400, 86_400, 100
 
 
 class Terms(NamedTuple):
@@ -26,13 +29,15 @@ class Terms(NamedTuple):
 
     def backoff_s(self, lost: int) -> float | None:
         """What the attempt after the lost one waits; None when retries are spent."""
-        return min(FIRST_BACKOFF_S * 2.0 ** (lost - 1), MOST_BACKOFF_S) if lost <= self.retries else None
+        return min(FIRST_BACKOFF_S * 2.0 ** min(lost - 1, 10), MOST_BACKOFF_S) if lost <= self.retries else None
 
     def as_registered(self, told: Mapping[str, Any]) -> Terms:
+        """The server's, as far as it says them."""
+        retries = number(told.get("max_retries"), least=0, most=MOST_RETRIES)
         return Terms(
-            int(told.get("timeout_s", self.timeout_s)),
-            int(told.get("heartbeat_s", self.heartbeat_s)),
-            int(told.get("max_retries", self.retries)),
+            number(told.get("timeout_s"), most=MOST_TIMEOUT_S) or self.timeout_s,
+            number(told.get("heartbeat_s"), most=MOST_HEARTBEAT_S) or self.heartbeat_s,
+            self.retries if retries is None else retries,
             told.get("on_stall") == "retry",
         )
 

@@ -20,6 +20,7 @@ ends is ended likewise. A script of the standard library alone, so that it weigh
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -108,6 +109,9 @@ class Leash:
             os.execvp(command[0], command)
         except OSError as error:
             os.write(say, str(error.errno).encode())
+        except ValueError:
+            # Nothing has an empty name.
+            os.write(say, str(errno.ENOENT).encode())
         os._exit(REFUSED)
 
     def _reap(self) -> None:
