@@ -20,6 +20,8 @@ from handrail._settings import Settings
 QUIET = ("suppress_instrumentation", "suppress_http_instrumentation")
 CONNECT_S = 3.0
 MOST_RETRY_AFTER_S = 300.0
+# As many as there are threads that ask, so that none connects anew each time.
+CONNECTIONS = httpx.Limits(max_keepalive_connections=32)
 
 try:
     VERSION = version("handrail")
@@ -73,6 +75,7 @@ class Transport:
                         "authorization": f"Bearer {settings.api_key}",
                         "user-agent": f"handrail-python/{VERSION} ({platform.python_version()})",
                     },
+                    limits=CONNECTIONS,
                     transport=self._over,
                 )
             return self._made
