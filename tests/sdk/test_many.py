@@ -20,7 +20,10 @@ WITHIN_S = 40
 
 
 class Slow(ThreadingHTTPServer):
-    """Takes every batch at once, and `TAKES_S` for everything about one execution; counts what it was asked, and by how many at once."""
+    """Takes batches at once, and `TAKES_S` for all that is about one execution; counts what it was asked.
+
+    `twice` are those that had two heartbeats on their way at the same time.
+    """
 
     daemon_threads = True
     request_queue_size = 128
