@@ -1,6 +1,9 @@
 """Many executions of one program, and a server that takes its time for each request."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -12,6 +15,8 @@ from typing import Any
 import handrail
 import pytest
 from handrail._stand_in import until
+
+from tests.launcher.instance import ROOT
 
 MANY = 1_000
 TAKES_S = 0.1
@@ -112,3 +117,29 @@ def test_few_executions_need_no_help(slow: Slow) -> None:
         few = {open_.enter_context(made.execution("clerk")).id for _ in range(4)}
         until(lambda: slow.beats.keys() == few, "each has been beaten for", WITHIN_S)
         assert not helpers()
+
+
+FORKS = """
+import os, sys, threading, handrail
+from handrail._stand_in import until
+
+def begin(agent):
+    works = [handrail.execution(agent, heartbeat_s=30).start() for _ in range(60)]
+    until(lambda: "handrail-help" in [one.name for one in threading.enumerate()], "it has help", 20)
+    return works
+
+begin("parent")
+child = os.fork()
+if child == 0:
+    for work in begin("child"):
+        work.complete()
+    sys.exit(not handrail.flush(20))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_child_has_help_of_its_own_and_both_come_to_an_end(slow: Slow) -> None:
+    settings = {"HANDRAIL_URL": slow.url, "HANDRAIL_API_KEY": "k", "HANDRAIL_SPOOL": ""}
+    environment = os.environ | settings | {"PYTHONPATH": str(ROOT / "sdk/src")}
+    done = subprocess.run([sys.executable, "-c", FORKS], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
