@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -31,6 +32,8 @@ TURN_S = 1.0
 BEATS_IN_ROOM = 3
 # So many requests that wait are one thread's share.
 SHARE = 4
+# Nothing is begun so shortly before the end, that what is on its way may come back.
+LAST_S = 0.3
 
 
 class Pace(NamedTuple):
@@ -60,6 +63,7 @@ class Beater:
         self._heeded: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MOST_UNACKNOWLEDGED)
         self._wake = threading.Event()
         self._stopped = False
+        self._until_s = math.inf
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._listening: set[str] = set()
@@ -89,10 +93,13 @@ class Beater:
             self._listening.discard(execution.id)
 
     def stop(self, within_s: float) -> None:
-        """Say what was heeded, then end."""
-        until_s = time.monotonic() + within_s
+        """Say what was heeded and can be said within this time, then end."""
+        self._until_s = time.monotonic() + within_s - LAST_S
         self._stopped = True
         self._wake.set()
+
+    def join(self, within_s: float) -> None:
+        until_s = time.monotonic() + within_s
         if self._thread is not None:
             self._thread.join(within_s)
             self._crew.join(max(0.0, until_s - time.monotonic()))
@@ -134,7 +141,7 @@ class Beater:
         with self._taking:
             self._due = deque(due)
         self._call_for_help()
-        while self._due and time.monotonic() - began_s <= TURN_S:
+        while self._due and not self._stopped and time.monotonic() - began_s <= TURN_S:
             self._beat_next()
         began_s = time.monotonic()
         while time.monotonic() - began_s <= TURN_S and self._acknowledge_next():
@@ -165,7 +172,7 @@ class Beater:
     def _take(self) -> Execution | None:
         now = time.monotonic()
         with self._taking:
-            while self._due:
+            while self._due and not self._stopped:
                 one = self._due.popleft()
                 if one._state == OPEN and one.id not in self._beating and self._is_due(one, now):
                     self._beating.add(one.id)
@@ -262,7 +269,7 @@ class Beater:
     def _acknowledge_next(self) -> bool:
         """Say what came of a command; False when nothing is left to say, or nobody there to hear it."""
         with self._taking:
-            if not self._heeded:
+            if not self._heeded or time.monotonic() >= self._until_s:
                 return False
             execution_id, body = self._heeded.popleft()
         try:
