@@ -35,6 +35,17 @@ def said_by(api: httpx.Client, conversation_id: str, role: str) -> list[str]:
     return [message["content"] for message in messages if message["role"] == role]
 
 
+def one(api: httpx.Client, execution_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = api.get(f"/api/v1/executions/{execution_id}").raise_for_status().json()
+    return found
+
+
+def somebody_is(api: httpx.Client, status: str) -> list[str]:
+    """Who is first found in this state, by its id."""
+    until(lambda: bool(results(api, "/executions", status=status)), status, within_s=150)
+    return [each["id"] for each in results(api, "/executions", status=status)[:1]]
+
+
 def test_a_fleet_works_hands_over_goes_on_after_a_person_and_stops(instance: Instance, api: httpx.Client) -> None:
     address = f"http://127.0.0.1:{instance.port}"
     fleet = subprocess.Popen(
@@ -43,7 +54,7 @@ def test_a_fleet_works_hands_over_goes_on_after_a_person_and_stops(instance: Ins
     try:
         until(lambda: len(results(api, "/executions", status="running")) >= 15, "a fleet at work")
         until(lambda: bool(results(api, "/queue", kind="chat")), "a handover")
-        assert len({one["agent"] for one in results(api, "/executions")}) >= 7
+        assert len({each["agent"] for each in results(api, "/executions")}) >= 7
 
         (item,) = results(api, "/queue", kind="chat")
         name = item["conversation_id"]
@@ -58,13 +69,24 @@ def test_a_fleet_works_hands_over_goes_on_after_a_person_and_stops(instance: Ins
         until(lambda: api.get(f"/api/v1/conversations/{name}").json()["state"] == "finished", "the agent goes on")
         assert said_by(api, name, "assistant")[-1] == "I am back. Send the receipt by mail."
 
+        (paused,) = somebody_is(api, "paused")
+        until(lambda: one(api, paused)["status"] != "paused", "it goes on")
+        said = [(each["command"], each["delivered_by"], each["effect"]) for each in one(api, paused)["commands"]]
+        assert said[0] == ("pause", "heartbeat", "stopped at a safe point and waits")
+        assert said[1][0] == "continue"
+
+        (silent,) = somebody_is(api, "hitl_paused")
+        assert one(api, silent)["attempt"] == 2
+        api.post(f"/api/v1/executions/{silent}/retry", json={"note": "Once more."}).raise_for_status()
+        until(lambda: (one(api, silent)["status"], one(api, silent)["attempt"]) == ("running", 3), "it begins anew")
+
         fleet.send_signal(signal.SIGTERM)
         assert fleet.wait(15) == 0
     finally:
         fleet.kill()
         fleet.wait()
     until(lambda: not results(api, "/executions", status=["pending", "running", "retrying"]), "nothing at work")
-    assert "cancelled" in {one["status"] for one in results(api, "/executions")}
+    assert "cancelled" in {each["status"] for each in results(api, "/executions")}
 
 
 def test_a_fleet_ends_by_itself_after_its_time(instance: Instance, api: httpx.Client) -> None:

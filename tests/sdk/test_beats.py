@@ -130,6 +130,7 @@ def test_of_many_heartbeats_the_most_urgent_go_first() -> None:
 
 def test_a_long_turn_is_cut_for_what_became_urgent_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handrail._beats.TURN_S", 0.05)
+    monkeypatch.setattr("handrail._beats.SHARE", 1_000)
     order: list[str] = []
 
     class Slow(Server):

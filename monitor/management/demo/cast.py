@@ -155,3 +155,10 @@ ERRORS = (
     "429 from the model: too many requests",
 )
 HOPELESS = ("The document is encrypted and no password was given", "The account was closed by its owner")
+# Why somebody pauses an agent, and what they say when it may go on.
+PAUSES = (
+    ("The price list is being changed", "The new prices are in"),
+    ("Wait until the auditor has looked", "The auditor has no objection"),
+    ("Does it really need the whole archive?", "Yes, it does; go on"),
+)
+CANCELS = ("The order was withdrawn", "Somebody has done this by hand already", "Started twice by mistake")

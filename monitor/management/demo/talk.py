@@ -7,10 +7,12 @@ from random import Random
 from typing import Any
 from urllib.parse import quote
 
+import handrail
+
 from monitor.management.demo import cast
 from monitor.management.demo.cast import CLERK, Matter
-from monitor.management.demo.line import Line
-from monitor.management.demo.work import GivenUp, Work
+from monitor.management.demo.stage import Stage, introduced
+from monitor.management.demo.work import CLOCKS, call, take_step, use
 
 TYPES_S = (2.0, 6.0)
 MOST_ANSWERS = 3
@@ -28,12 +30,10 @@ class Turn(StrEnum):
 class Talk:
     """One conversation, by the client's string that names it."""
 
-    def __init__(
-        self, line: Line, rng: Random, crew: dict[str, Work], conversation_id: str, *, customer: str = ""
-    ) -> None:
-        self._line = line
+    def __init__(self, stage: Stage, rng: Random, conversation_id: str, *, customer: str = "") -> None:
+        self._stage = stage
+        self._desk = stage.desk
         self._rng = rng
-        self._crew = crew
         self.id = conversation_id
         self._path = f"/conversations/{quote(conversation_id)}"
         self._customer = customer
@@ -41,23 +41,30 @@ class Talk:
 
     async def open(self) -> None:
         customer = {"name": self._customer, "id": self._customer.lower().replace(" ", "-")}
-        await self._line.post(
+        await self._desk.post(
             "/conversations", conversation_id=self.id, agent=CLERK.name, channel="chat", customer=customer
         )
 
+    def begin(self, task: str) -> handrail.Execution:
+        """The clerk's work at it."""
+        named: Any = introduced(CLERK, task=task, run_id=f"support-{self.id}") | CLOCKS
+        return self._stage.client.execution(CLERK.name, conversation_id=self.id, **named)
+
     async def ask(self, text: str) -> dict[str, Any]:
         """The customer writes."""
-        return await self._say(role="user", author=self._customer, content=text)
+        said = {"role": "user", "author": self._customer, "content": text}
+        answer: dict[str, Any] = (await self._desk.post(f"{self._path}/messages", also=(409,), **said)).json()
+        return answer
 
-    async def answer(self, text: str, *, epoch: int, confidence: float) -> dict[str, Any]:
+    async def answer(self, work: handrail.Execution, text: str, *, epoch: int, confidence: float) -> None:
         """The agent answers, unless people have the turn by now: then the customer never sees it."""
-        return await self._say(
-            role="assistant", author=CLERK.name, content=text, epoch=epoch, confidence=round(confidence, 2)
-        )
+        work.message(text, author=CLERK.name, epoch=epoch, confidence=round(confidence, 2))
+        # Whatever comes next answers this.
+        await self._stage.told()
 
     async def hand_over(self, matter: Matter, *, epoch: int) -> None:
         """The agent decides that a person has to go on."""
-        await self._line.post(
+        await self._desk.post(
             f"{self._path}/handover",
             also=(409,),
             reason=matter.why_a_person,
@@ -67,7 +74,7 @@ class Talk:
         )
 
     async def finish(self, *, epoch: int) -> None:
-        await self._line.post(f"{self._path}/finish", also=(409,), epoch=epoch)
+        await self._desk.post(f"{self._path}/finish", also=(409,), epoch=epoch)
 
     async def hear(self, kind: str, data: Mapping[str, Any]) -> None:
         """What people did: the customer answers them, the agent takes back what is handed back."""
@@ -76,60 +83,51 @@ class Talk:
             await self._read()
             await self.ask(self._rng.choice(cast.FOLLOW_UPS) if self._answers < MOST_ANSWERS else cast.THANKS)
         elif kind == "handed_back":
-            await self._go_on(data)
+            told = f"I am back. {data['instruction'] or 'Everything is settled.'}"
+            await self._go_on(data["instruction"] or "Go on after a person", told, epoch=data["epoch"])
         elif kind == "reopened":
-            await self._read()
-            await self.answer("You are welcome. I am here if you need me.", epoch=data["epoch"], confidence=0.9)
-            await self.finish(epoch=data["epoch"])
+            told = "You are welcome. I am here if you need me."
+            await self._go_on("Answer what came after the end", told, epoch=data["epoch"])
 
-    async def _go_on(self, block: Mapping[str, Any]) -> None:
-        """The agent follows the instruction in the new epoch, and is done."""
-        work = Work(self._line, self._rng, CLERK, self._crew, conversation_id=self.id)
-        await work.register(block["instruction"] or "Go on after a person", f"support-{self.id}")
-        await self._read()
-        await work.report(tool=self._rng.choice(CLERK.tools))
-        told = f"I am back. {block['instruction'] or 'Everything is settled.'}"
-        await self.answer(told, epoch=block["epoch"], confidence=0.92)
-        await self.finish(epoch=block["epoch"])
-        await work.complete(result="went on after a person")
+    async def _go_on(self, task: str, told: str, *, epoch: int) -> None:
+        """The agent does as it was told in the new epoch, and is done."""
+        async with self.begin(task) as work:
+            await self._read()
+            call(self._rng, CLERK, work)
+            use(self._rng, CLERK, work, self._rng.choice(CLERK.tools))
+            await self.answer(work, told, epoch=epoch, confidence=0.92)
+            await self.finish(epoch=epoch)
+            work.complete({"result": "went on after a person"})
 
     async def _read(self) -> None:
         await asyncio.sleep(self._rng.uniform(*TYPES_S))
 
-    async def _say(self, **message: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = (await self._line.post(f"{self._path}/messages", also=(409,), **message)).json()
-        return answer
 
-
-async def serve(line: Line, rng: Random, crew: dict[str, Work], conversation_id: str, turn: Turn) -> None:
+async def serve(stage: Stage, rng: Random, conversation_id: str, turn: Turn) -> None:
     """One customer from hello to goodbye, or to the queue."""
     matter, customer = rng.choice(cast.MATTERS), rng.choice(cast.CUSTOMERS)
-    talk = Talk(line, rng, crew, conversation_id, customer=customer)
+    talk = Talk(stage, rng, conversation_id, customer=customer)
     await talk.open()
-    asked = await talk.ask(matter.opening)
-    work = Work(line, rng, CLERK, crew, conversation_id=conversation_id)
-    await work.register(f"Answer {customer}", f"support-{conversation_id}")
-    work.start_beating()
+    epoch = (await talk.ask(matter.opening))["epoch"]
     try:
-        await work.report(tool=rng.choice(CLERK.tools))
-        match turn:
-            case Turn.PHRASE:
-                await talk.answer(matter.answer, epoch=asked["epoch"], confidence=0.84)
-                await talk.ask(cast.ASKS_FOR_A_PERSON)
-            case Turn.UNSURE:
-                await talk.answer(matter.answer, epoch=asked["epoch"], confidence=rng.uniform(0.31, 0.6))
-            case Turn.DECIDED:
-                await talk.answer(matter.answer, epoch=asked["epoch"], confidence=0.78)
-                await talk.hand_over(matter, epoch=asked["epoch"])
-            case Turn.NONE:
-                await talk.answer(matter.answer, epoch=asked["epoch"], confidence=0.86)
-                await work.step(share=0.5)
-                heard = await talk.ask(cast.THANKS)
-                await talk.answer("Gladly. Have a good day.", epoch=heard["epoch"], confidence=0.95)
-                await talk.finish(epoch=heard["epoch"])
-        await work.complete(result="answered" if turn == Turn.NONE else "handed over to a person")
-    except GivenUp:
-        work.leave()
-        await talk.finish(epoch=asked["epoch"])
-    finally:
-        work.stop_beating()
+        async with talk.begin(f"Answer {customer}") as work:
+            call(rng, CLERK, work)
+            use(rng, CLERK, work, rng.choice(CLERK.tools))
+            match turn:
+                case Turn.PHRASE:
+                    await talk.answer(work, matter.answer, epoch=epoch, confidence=0.84)
+                    await talk.ask(cast.ASKS_FOR_A_PERSON)
+                case Turn.UNSURE:
+                    await talk.answer(work, matter.answer, epoch=epoch, confidence=rng.uniform(0.31, 0.6))
+                case Turn.DECIDED:
+                    await talk.answer(work, matter.answer, epoch=epoch, confidence=0.78)
+                    await talk.hand_over(matter, epoch=epoch)
+                case Turn.NONE:
+                    await talk.answer(work, matter.answer, epoch=epoch, confidence=0.86)
+                    await take_step(stage, rng, CLERK, work, number=1, of=2)
+                    epoch = (await talk.ask(cast.THANKS))["epoch"]
+                    await talk.answer(work, "Gladly. Have a good day.", epoch=epoch, confidence=0.95)
+                    await talk.finish(epoch=epoch)
+            work.complete({"result": "answered" if turn == Turn.NONE else "handed over to a person"})
+    except handrail.Stopped:
+        await talk.finish(epoch=epoch)

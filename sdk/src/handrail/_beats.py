@@ -1,14 +1,16 @@
-"""Heartbeats for all open executions of a client, from one thread that needs nothing of the program's own."""
+"""Heartbeats for all open executions of a client, from threads that need nothing of the program's own."""
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from handrail._crew import Crew
 from handrail._errors import KINDS, Command
 from handrail._execution import OPEN, Execution
 from handrail._line import Away, Line
@@ -28,6 +30,10 @@ FIRST_ROOM_S = 9.0
 TURN_S = 1.0
 # A beat comes at a third of the time that the server would wait for it.
 BEATS_IN_ROOM = 3
+# So many requests that wait are one thread's share.
+SHARE = 4
+# Nothing is begun so shortly before the end, that what is on its way may come back.
+LAST_S = 0.3
 
 
 class Pace(NamedTuple):
@@ -57,9 +63,15 @@ class Beater:
         self._heeded: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MOST_UNACKNOWLEDGED)
         self._wake = threading.Event()
         self._stopped = False
+        self._until_s = math.inf
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._listening: set[str] = set()
+        # What is due, the most urgent first, and the ids of those whose beat is on its way: none has two at once.
+        self._taking = threading.Lock()
+        self._due: deque[Execution] = deque()
+        self._beating: set[str] = set()
+        self._crew = Crew(lambda: self._beat_next() or self._acknowledge_next(), name="handrail-help")
 
     def wake(self) -> None:
         if self._thread is None:
@@ -81,11 +93,16 @@ class Beater:
             self._listening.discard(execution.id)
 
     def stop(self, within_s: float) -> None:
-        """Say what was heeded, then end."""
+        """Say what was heeded and can be said within this time, then end."""
+        self._until_s = time.monotonic() + within_s - LAST_S
         self._stopped = True
         self._wake.set()
+
+    def join(self, within_s: float) -> None:
+        until_s = time.monotonic() + within_s
         if self._thread is not None:
             self._thread.join(within_s)
+            self._crew.join(max(0.0, until_s - time.monotonic()))
 
     def _start(self) -> None:
         with self._starting:
@@ -109,10 +126,10 @@ class Beater:
                 self._wake.clear()
                 # Registrations and commands come in flocks.
                 time.sleep(min(0.02, self._pace.tick_s))
-        try:
-            self._acknowledge_all()
-        except Away:
+        self._call_for_help()
+        while self._acknowledge_next():
             pass
+        self._crew.leave()
 
     def _turn(self) -> None:
         open_ = [one for one in list(self._executions.values()) if one._state == OPEN]
@@ -120,22 +137,47 @@ class Beater:
             self._look(one)
         began_s = time.monotonic()
         # Those that only tell of progress were answered a moment ago, and come last.
-        for one in sorted((one for one in open_ if self._is_due(one, began_s)), key=self._deadline_s):
-            if time.monotonic() - began_s > TURN_S:
-                self._wake.set()
-                break
-            if one._state != OPEN:
-                continue
-            try:
-                self._beat(one)
-            except Away as away:
-                # A 500 may be this one's fault, and must not keep the others waiting.
-                if away.status != 500:
-                    break
-        try:
-            self._acknowledge_all()
-        except Away:
+        due = sorted((one for one in open_ if self._is_due(one, began_s)), key=self._deadline_s)
+        with self._taking:
+            self._due = deque(due)
+        self._call_for_help()
+        while self._due and not self._stopped and time.monotonic() - began_s <= TURN_S:
+            self._beat_next()
+        began_s = time.monotonic()
+        while time.monotonic() - began_s <= TURN_S and self._acknowledge_next():
             pass
+        if self._due:
+            self._wake.set()
+
+    def _call_for_help(self) -> None:
+        self._crew.call((len(self._due) + len(self._heeded) - 1) // SHARE)
+
+    def _beat_next(self) -> bool:
+        """Beat for the most urgent that nobody else beats for; False when there is none."""
+        one = self._take()
+        if one is None:
+            return False
+        try:
+            self._beat(one)
+        except Away as away:
+            # A 500 may be this one's fault, and must not keep the others waiting.
+            if away.status != 500:
+                with self._taking:
+                    self._due.clear()
+        finally:
+            with self._taking:
+                self._beating.discard(one.id)
+        return True
+
+    def _take(self) -> Execution | None:
+        now = time.monotonic()
+        with self._taking:
+            while self._due and not self._stopped:
+                one = self._due.popleft()
+                if one._state == OPEN and one.id not in self._beating and self._is_due(one, now):
+                    self._beating.add(one.id)
+                    return one
+        return None
 
     def _is_due(self, one: Execution, now: float) -> bool:
         return one._is_registered and now >= max(one._beat_at_s, one._beaten_at_s + self._pace.beat_gap_s)
@@ -225,14 +267,23 @@ class Beater:
         one._beat_at_s = 0.0
         log.warning("handrail: %s %s", one.agent, f"stands still in {one._hangs_at}" if hangs else "moves again")
 
-    def _acknowledge_all(self) -> None:
-        while self._heeded:
-            execution_id, body = self._heeded[0]
+    def _acknowledge_next(self) -> bool:
+        """Say what came of a command; False when nothing is left to say, or nobody there to hear it."""
+        with self._taking:
+            if not self._heeded or time.monotonic() >= self._until_s:
+                return False
+            execution_id, body = self._heeded.popleft()
+        try:
             # A server that knows no acknowledgements answers 404, which is fine.
             self._line.post(
                 f"/api/v1/executions/{execution_id}/acknowledge", body, urgent=True, timeout_s=BEAT_TIMEOUT_S
             )
-            self._heeded.popleft()
+        except Away:
+            with self._taking:
+                if len(self._heeded) < MOST_UNACKNOWLEDGED:
+                    self._heeded.appendleft((execution_id, body))
+            return False
+        return True
 
     def _poll(self, one: Execution) -> None:
         cursor = 0

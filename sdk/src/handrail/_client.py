@@ -196,9 +196,9 @@ class Client:
         for one in list(self._open.values()):
             one.fail(LEFT_OPEN)
         self._is_shut = True
-        self._beater.stop(0.0)
-        self._sender.stop(max(0.0, until_s - time.monotonic()))
         self._beater.stop(max(0.0, until_s - time.monotonic()))
+        self._sender.stop(max(0.0, until_s - time.monotonic()))
+        self._beater.join(max(0.0, until_s - time.monotonic()))
         self._line.close()
 
     def _make(self) -> None:

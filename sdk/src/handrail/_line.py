@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ class Line:
     def __init__(self, transport: Transport, *, on_gone: Callable[[], None] = lambda: None) -> None:
         self._transport = transport
         self._on_gone = on_gone
+        self._failing = threading.Lock()
         self._failures = 0
         self._away_until_s = 0.0
         self._was_told_when = False
@@ -92,7 +94,9 @@ class Line:
             raise Away("too many requests", 429)
         if answer.status == 500:
             # Perhaps only this request's fault: what others say goes on.
-            self._busy_until_s = time.monotonic() + self._backoff_s()
+            with self._failing:
+                if self.free_in_s() == 0:
+                    self._busy_until_s = time.monotonic() + self._backoff_s()
             raise Away("status 500", 500)
         if answer.status in (401, 403):
             raise self._gone(f"the key is refused ({answer.detail})", for_s=REFUSED_FOR_S)
@@ -119,11 +123,15 @@ class Line:
         return Away(why)
 
     def _gone(self, why: str, *, for_s: float | None = None) -> Away:
-        self._away_until_s = time.monotonic() + (self._backoff_s() if for_s is None else for_s)
-        self._was_told_when = for_s is not None
-        if not self.trouble:
-            log.warning("handrail: no answer from the server, events are kept until there is one: %s", why)
-        self.trouble = why
+        with self._failing:
+            if self.is_away:
+                # Who asked at the same time has found out already: that is one failure.
+                return Away(why)
+            self._away_until_s = time.monotonic() + (self._backoff_s() if for_s is None else for_s)
+            self._was_told_when = for_s is not None
+            if not self.trouble:
+                log.warning("handrail: no answer from the server, events are kept until there is one: %s", why)
+            self.trouble = why
         self._on_gone()
         return Away(why)
 

@@ -26,6 +26,8 @@ MOST_BYTES = 16 * 1024 * 1024
 # Longer than any clock of the server's, and short enough for every wait.
 MOST_AHEAD_S = 200_000.0
 MOST_ATTEMPTS = 32_767
+# As many as there are threads that ask, so that none connects anew each time.
+CONNECTIONS = httpx.Limits(max_keepalive_connections=32)
 
 try:
     VERSION = version("handrail")
@@ -78,6 +80,7 @@ class Transport:
                         "authorization": f"Bearer {settings.api_key}",
                         "user-agent": f"handrail-python/{VERSION} ({platform.python_version()})",
                     },
+                    limits=CONNECTIONS,
                     transport=self._over,
                 )
             return self._made
