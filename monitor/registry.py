@@ -151,4 +151,4 @@ def _open(project_id: int, only: str | None) -> dict[str, Now]:
         waiting=Count("id", filter=Q(status=Status.HITL_PAUSED)),
         beat_at=Max("last_heartbeat_at"),
     )
-    return {row.pop("agent"): Now(**row) for row in rows.order_by()}
+    return {row["agent"]: Now(row["running"], row["open"], row["waiting"], row["beat_at"]) for row in rows.order_by()}
