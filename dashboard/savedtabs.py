@@ -14,6 +14,8 @@ from monitor.models.people import Role
 # Each count costs a look at up to 10,000 rows; further saved views are shown without.
 COUNTED_VIEWS = 8
 MOST_SHOWN = 40
+# The counts that are coloured as soon as they are more than none.
+TONES = {"needs": "red", "still": "amber"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Tab:
     address: str
     count: str
     is_current: bool
-    urgent: bool = False
+    tone: str = ""
     title: str = ""
 
 
@@ -59,7 +61,7 @@ def tabs(visitor: Visitor, asked: Asked, *, now: datetime) -> tuple[list[Tab], C
             replace(list_, order=asked.order).address(),
             listing.counted(number),
             is_current=current is None and asked.view == view,
-            urgent=view == "needs" and number > 0,
+            tone=TONES.get(view, "") if number else "",
         )
         for (view, word), list_, number in zip(listing.VIEWS.items(), built_in, numbers, strict=False)
     ]

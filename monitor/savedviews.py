@@ -12,6 +12,7 @@ from msgspec import Meta
 from monitor.models import SavedView
 from monitor.models.executions import StatusName
 from monitor.models.views import MOST_A_PERSON
+from monitor.standstill import StillName
 
 ONE_PER_NAME = "view_one_per_name_of_a_person"
 Text = Annotated[str, Meta(max_length=200)]
@@ -22,8 +23,9 @@ ViewName = Annotated[str, Meta(min_length=1, max_length=60)]
 class Query(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename={"since": "from"}):
     """What a view asks for, in the words of the list's address. A custom range has `from` and `to`."""
 
-    view: Literal["all", "recent", "needs", "failed"] = "all"
+    view: Literal["all", "recent", "needs", "still", "failed"] = "all"
     status: Annotated[list[StatusName], Meta(max_length=9)] = []
+    still: Annotated[list[StillName], Meta(max_length=2)] = []
     agent: Text = ""
     run_id: Text = ""
     q: Text = ""

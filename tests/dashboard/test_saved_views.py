@@ -74,6 +74,9 @@ def test_a_custom_range_and_every_filter_come_back(mara: SignedIn) -> None:
     )
     save(mara, "All of it", whole)
     assert tabs(mara, whole) == {"All of it": (whole, True)}
+    hanging = "view=still&still=stalled&still=silent&range=24h"
+    save(mara, "What hangs", hanging)
+    assert tabs(mara, hanging)["What hangs"] == (hanging, True)
 
 
 def test_a_view_is_shared_and_taken_back(mara: SignedIn) -> None:

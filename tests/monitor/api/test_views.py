@@ -130,6 +130,7 @@ def test_a_query_that_no_list_knows_is_refused(north: Project, query: dict[str, 
 
 def test_twenty_are_enough_and_a_place_is_used_again(north: Project) -> None:
     ann, bob = join(north), join(north, "bob")
+        ({"still": ["asleep"]}, "query.still[0]"),
     made = [send(ann, "POST", name=f"View {n}").json()["id"] for n in range(20)]
     assert send(ann, "POST", name="One more").status_code == 409
     assert send(bob, "POST", name="One more").status_code == 201
