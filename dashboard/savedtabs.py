@@ -38,6 +38,7 @@ class Current:
     name: str
     is_shared: bool
     is_own: bool
+    is_default: bool
     may_remove: bool
 
 
@@ -80,10 +81,18 @@ def tabs(visitor: Visitor, asked: Asked, *, now: datetime) -> tuple[list[Tab], C
 
 def _whose(view: SavedView, visitor: Visitor) -> str:
     if view.owner_id == visitor.person.pk:
-        return "Yours, shared with the project" if view.is_shared else "Yours alone"
+        whose = "Yours, shared with the project" if view.is_shared else "Yours alone"
+        return f"{whose}; your list opens with it" if view.is_default else whose
     return f"Shared by {view.owner}"
 
 
 def _current(view: SavedView, visitor: Visitor) -> Current:
     is_own = view.owner_id == visitor.person.pk
-    return Current(view.pk, view.name, view.is_shared, is_own, may_remove=is_own or visitor.may(Role.ADMIN))
+    return Current(
+        view.pk,
+        view.name,
+        view.is_shared,
+        is_own,
+        is_own and view.is_default,
+        may_remove=is_own or visitor.may(Role.ADMIN),
+    )

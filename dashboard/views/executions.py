@@ -43,7 +43,10 @@ STATE_ORDER = (Status.HITL_PAUSED, Status.RETRYING, Status.RUNNING, Status.PAUSE
 
 @page
 def executions(request: PageRequest) -> HttpResponse:
-    """The list, or with `?part=` one of its live parts."""
+    """The list, or with `?part=` one of its live parts; without any words the visitor's default view."""
+    project = request.visitor.project
+    if not request.GET and (own := savedviews.default_of(project.pk, request.visitor.person.pk)):
+        return redirect(f"{reverse('executions')}?{listing.asked_of(own.query, now=request.now).address()}")
     asked = listing.read(request.GET, range_of(request.GET, now=request.now))
     part = request.GET.get("part")
     if part is not None and part not in PARTS:
