@@ -13,6 +13,7 @@ from monitor.models.executions import ENDED, OnStall, Status, Verdict
 
 When = Literal["past", "now", "planned"]
 PAST_STEPS = 3
+LONGEST_NOTE = 80
 VERDICT_STEPS = {
     Verdict.ZOMBIE: "went silent",
     Verdict.TIMED_OUT: "ran out of time",
@@ -90,7 +91,7 @@ def _as_traced(execution: Execution, *, now: datetime) -> Plan:
         return Plan((began, sign, told, here, lost), headline)
     look = look_of(execution.status)
     took = "" if execution.duration_ms is None else f"after {words.took(execution.duration_ms / 1000)}"
-    ended = Step("past", execution.ended_at, look.word, execution.error[:80] or took, look.tone)
+    ended = Step("past", execution.ended_at, look.word, _shown(execution.error) or took, look.tone)
     return Plan((began, ended), f"{look.word}, as its trace tells.")
 
 
@@ -119,10 +120,10 @@ def _step_of(execution: Execution, move: Change) -> Step | None:
     if move.from_state == move.to_state:
         stalled = move.cause == "stalled"
         word = "Made no progress" if stalled else "Moved again"
-        return Step("past", move.at, word, move.note[:80], "amber" if stalled else "")
+        return Step("past", move.at, word, _shown(move.note), "amber" if stalled else "")
     if move.cause in Verdict.values:
         what = VERDICT_STEPS[Verdict(move.cause)]
-        return Step("past", move.at, f"Try {attempt} {what}", move.note[:80], "amber")
+        return Step("past", move.at, f"Try {attempt} {what}", _shown(move.note), "amber")
     if move.cause in ("picked_up", "started"):
         return Step("past", move.at, f"Try {attempt} started")
     if move.cause == "registered":
@@ -130,9 +131,14 @@ def _step_of(execution: Execution, move: Change) -> Step | None:
     if move.to_state in ENDED:
         look = look_of(move.to_state)
         took = "" if execution.duration_ms is None else f"after {words.took(execution.duration_ms / 1000)}"
-        return Step("past", move.at, look.word, move.note[:80] or took, look.tone)
+        return Step("past", move.at, look.word, _shown(move.note) or took, look.tone)
     said = {"paused": "Paused", "resumed": "Resumed", "retried": f"Try {attempt} asked for"}.get(move.cause)
-    return Step("past", move.at, said, move.note[:80]) if said else None
+    return Step("past", move.at, said, _shown(move.note)) if said else None
+
+
+def _shown(note: str) -> str:
+    """What a step has room for."""
+    return note if len(note) <= LONGEST_NOTE else f"{note[: LONGEST_NOTE - 1].rstrip()}…"
 
 
 def _present(execution: Execution, *, now: datetime) -> str:
@@ -215,7 +221,8 @@ def _while_running(execution: Execution, *, now: datetime) -> tuple[Headline, li
         headline = Headline(f"{word} at the watchdog’s next turn", unless)
     else:
         verdict = Step("planned", due_at, word, f"{unless} in {words.took(due_at - now)}", "amber")
-        headline = Headline(f"{word} in", unless, due_at, started if is_timeout else sign)
+        moves = "" if execution.stalled_at is None else "Alive, but makes no progress, and people were told. "
+        headline = Headline(f"{moves}{word} in", unless, due_at, started if is_timeout else sign)
     steps = [verdict, *_after_verdict(execution, execution.attempt, max(due_at, now))]
     if not is_timeout and times_out_at > now:
         steps.append(Step("planned", times_out_at, "Times out", "however often it beats"))
