@@ -109,6 +109,8 @@ def _past(execution: Execution, moves: Sequence[Change]) -> list[Step]:
     if beat_at is not None and execution.status not in ENDED:
         progress = "" if execution.progress is None else f"progress {words.percent(execution.progress / 100)}"
         steps.append(Step("past", beat_at, "Last beat", progress or execution.message[:60]))
+    if execution.status in ENDED and len(steps) == 1:
+        steps.append(Step("past", execution.started_at, "Started"))
     # Sorting is stable: what the journal wrote first stays first.
     steps.sort(key=lambda step: step.at or datetime.min.replace(tzinfo=step.at.tzinfo if step.at else None))
     kept = PAST_STEPS + (3 if execution.status in ENDED else 0)
@@ -131,7 +133,8 @@ def _step_of(execution: Execution, move: Change) -> Step | None:
     if move.to_state in ENDED:
         look = look_of(move.to_state)
         took = "" if execution.duration_ms is None else f"after {words.took(execution.duration_ms / 1000)}"
-        return Step("past", move.at, look.word, _shown(move.note) or took, look.tone)
+        # What was told afterwards ended before it was told.
+        return Step("past", execution.ended_at or move.at, look.word, _shown(move.note) or took, look.tone)
     said = {"paused": "Paused", "resumed": "Resumed", "retried": f"Try {attempt} asked for"}.get(move.cause)
     return Step("past", move.at, said, _shown(move.note)) if said else None
 
@@ -171,7 +174,7 @@ def _last_sign(execution: Execution) -> datetime | None:
 
 
 def _last_progress(execution: Execution, stalled_at: datetime) -> datetime:
-    """When this try last moved, no later than it was seen to have stalled."""
+    """When this try last moved, no later than it stalled or is due to."""
     moves = [one for one in (execution.last_progress_at, execution.attempt_started_at) if one is not None]
     return min(max(moves, default=stalled_at), stalled_at)
 
@@ -223,11 +226,15 @@ def _while_running(execution: Execution, *, now: datetime) -> tuple[Headline, li
         verdict = Step("planned", due_at, word, f"{unless} in {words.took(due_at - now)}", "amber")
         moves = "" if execution.stalled_at is None else "Alive, but makes no progress, and people were told. "
         headline = Headline(f"{moves}{word} in", unless, due_at, started if is_timeout else sign)
+    stalls_at = execution.stall_due_at
+    if stalls_at is not None and now < stalls_at < due_at:
+        moved_at = _last_progress(execution, stalls_at)
+        headline = Headline("Stalls in", "unless it makes progress", stalls_at, moved_at)
     steps = [verdict, *_after_verdict(execution, execution.attempt, max(due_at, now))]
     if not is_timeout and times_out_at > now:
         steps.append(Step("planned", times_out_at, "Times out", "however often it beats"))
-    if execution.stall_due_at is not None:
-        steps.append(_stalls(execution, execution.stall_due_at, now=now))
+    if stalls_at is not None:
+        steps.append(_stalls(execution, stalls_at, now=now))
         steps.sort(key=lambda step: step.at or now)
     return headline, steps
 
