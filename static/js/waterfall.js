@@ -157,6 +157,14 @@ class Waterfall {
     lines.forEach((line, at) => {
       if (this.body.children[at] !== line) this.body.insertBefore(line, this.body.children[at] ?? null);
     });
+    this.mark();
+  }
+
+  /** Names the chosen row to those who listen, as long as it is in sight: others do not exist. */
+  mark() {
+    const name = `wf-${this.chosen?.at}`;
+    if ([...this.body.children].some((line) => line.id === name)) this.element.setAttribute("aria-activedescendant", name);
+    else this.element.removeAttribute("aria-activedescendant");
   }
 
   /** The index of the row at a height. */
@@ -254,12 +262,12 @@ class Waterfall {
     const row = this.rows[index];
     if (!row?.span) return;
     this.chosen = row.span;
-    this.element.setAttribute("aria-activedescendant", `wf-${row.span.at}`);
     for (const line of this.body.children) {
       if (line.hasAttribute("aria-selected")) line.setAttribute("aria-selected", String(line.id === `wf-${row.span.at}`));
     }
     this.reveal(row);
     this.paint();
+    this.mark();
     if (opens) this.show(row.span);
   }
 
