@@ -27,7 +27,9 @@ def test_the_present_is_in_sight_and_stays_where_it_is_put(handrail: Instance, w
         one = post(client, "/executions", agent="planner", task="Plan a week", parent_id=parent, **CALM)["id"]
         post(client, f"/executions/{one}/heartbeat", progress=10, message="begins")
         post(client, f"/executions/{one}/heartbeat", progressing=False)
-    here = window(width=390, height=844).sign_in(project.people[0], f"/executions/{one}")
+    here = window().sign_in(project.people[0], f"/executions/{one}")
+    here.set_viewport_size({"width": 390, "height": 844})
+    here.reload()
     steps = here.get_by_role("list", name="Steps")
     expect(steps.get_by_text("Now", exact=True)).to_be_in_viewport(ratio=1)
 
