@@ -125,7 +125,9 @@ def _step_of(execution: Execution, move: Change) -> Step | None:
         return Step("past", move.at, word, _shown(move.note), "amber" if stalled else "")
     if move.cause in Verdict.values:
         what = VERDICT_STEPS[Verdict(move.cause)]
-        return Step("past", move.at, f"Try {attempt} {what}", _shown(move.note), "amber")
+        # The journal's note of one that nobody picked up says no more than that.
+        note = "" if move.cause == Verdict.NOT_PICKED_UP else _shown(move.note)
+        return Step("past", move.at, f"Try {attempt} {what}", note, "amber")
     if move.cause in ("picked_up", "started"):
         return Step("past", move.at, f"Try {attempt} started")
     if move.cause == "registered":
