@@ -114,9 +114,9 @@ class Waterfall {
     this.body.addEventListener("click", (event) => this.press(event));
   }
 
-  /** As many marks of time as have room beside each other, five at most. */
+  /** As many marks of time as have room beside each other: two at least, five at most. */
   scale() {
-    const most = Math.min(5, Math.max(1, Math.floor(this.axis.clientWidth / MARK)));
+    const most = Math.min(5, Math.max(2, Math.floor(this.axis.clientWidth / MARK)));
     if (this.marks === most) return;
     this.marks = most;
     const step = STEPS_S.find((s) => s * 1000 * most >= this.length) ?? Math.ceil(this.length / most / DAY) * (DAY / 1000);
