@@ -18,7 +18,7 @@ def loops(change: StateChange, about: None) -> Judgement:
     since, until = _moment(facts["first_at"]), _moment(facts["last_at"])
     tools = " and ".join(one["tool"] for one in facts["cycle"])
     often = f"{rounds} times since {since:%H:%M}"
-    answers = "equal calls got different answers" if facts["answers_differ"] else "no answer to an equal call differed"
+    answers = "equal calls got different answers" if facts["answers_differ"] else "equal calls got equal answers"
     execution_id = facts.get("execution_id")
     return Raise(
         fingerprint=f"loop:{change.subject_id}",

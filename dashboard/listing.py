@@ -19,9 +19,11 @@ from psycopg.errors import QueryCanceled
 
 from dashboard import written
 from dashboard.frame import Range, range_of
+from monitor import standstill
 from monitor.models import Execution
 from monitor.models.executions import ENDED, OPEN, Status
 from monitor.savedviews import Query
+from monitor.standstill import Still
 
 PAGE_ROWS = 100
 COUNTED_TO = 10_000
@@ -87,6 +89,7 @@ class Asked:
     range: str
     view: str = "all"
     statuses: tuple[Status, ...] = ()
+    still: tuple[Still, ...] = ()
     agent: str = ""
     run_id: str = ""
     q: str = ""
@@ -95,13 +98,14 @@ class Asked:
 
     @property
     def is_filtered(self) -> bool:
-        return bool(self.statuses or self.agent or self.run_id or self.q)
+        return bool(self.statuses or self.still or self.agent or self.run_id or self.q)
 
     def address(self, **changes: Any) -> str:
         """The query string of this list, with `changes` to its fields; a new list starts at its first page."""
         asked = replace(self, **({"after": None} | changes))
         pairs: list[tuple[str, str]] = [("view", asked.view)] if asked.view != "all" else []
         pairs += [("status", status) for status in asked.statuses]
+        pairs += [("still", kind) for kind in asked.still]
         pairs += [(name, value) for name in ("agent", "run_id", "q") if (value := getattr(asked, name))]
         pairs += [("order", asked.order)] if asked.order != "state" else []
         if asked.range == "custom":
@@ -113,7 +117,13 @@ class Asked:
         return urlencode(pairs)
 
 
-VIEWS = {"all": "All", "recent": "Last 30 min", "needs": "Needs a person", "failed": "Failed today"}
+VIEWS = {
+    "all": "All",
+    "recent": "Last 30 min",
+    "needs": "Needs a person",
+    "still": "Stands still",
+    "failed": "Failed today",
+}
 
 
 def read(query: QueryDict, span: Range) -> Asked:
@@ -125,6 +135,7 @@ def read(query: QueryDict, span: Range) -> Asked:
         range=span.key,
         view=view if view in VIEWS else "all",
         statuses=tuple(Status(one) for one in dict.fromkeys(query.getlist("status")) if one in Status.values),
+        still=tuple(Still(one) for one in dict.fromkeys(query.getlist("still")) if one in Still.values),
         agent=query.get("agent", "")[:200],
         run_id=query.get("run_id", "")[:200],
         q=query.get("q", "").strip()[:200],
@@ -138,7 +149,7 @@ def query_of(asked: Asked) -> Query:
     is_custom = asked.range == "custom"
     return msgspec.convert(
         {name: getattr(asked, name) for name in ("view", "agent", "run_id", "q", "order", "range")}
-        | {"status": [str(one) for one in asked.statuses]}
+        | {"status": [str(one) for one in asked.statuses], "still": [str(one) for one in asked.still]}
         | ({"from": asked.since.isoformat(), "to": asked.until.isoformat()} if is_custom else {}),
         Query,
     )
@@ -156,7 +167,7 @@ def bounds(asked: Asked, *, now: datetime, time_zone: str) -> tuple[datetime, da
     """From when to when the view's executions have started."""
     if asked.view == "recent":
         return now - RECENT, now
-    if asked.view == "needs":
+    if asked.view in ("needs", "still") or asked.still:
         return now - KEPT, now
     if asked.view == "failed":
         return now.astimezone(ZoneInfo(time_zone)).replace(hour=0, minute=0, second=0, microsecond=0), now
@@ -169,9 +180,18 @@ def bounds(asked: Asked, *, now: datetime, time_zone: str) -> tuple[datetime, da
 def statuses_of(asked: Asked) -> tuple[Status, ...]:
     """The states that view and filter leave; all of them as ()."""
     of_view = {"needs": (Status.HITL_PAUSED,), "failed": (Status.FAILED, Status.TIMEOUT)}.get(asked.view, ())
+    if kinds := kinds_of(asked):
+        of_view = tuple(dict.fromkeys(state for kind in kinds for state in standstill.STATES[kind]))
     if of_view and asked.statuses:
         return tuple(one for one in of_view if one in asked.statuses) or of_view
     return of_view or asked.statuses
+
+
+def kinds_of(asked: Asked) -> tuple[Still, ...]:
+    """The ways of standing still that view and filter leave; () where it does not matter."""
+    if asked.view in ("needs", "failed"):
+        return ()
+    return asked.still or (tuple(Still) if asked.view == "still" else ())
 
 
 def matching(project_id: int, asked: Asked, *, now: datetime, time_zone: str) -> QuerySet[Execution]:
@@ -184,6 +204,8 @@ def matching(project_id: int, asked: Asked, *, now: datetime, time_zone: str) ->
         found = found.filter(started_at__lte=until)
     if statuses := statuses_of(asked):
         found = found.filter(status__in=statuses)
+    if kinds := kinds_of(asked):
+        found = found.filter(standstill.chosen(kinds, now=now))
     if asked.agent:
         found = found.filter(agent=asked.agent)
     if asked.run_id:

@@ -31,9 +31,7 @@ class Evidence:
         return cls(
             headline=f"{tools}: {round_words} {loop.rounds} times in a row",
             cycle=tuple((one["tool"], one["arguments"]) for one in loop.cycle),
-            answers="Equal calls got different answers."
-            if loop.answers_differ
-            else "No answer to an equal call differed.",
+            answers="Equal calls got different answers." if loop.answers_differ else "Equal calls got equal answers.",
             first_at=loop.first_at,
             last_at=loop.last_at,
             end=loop.end,

@@ -13,6 +13,7 @@ from monitor.models.executions import ENDED, OnStall, Status, Verdict
 
 When = Literal["past", "now", "planned"]
 PAST_STEPS = 3
+LONGEST_NOTE = 80
 VERDICT_STEPS = {
     Verdict.ZOMBIE: "went silent",
     Verdict.TIMED_OUT: "ran out of time",
@@ -90,7 +91,7 @@ def _as_traced(execution: Execution, *, now: datetime) -> Plan:
         return Plan((began, sign, told, here, lost), headline)
     look = look_of(execution.status)
     took = "" if execution.duration_ms is None else f"after {words.took(execution.duration_ms / 1000)}"
-    ended = Step("past", execution.ended_at, look.word, execution.error[:80] or took, look.tone)
+    ended = Step("past", execution.ended_at, look.word, _shown(execution.error) or took, look.tone)
     return Plan((began, ended), f"{look.word}, as its trace tells.")
 
 
@@ -108,6 +109,8 @@ def _past(execution: Execution, moves: Sequence[Change]) -> list[Step]:
     if beat_at is not None and execution.status not in ENDED:
         progress = "" if execution.progress is None else f"progress {words.percent(execution.progress / 100)}"
         steps.append(Step("past", beat_at, "Last beat", progress or execution.message[:60]))
+    if execution.status in ENDED and len(steps) == 1:
+        steps.append(Step("past", execution.started_at, "Started"))
     # Sorting is stable: what the journal wrote first stays first.
     steps.sort(key=lambda step: step.at or datetime.min.replace(tzinfo=step.at.tzinfo if step.at else None))
     kept = PAST_STEPS + (3 if execution.status in ENDED else 0)
@@ -119,10 +122,12 @@ def _step_of(execution: Execution, move: Change) -> Step | None:
     if move.from_state == move.to_state:
         stalled = move.cause == "stalled"
         word = "Made no progress" if stalled else "Moved again"
-        return Step("past", move.at, word, move.note[:80], "amber" if stalled else "")
+        return Step("past", move.at, word, _shown(move.note), "amber" if stalled else "")
     if move.cause in Verdict.values:
         what = VERDICT_STEPS[Verdict(move.cause)]
-        return Step("past", move.at, f"Try {attempt} {what}", move.note[:80], "amber")
+        # The journal's note of one that nobody picked up says no more than that.
+        note = "" if move.cause == Verdict.NOT_PICKED_UP else _shown(move.note)
+        return Step("past", move.at, f"Try {attempt} {what}", note, "amber")
     if move.cause in ("picked_up", "started"):
         return Step("past", move.at, f"Try {attempt} started")
     if move.cause == "registered":
@@ -130,9 +135,15 @@ def _step_of(execution: Execution, move: Change) -> Step | None:
     if move.to_state in ENDED:
         look = look_of(move.to_state)
         took = "" if execution.duration_ms is None else f"after {words.took(execution.duration_ms / 1000)}"
-        return Step("past", move.at, look.word, move.note[:80] or took, look.tone)
+        # What was told afterwards ended before it was told.
+        return Step("past", execution.ended_at or move.at, look.word, _shown(move.note) or took, look.tone)
     said = {"paused": "Paused", "resumed": "Resumed", "retried": f"Try {attempt} asked for"}.get(move.cause)
-    return Step("past", move.at, said, move.note[:80]) if said else None
+    return Step("past", move.at, said, _shown(move.note)) if said else None
+
+
+def _shown(note: str) -> str:
+    """What a step has room for."""
+    return note if len(note) <= LONGEST_NOTE else f"{note[: LONGEST_NOTE - 1].rstrip()}…"
 
 
 def _present(execution: Execution, *, now: datetime) -> str:
@@ -165,7 +176,7 @@ def _last_sign(execution: Execution) -> datetime | None:
 
 
 def _last_progress(execution: Execution, stalled_at: datetime) -> datetime:
-    """When this try last moved, no later than it was seen to have stalled."""
+    """When this try last moved, no later than it stalled or is due to."""
     moves = [one for one in (execution.last_progress_at, execution.attempt_started_at) if one is not None]
     return min(max(moves, default=stalled_at), stalled_at)
 
@@ -215,12 +226,17 @@ def _while_running(execution: Execution, *, now: datetime) -> tuple[Headline, li
         headline = Headline(f"{word} at the watchdog’s next turn", unless)
     else:
         verdict = Step("planned", due_at, word, f"{unless} in {words.took(due_at - now)}", "amber")
-        headline = Headline(f"{word} in", unless, due_at, started if is_timeout else sign)
+        moves = "" if execution.stalled_at is None else "Alive, but makes no progress, and people were told. "
+        headline = Headline(f"{moves}{word} in", unless, due_at, started if is_timeout else sign)
+    stalls_at = execution.stall_due_at
+    if stalls_at is not None and now < stalls_at < due_at:
+        moved_at = _last_progress(execution, stalls_at)
+        headline = Headline("Stalls in", "unless it makes progress", stalls_at, moved_at)
     steps = [verdict, *_after_verdict(execution, execution.attempt, max(due_at, now))]
     if not is_timeout and times_out_at > now:
         steps.append(Step("planned", times_out_at, "Times out", "however often it beats"))
-    if execution.stall_due_at is not None:
-        steps.append(_stalls(execution, execution.stall_due_at, now=now))
+    if stalls_at is not None:
+        steps.append(_stalls(execution, stalls_at, now=now))
         steps.sort(key=lambda step: step.at or now)
     return headline, steps
 

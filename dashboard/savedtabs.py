@@ -14,6 +14,8 @@ from monitor.models.people import Role
 # Each count costs a look at up to 10,000 rows; further saved views are shown without.
 COUNTED_VIEWS = 8
 MOST_SHOWN = 40
+# The counts that are coloured as soon as they are more than none.
+TONES = {"needs": "red", "still": "amber"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Tab:
     address: str
     count: str
     is_current: bool
-    urgent: bool = False
+    tone: str = ""
     title: str = ""
 
 
@@ -36,6 +38,7 @@ class Current:
     name: str
     is_shared: bool
     is_own: bool
+    is_default: bool
     may_remove: bool
 
 
@@ -59,7 +62,7 @@ def tabs(visitor: Visitor, asked: Asked, *, now: datetime) -> tuple[list[Tab], C
             replace(list_, order=asked.order).address(),
             listing.counted(number),
             is_current=current is None and asked.view == view,
-            urgent=view == "needs" and number > 0,
+            tone=TONES.get(view, "") if number else "",
         )
         for (view, word), list_, number in zip(listing.VIEWS.items(), built_in, numbers, strict=False)
     ]
@@ -78,10 +81,18 @@ def tabs(visitor: Visitor, asked: Asked, *, now: datetime) -> tuple[list[Tab], C
 
 def _whose(view: SavedView, visitor: Visitor) -> str:
     if view.owner_id == visitor.person.pk:
-        return "Yours, shared with the project" if view.is_shared else "Yours alone"
+        whose = "Yours, shared with the project" if view.is_shared else "Yours alone"
+        return f"{whose}; your list opens with it" if view.is_default else whose
     return f"Shared by {view.owner}"
 
 
 def _current(view: SavedView, visitor: Visitor) -> Current:
     is_own = view.owner_id == visitor.person.pk
-    return Current(view.pk, view.name, view.is_shared, is_own, may_remove=is_own or visitor.may(Role.ADMIN))
+    return Current(
+        view.pk,
+        view.name,
+        view.is_shared,
+        is_own,
+        is_own and view.is_default,
+        may_remove=is_own or visitor.may(Role.ADMIN),
+    )

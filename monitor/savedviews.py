@@ -12,6 +12,7 @@ from msgspec import Meta
 from monitor.models import SavedView
 from monitor.models.executions import StatusName
 from monitor.models.views import MOST_A_PERSON
+from monitor.standstill import StillName
 
 ONE_PER_NAME = "view_one_per_name_of_a_person"
 Text = Annotated[str, Meta(max_length=200)]
@@ -22,8 +23,9 @@ ViewName = Annotated[str, Meta(min_length=1, max_length=60)]
 class Query(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename={"since": "from"}):
     """What a view asks for, in the words of the list's address. A custom range has `from` and `to`."""
 
-    view: Literal["all", "recent", "needs", "failed"] = "all"
+    view: Literal["all", "recent", "needs", "still", "failed"] = "all"
     status: Annotated[list[StatusName], Meta(max_length=9)] = []
+    still: Annotated[list[StillName], Meta(max_length=2)] = []
     agent: Text = ""
     run_id: Text = ""
     q: Text = ""
@@ -97,20 +99,47 @@ def change(
     name: str | None = None,
     query: Query | None = None,
     is_shared: bool | None = None,
+    is_default: bool | None = None,
 ) -> bool:
-    """Set what is given on one's own view; False when there is none. Raises NameTaken."""
-    given = {"name": name, "query": query.plain() if query else None, "is_shared": is_shared}
+    """Set what is given on one's own view; False when there is none. Raises NameTaken.
+
+    A person has one default at most: the one that was before is none any more.
+    """
+    given = {
+        "name": name,
+        "query": query.plain() if query else None,
+        "is_shared": is_shared,
+        "is_default": is_default,
+    }
     fields = {field: value for field, value in given.items() if value is not None}
     own = _own(project_id, person_id).filter(pk=view_id)
     if not fields:
         return own.exists()
     try:
         with transaction.atomic():
+            if is_default and not _no_default_but(project_id, person_id, view_id):
+                return False
             return bool(own.update(**fields))
     except IntegrityError as error:
         if _constraint(error) == ONE_PER_NAME:
             raise NameTaken from error
         raise
+
+
+def _no_default_but(project_id: int, person_id: int, view_id: UUID) -> bool:
+    """Take the default back from the person's other views; False when they have no such view."""
+    own = _own(project_id, person_id)
+    # In one order, so that of two windows the second waits for the first and then sees what it did.
+    held = list(own.order_by("pk").select_for_update(no_key=True).values_list("pk", flat=True))
+    if view_id not in held:
+        return False
+    own.filter(is_default=True).exclude(pk=view_id).update(is_default=False)
+    return True
+
+
+def default_of(project_id: int, person_id: int) -> SavedView | None:
+    """The view with which the person's list opens."""
+    return _own(project_id, person_id).filter(is_default=True).first()
 
 
 def remove(project_id: int, person_id: int, view_id: UUID, *, is_admin: bool) -> bool:

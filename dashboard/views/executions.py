@@ -10,7 +10,9 @@ from uuid import UUID
 
 from django.db.models import F, QuerySet
 from django.http import Http404, HttpResponse
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from dashboard import commands, listing, loops, savedtabs
@@ -19,26 +21,36 @@ from dashboard.arrival import curl
 from dashboard.frame import range_of
 from dashboard.listing import Asked
 from dashboard.states import EXECUTIONS, Look, look_of
+from monitor import savedviews, standstill
 from monitor.models import Agent, Execution
-from monitor.models.executions import ENDED, OPEN, Status, Verdict
+from monitor.models.executions import ENDED, OPEN, Status
 from monitor.models.people import Role
 from monitor.orders import MOST_AT_ONCE
+from monitor.standstill import Still
 
 AGENTS_OFFERED = 50
 FIRST_EXECUTION = {"agent": "my-agent", "task": "Say hello"}
 KEYS = [("j", ""), ("k", "move"), ("x", "choose"), ("↵", "open")]
 BAR_TONES = {Status.HITL_PAUSED: "red", Status.RETRYING: "amber", Status.RUNNING: "blue"}
+STARTED = {"recent": "last 30 min", "failed": "today", "needs": "at any time", "still": "at any time"}
+# As what a row shows it, and in words.
+STILL = {
+    Still.STALLED: ("stalled", "alive, not progressing"),
+    Still.SILENT: ("zombie", "nothing is heard of it"),
+}
 STATE_ORDER = (Status.HITL_PAUSED, Status.RETRYING, Status.RUNNING, Status.PAUSED, Status.PENDING, *ENDED)
 
 
 @page
 def executions(request: PageRequest) -> HttpResponse:
-    """The list, or with `?part=` one of its live parts."""
+    """The list, or with `?part=` one of its live parts; without any words the visitor's default view."""
+    project = request.visitor.project
+    if not request.GET and (own := savedviews.default_of(project.pk, request.visitor.person.pk)):
+        return redirect(f"{reverse('executions')}?{listing.asked_of(own.query, now=request.now).address()}")
     asked = listing.read(request.GET, range_of(request.GET, now=request.now))
     part = request.GET.get("part")
     if part is not None and part not in PARTS:
         raise Http404
-    project = request.visitor.project
     found = listing.matching(project.pk, asked, now=request.now, time_zone=project.time_zone)
     context: dict[str, Any] = {
         "asked": asked,
@@ -123,15 +135,10 @@ def shown_state(execution: Execution, *, now: datetime) -> str:
     """The state as people see it: a try, or a trace, that went silent is a zombie until it is heard of again, and one
     that beats without progress has stalled.
     """
-    if execution.status == Status.RUNNING and execution.silent_at is not None:
+    kinds = standstill.kinds_of(execution, now=now)
+    if Still.SILENT in kinds:
         return "zombie"
-    if execution.status == Status.RETRYING and execution.verdict == Verdict.ZOMBIE:
-        return "zombie"
-    if execution.status == Status.RUNNING and execution.deadline_at is not None and execution.deadline_at < now:
-        return "zombie"
-    if execution.status == Status.RUNNING and execution.stalled_at is not None:
-        return "stalled"
-    return execution.status
+    return "stalled" if kinds else execution.status
 
 
 def rows(request: PageRequest, asked: Asked, found: QuerySet[Execution]) -> dict[str, Any]:
@@ -198,8 +205,14 @@ def _filters(project_id: int, asked: Asked) -> dict[str, Any]:
         ],
         "without_agent": asked.address(agent=""),
         "without_run": asked.address(run_id=""),
-        "without_filters": asked.address(agent="", run_id="", q="", statuses=()),
-        "started_words": {"recent": "last 30 min", "failed": "today", "needs": "at any time"}.get(asked.view, ""),
+        "stills": [
+            Choice(one, word, EXECUTIONS[look], one in asked.still, asked.address(still=(one,)))
+            for one, (look, word) in STILL.items()
+        ],
+        "without_still": asked.address(still=()),
+        "may_choose_still": asked.view not in ("needs", "failed"),
+        "without_filters": asked.address(agent="", run_id="", q="", statuses=(), still=()),
+        "started_words": STARTED.get(asked.view, ""),
     }
 
 

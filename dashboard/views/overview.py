@@ -18,11 +18,12 @@ from dashboard.arrival import is_empty
 from dashboard.frame import Range, range_of
 from dashboard.spending import reached_at
 from dashboard.views.first_run import first_run
-from monitor import rollups
+from monitor import rollups, standstill
 from monitor.models import Budget, BudgetWindow, Execution, HumanAgent, QueueItem
-from monitor.models.executions import Status, Verdict
+from monitor.models.executions import WATCHED, Status
 from monitor.models.money import BudgetScope, Period
 from monitor.models.queue import ItemStatus
+from monitor.standstill import Still
 
 NEEDS_SHOWN = 6
 AGENTS_SHOWN = 6
@@ -112,10 +113,16 @@ def strip(request: PageRequest, span: Range) -> dict[str, Any]:
         warning=Count("pk", filter=Q(level=Level.WARNING)),
         info=Count("pk", filter=Q(level=Level.INFO)),
     )
-    open_now = Execution.objects.of(project.pk).aggregate(
-        running=Count("id", filter=Q(status=Status.RUNNING)),
-        retrying=Count("id", filter=Q(status=Status.RETRYING)),
-        silent=Count("id", filter=Q(status=Status.RETRYING, verdict=Verdict.ZOMBIE)),
+    silent = standstill.chosen([Still.SILENT], now=now)
+    open_now = (
+        Execution.objects.of(project.pk)
+        .filter(status__in=WATCHED)
+        .aggregate(
+            running=Count("id", filter=Q(status=Status.RUNNING)),
+            stalled=Count("id", filter=standstill.chosen([Still.STALLED], now=now) & ~silent),
+            silent=Count("id", filter=silent),
+            retrying=Count("id", filter=Q(status=Status.RETRYING) & ~silent),
+        )
     )
     hour = _one(rollups.totals(project.pk, since=now - AN_HOUR, until=_up_to(now), kinds=["execution"]))
     before = _one(rollups.totals(project.pk, since=now - A_WEEK - AN_HOUR, until=now - A_WEEK, kinds=["execution"]))
@@ -125,6 +132,11 @@ def strip(request: PageRequest, span: Range) -> dict[str, Any]:
         "alert_counts": alerts,
         "alerts_open": sum(alerts.values()),
         "open_now": open_now,
+        "troubled": ", ".join(
+            f"{open_now[name]} {word}"
+            for name, word in (("stalled", "stalled"), ("silent", "zombie"), ("retrying", "retrying"))
+            if open_now[name]
+        ),
         "hour": hour,
         "p95_s": _seconds(rollups.percentile(hour.histogram, 0.95) if hour else None),
         "errors_against_last_week": _against(hour, before),

@@ -1,4 +1,4 @@
-"""Saved views of the list of executions: save the present list, rename it, share it, take it away."""
+"""Saved views of the list of executions: save the present list, rename it, share it, open with it, take it away."""
 
 from uuid import UUID
 
@@ -49,7 +49,7 @@ def save(request: PageRequest) -> HttpResponse:
 @require_POST
 @page(role=Role.OPERATOR)
 def change(request: PageRequest, view_id: UUID) -> HttpResponse:
-    """`do=rename`, `share`, `unshare` or `delete`, on one's own view; an admin deletes shared ones too."""
+    """Do one of DONE, `rename` or `delete`, on one's own view; an admin deletes shared ones too."""
     visitor, do = request.visitor, request.POST.get("do")
     whose = (visitor.project.pk, visitor.person.pk, view_id)
     query = _query(request)
@@ -62,9 +62,9 @@ def change(request: PageRequest, view_id: UUID) -> HttpResponse:
     if do == "rename" and not _name(request):
         messages.warning(request, f"A view’s name has 1 to {LONGEST_NAME} characters.")
         return _back(back)
-    if do not in ("rename", "share", "unshare"):
+    if do not in DONE:
         raise Http404
-    asked = {"name": _name(request)} if do == "rename" else {"is_shared": do == "share"}
+    asked = {"name": _name(request)} if do == "rename" else SETS[do]
     try:
         if not savedviews.change(*whose, **asked):
             raise Http404
@@ -74,10 +74,18 @@ def change(request: PageRequest, view_id: UUID) -> HttpResponse:
     return _back(back)
 
 
+SETS = {
+    "share": {"is_shared": True},
+    "unshare": {"is_shared": False},
+    "default": {"is_default": True},
+    "no-default": {"is_default": False},
+}
 DONE = {
     "rename": "The view is renamed.",
     "share": "Everybody in the project sees the view now.",
     "unshare": "You alone see the view now.",
+    "default": "Your list opens with the view now.",
+    "no-default": "Your list opens with all executions now.",
 }
 
 

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.urls import path
 from msgspec import Meta
 
-from monitor import commands, families, ingest, registration, transitions
+from monitor import commands, families, ingest, registration, standstill, transitions
 from monitor.api import loops
 from monitor.api.door import Answer, Door, Request, endpoint
 from monitor.api.loops import LoopOut
@@ -19,6 +19,7 @@ from monitor.api.problems import Problem, bad_field
 from monitor.models import Command, Execution, StateChange, Subject
 from monitor.models.executions import StatusName
 from monitor.registration import Aware, NewExecution
+from monitor.standstill import Still, StillName
 
 CommandName = Literal["continue", "cancel", "retry", "pause"]
 # A search without `started_after` looks this far back.
@@ -127,6 +128,7 @@ class ExecutionPage(msgspec.Struct, kw_only=True):
 class ExecutionQuery(PageQuery, kw_only=True):
     agent: str | None = None
     status: list[StatusName] | None = None
+    still: list[StillName] | None = None
     run_id: str | None = None
     crew_id: str | None = None
     conversation_id: str | None = None
@@ -183,6 +185,8 @@ class Executions(Door):
                 found = found.filter(**{name: wanted})
         if query.status:
             found = found.filter(status__in=query.status)
+        if query.still:
+            found = found.filter(standstill.chosen([Still(one) for one in query.still], now=request.now))
         since = query.started_after
         if query.search:
             since = since or request.now - SEARCH_BACK

@@ -26,16 +26,21 @@ class ChangedView(msgspec.Struct, kw_only=True):
     name: ViewName | None = None
     query: Query | None = None
     is_shared: bool | None = None
+    is_default: bool | None = None
 
 
 class ViewOut(msgspec.Struct, kw_only=True):
-    """`query` is what the list of executions is asked for; `is_own` says whether the caller may change it."""
+    """`query` is what the list of executions is asked for; `is_own` says whether the caller may change it.
+
+    `is_default` is true of the view with which the caller's own list opens.
+    """
 
     id: UUID
     name: str
     query: dict[str, Any]
     is_shared: bool
     is_own: bool
+    is_default: bool
     owner: str
     created_at: datetime
 
@@ -80,6 +85,7 @@ class OneView(Door):
                 name=None if body.name is None else _name(body.name),
                 query=body.query,
                 is_shared=body.is_shared,
+                is_default=body.is_default,
             )
         except savedviews.NameTaken as error:
             raise _taken() from error
@@ -117,12 +123,14 @@ def _taken() -> Problem:
 
 
 def _out(view: SavedView, request: Request) -> ViewOut:
+    is_own = view.owner_id == request.caller.person_id
     return ViewOut(
         id=view.pk,
         name=view.name,
         query=view.query,
         is_shared=view.is_shared,
-        is_own=view.owner_id == request.caller.person_id,
+        is_own=is_own,
+        is_default=is_own and view.is_default,
         owner=str(view.owner),
         created_at=view.created_at,
     )

@@ -187,6 +187,13 @@ class Execution(models.Model):
                 name="execution_stall_due",
                 condition=models.Q(stall_due_at__isnull=False),
             ),
+            # Read by standstill.chosen. Of what goes on, nearly all, none enters it.
+            models.Index(
+                fields=["project", "-started_at", "-id"],
+                name="execution_stands_still",
+                condition=models.Q(status=Status.RUNNING)
+                & (models.Q(stalled_at__isnull=False) | models.Q(silent_at__isnull=False)),
+            ),
             # Read by the list, newest first, and by state.
             models.Index(fields=["project", "-started_at", "-id"], name="execution_newest"),
             models.Index(fields=["project", "status", "-started_at", "-id"], name="execution_by_status"),

@@ -11,7 +11,7 @@ MOST_A_PERSON = 20
 
 
 class SavedView(models.Model):
-    """A list under a name: its owner's alone, or everybody's in the project.
+    """A list under a name: its owner's alone, or everybody's in the project. The owner's default opens by itself.
 
     `position` is the place among the owner's views; there are MOST_A_PERSON, so that the database counts them.
     """
@@ -22,6 +22,7 @@ class SavedView(models.Model):
     name = models.CharField(max_length=60)
     query = models.JSONField()
     is_shared = models.BooleanField(default=False)
+    is_default = models.BooleanField(default=False, db_default=False)
     position = models.PositiveSmallIntegerField()
     created_at = models.DateTimeField()
 
@@ -29,6 +30,9 @@ class SavedView(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["project", "owner", "name"], name="view_one_per_name_of_a_person"),
             models.UniqueConstraint(fields=["project", "owner", "position"], name="view_one_per_place_of_a_person"),
+            models.UniqueConstraint(
+                fields=["project", "owner"], name="view_one_default_of_a_person", condition=Q(is_default=True)
+            ),
             models.CheckConstraint(condition=Q(position__lt=MOST_A_PERSON), name="view_places_of_a_person_are_20"),
         ]
         # Read by savedviews.seen_by, for what others share.

@@ -81,11 +81,32 @@ function markAgain(root, marked) {
   for (const box of root.querySelectorAll("[data-row] input[type=checkbox]")) if (marked.includes(box.value)) box.checked = true;
 }
 
+/** Where a part stands in an element: the place of each of its ancestors among its siblings. */
+function pathTo(element, part) {
+  const path = [];
+  for (let at = part; at !== element; at = at.parentElement) path.unshift([...at.parentElement.children].indexOf(at));
+  return path;
+}
+
+/** What stands at that place and is of the same kind. */
+function partAt(element, path, part) {
+  const found = path.reduce((at, place) => at?.children[place], element);
+  return found?.localName === part.localName && found.className === part.className ? found : undefined;
+}
+
+/** What moves sideways in it, and how far somebody has moved it. */
+const movedIn = (element) =>
+  [...element.querySelectorAll("[tabindex], .tabs, .table-wrap")]
+    .filter((part) => part.scrollWidth > part.clientWidth)
+    .map((part) => ({ part, path: pathTo(element, part), left: part.scrollLeft }));
+
 function replace(element, fresh) {
   const before = textsOf(element);
   const marked = markedIn(element);
   const chosen = element.querySelector("[data-row].is-selected")?.dataset.row;
-  const focused = element.contains(document.activeElement) ? document.activeElement.id : "";
+  const focused = element.contains(document.activeElement) ? document.activeElement : null;
+  const focusedAt = focused && pathTo(element, focused);
+  const moved = movedIn(element);
   const { scrollTop, scrollLeft } = element;
   element.replaceWith(fresh);
   htmx.process(fresh);
@@ -94,7 +115,11 @@ function replace(element, fresh) {
   markAgain(fresh, marked);
   document.dispatchEvent(new CustomEvent("live:shown", { detail: { id: fresh.id } }));
   if (chosen) cellsOf(fresh).get(chosen)?.classList.add("is-selected");
-  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+  if (focused) {
+    const again = focused.id ? document.getElementById(focused.id) : partAt(fresh, focusedAt, focused);
+    again?.focus({ preventScroll: true });
+  }
+  for (const { part, path, left } of moved) partAt(fresh, path, part)?.scrollTo({ left });
   fresh.scrollTo(scrollLeft, scrollTop);
 }
 

@@ -13,6 +13,10 @@ const GAP = 24;
 const SPARE = 8;
 const FOLD_MS = 3000;
 const LETTER = 6.2;
+// What the words of a mark of time need, in pixels.
+const MARK = 56;
+const STEPS_S = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400];
+const DAY = 86_400_000;
 const GLYPH = { agent: "robot", model: "brain", tool: "tool", other: "circle-half-2" };
 
 function read(data) {
@@ -91,25 +95,37 @@ class Waterfall {
     for (const [words, name] of [["Span", "name"], ["Cost", "cost"], ["Tokens", "tokens"]]) {
       this.head.append(make("span", { class: `wf-${name}`, role: "columnheader" }, words));
     }
-    const axis = svg("svg", { "aria-hidden": "true" });
-    const step = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600].find((s) => (s * 1000 * 5) / this.length >= 1) ?? 7200;
-    for (let s = 0; s * 1000 < this.length * 0.98; s += step) {
-      const at = { x: `${(s * 100_000) / this.length}%`, y: 18 };
-      axis.append(svg("text", at, step >= 60 ? `${s / 60} min` : `${s} s`));
-    }
-    this.axis = make("span", { class: "wf-axis", role: "columnheader", "aria-label": "When" }, axis);
+    this.axis = make("span", { class: "wf-axis", role: "columnheader", "aria-label": "When" });
     this.head.append(
       this.axis,
       make("span", { class: "wf-took", role: "columnheader" }, "Took"),
     );
     this.body = make("div", { role: "rowgroup", class: "wf-body" });
     element.replaceChildren(this.head, this.body);
+    this.scale();
     const scroller = element.closest("[data-scroller], .page, .pane-body") ?? document.scrollingElement;
     this.scroller = scroller;
     scroller.addEventListener("scroll", () => this.paint(), { passive: true });
-    new ResizeObserver(() => this.paint()).observe(scroller);
+    new ResizeObserver(() => {
+      this.scale();
+      this.paint();
+    }).observe(scroller);
     element.addEventListener("keydown", (event) => this.key(event));
     this.body.addEventListener("click", (event) => this.press(event));
+  }
+
+  /** As many marks of time as have room beside each other: two at least, five at most. */
+  scale() {
+    const most = Math.min(5, Math.max(2, Math.floor(this.axis.clientWidth / MARK)));
+    if (this.marks === most) return;
+    this.marks = most;
+    const step = STEPS_S.find((s) => s * 1000 * most >= this.length) ?? Math.ceil(this.length / most / DAY) * (DAY / 1000);
+    const [unit, word] = step >= 3600 ? [3600, "h"] : step >= 60 ? [60, "min"] : [1, "s"];
+    const axis = svg("svg", { "aria-hidden": "true" });
+    for (let s = 0; s * 1000 < this.length * 0.98; s += step) {
+      axis.append(svg("text", { x: `${(s * 100_000) / this.length}%`, y: 18 }, `${s / unit} ${word}`));
+    }
+    this.axis.replaceChildren(axis);
   }
 
   /** The rows in order, with their places from the top. */
@@ -157,6 +173,14 @@ class Waterfall {
     lines.forEach((line, at) => {
       if (this.body.children[at] !== line) this.body.insertBefore(line, this.body.children[at] ?? null);
     });
+    this.mark();
+  }
+
+  /** Names the chosen row to those who listen, as long as it is in sight: others do not exist. */
+  mark() {
+    const name = `wf-${this.chosen?.at}`;
+    if ([...this.body.children].some((line) => line.id === name)) this.element.setAttribute("aria-activedescendant", name);
+    else this.element.removeAttribute("aria-activedescendant");
   }
 
   /** The index of the row at a height. */
@@ -254,12 +278,12 @@ class Waterfall {
     const row = this.rows[index];
     if (!row?.span) return;
     this.chosen = row.span;
-    this.element.setAttribute("aria-activedescendant", `wf-${row.span.at}`);
     for (const line of this.body.children) {
       if (line.hasAttribute("aria-selected")) line.setAttribute("aria-selected", String(line.id === `wf-${row.span.at}`));
     }
     this.reveal(row);
     this.paint();
+    this.mark();
     if (opens) this.show(row.span);
   }
 

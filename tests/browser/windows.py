@@ -36,10 +36,11 @@ def make_project(
     """A project with a key and people who may sign in."""
     key = make_key(instance, name, scopes=scopes)
     with ThreadPoolExecutor() as shells:
-        return Project(key, list(shells.map(lambda one: _make_person(instance, name, one, role), people)))
+        return Project(key, list(shells.map(lambda one: make_person(instance, name, one, role), people)))
 
 
-def _make_person(instance: Instance, project: str, name: str, role: str) -> Person:
+def make_person(instance: Instance, project: str, name: str, role: str) -> Person:
+    """Somebody who may sign in to the project."""
     email = f"{name.split()[0].lower()}.{project}@example.org"
     command = ("create_operator", email, "--role", role, "--project", project, "--name", name)
     return Person(name, email, manage(instance, *command))

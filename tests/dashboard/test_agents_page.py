@@ -227,7 +227,7 @@ def test_one_agent_shows_figures_charts_work_and_what_holds_for_it(
         page = text(mara, "/agents/planner")
     assert len(rows(page)) == 4
     plain = " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).replace("\xa0", " ").split())
-    assert "Time for an attempt 5 min its own not 1 min" in plain
+    assert "Time for an attempt 5 min its own , not 1 min" in plain
     assert "Heartbeat 30 s the project’s" in plain
     assert "ann@example.org" in plain
     assert "changed description, time for an attempt: 5 min" in plain

@@ -190,3 +190,31 @@ def test_a_stalled_try_beats_and_is_amber_until_it_moves() -> None:
     made = plan(moved, [change, Move(ago(5), "running", "running", "progressing", "moves again", 1)], now=NOW)
     assert ("past", -5, "Moved again") in told(made)
     assert next(step for step in made.steps if step.when == "now").tone == "blue"
+
+
+def test_what_comes_first_is_the_headline_a_stall_before_a_silence() -> None:
+    waits = an_execution(stall_s=40, stall_due_at=NOW + timedelta(seconds=10), last_progress_at=ago(30))
+    made = plan(waits, [], now=NOW)
+    assert (made.headline, made.unless) == ("Stalls in", "unless it makes progress")
+    assert (made.due_at, made.from_at) == (NOW + timedelta(seconds=10), ago(30))
+    later = plan(an_execution(stall_s=99, stall_due_at=NOW + timedelta(seconds=70)), [], now=NOW)
+    assert later.headline == "Zombie in"
+    stalled = plan(an_execution(stall_s=40, stalled_at=ago(10)), [], now=NOW)
+    assert stalled.headline == "Alive, but makes no progress, and people were told. Zombie in"
+    assert stalled.unless == "unless it beats"
+
+
+def test_what_was_told_afterwards_began_and_ended_before_it_was_told() -> None:
+    done = an_execution(
+        status="completed", deadline_at=None, last_heartbeat_at=None, ended_at=ago(60), duration_ms=40_000
+    )
+    made = plan(done, [Move(ago(1), "", "completed", "tracked", attempt=1)], now=NOW)
+    assert told(made) == [("past", -100, "Started"), ("past", -60, "Completed")]
+
+
+def test_a_long_note_is_cut_and_says_so() -> None:
+    note = "The supplier answers " + "again " * 20
+    made = plan(an_execution(), [Move(ago(50), "running", "running", "stalled", note, 1)], now=NOW)
+    detail = made.steps[0].detail
+    assert (len(detail), detail[-1]) == (80, "…")
+    assert note.startswith(detail[:-1])

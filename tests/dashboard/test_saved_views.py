@@ -74,6 +74,9 @@ def test_a_custom_range_and_every_filter_come_back(mara: SignedIn) -> None:
     )
     save(mara, "All of it", whole)
     assert tabs(mara, whole) == {"All of it": (whole, True)}
+    hanging = "view=still&still=stalled&still=silent&range=24h"
+    save(mara, "What hangs", hanging)
+    assert tabs(mara, hanging)["What hangs"] == (hanging, True)
 
 
 def test_a_view_is_shared_and_taken_back(mara: SignedIn) -> None:
@@ -91,6 +94,33 @@ def test_a_view_is_shared_and_taken_back(mara: SignedIn) -> None:
     assert change(mara, only(mara), "explode") == 404
     assert change(mara, only(mara), "delete") == 302
     assert tabs(mara) == {}
+
+
+def test_the_list_opens_with_ones_default_view_until_it_is_taken_back(mara: SignedIn) -> None:
+    bob = signed_in(email="bob@north.example")
+    save(mara, "Fails", shared="on")
+    view = only(mara)
+    assert change(bob, view, "default") == 404
+    assert mara.client.get(LIST).status_code == 200
+    assert change(mara, view, "default") == 302
+    opened = mara.client.get(LIST)
+    assert (opened.status_code, opened.headers["Location"]) == (302, f"{LIST}?{FAILED}")
+    assert "Open with all executions again" in text(mara, FAILED)
+    assert "your list opens with it" in text(mara, FAILED)
+    # All is a list like every other, and nobody else's list opens like that.
+    assert mara.client.get(f"{LIST}?range=24h").status_code == 200
+    assert bob.client.get(LIST).status_code == 200
+    assert "your list opens with it" not in text(bob, FAILED)
+
+    save(mara, "Late", "q=late")
+    with tenant(mara.project_id):
+        other = SavedView.objects.get(name="Late")
+    assert change(mara, other, "default") == 302
+    assert mara.client.get(LIST).headers["Location"] == f"{LIST}?q=late&range=24h"
+    with tenant(mara.project_id):
+        assert list(SavedView.objects.filter(is_default=True)) == [other]
+    assert change(mara, other, "no-default") == 302
+    assert mara.client.get(LIST).status_code == 200
 
 
 def test_an_admin_takes_a_shared_view_away(mara: SignedIn) -> None:

@@ -60,6 +60,23 @@ def test_a_view_is_saved_shared_renamed_and_taken_away(north: Project) -> None:
     assert send(ann, "DELETE", where).status_code == 404
 
 
+def test_one_view_of_a_person_is_their_default(north: Project) -> None:
+    ann, bob = join(north), join(north, "bob")
+    first, second = (send(ann, "POST", name=name, is_shared=True).json()["id"] for name in ("First", "Second"))
+
+    def defaults(browser: Client) -> list[str]:
+        return [one["name"] for one in browser.get(VIEWS).json()["views"] if one["is_default"]]
+
+    assert defaults(ann) == []
+    for view, name in ((first, "First"), (second, "Second"), (second, "Second")):
+        assert send(ann, "PATCH", f"{VIEWS}/{view}", is_default=True).json()["is_default"] is True
+        assert (defaults(ann), defaults(bob)) == ([name], [])
+    assert send(bob, "PATCH", f"{VIEWS}/{first}", is_default=True).status_code == 404
+    assert defaults(ann) == ["Second"]
+    assert send(ann, "PATCH", f"{VIEWS}/{second}", is_default=False).json()["is_default"] is False
+    assert defaults(ann) == []
+
+
 def test_an_admin_takes_away_what_is_shared_and_nothing_else(north: Project) -> None:
     ann, boss = join(north), join(north, "boss", "admin")
     shared = send(ann, "POST", name="Shared", is_shared=True).json()["id"]
@@ -113,6 +130,7 @@ def test_a_name_is_a_persons_own(north: Project) -> None:
         ({"colour": "red"}, "query.colour"),
         ({"status": ["lost"]}, "query.status[0]"),
         ({"range": "2d"}, "query.range"),
+        ({"still": ["asleep"]}, "query.still[0]"),
         ({"range": "custom"}, "query"),
         ({"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z"}, "query"),
         ({"range": "custom", "from": "2026-11-02T00:00:00Z", "to": "2026-11-01T00:00:00Z"}, "query.from"),
@@ -158,6 +176,22 @@ def test_windows_that_save_at_once_get_a_place_each_and_never_more_than_twenty(c
     assert sorted(saved) == [False] * 4 + [True] * 4
     with tenant(north.pk):
         assert sorted(SavedView.objects.values_list("position", flat=True)) == list(range(20))
+
+
+def test_of_windows_that_choose_a_default_at_once_one_is_last(committed_db: None) -> None:
+    north = make_project("north")
+    with crossing():
+        ann = Person.objects.create_user("ann@example.org", "correct horse")
+    with tenant(north.pk):
+        views = [savedviews.save(north.pk, ann.pk, name=f"View {n}", query=Query(), now=now()) for n in range(6)]
+
+    def choose(view: SavedView) -> bool:
+        with tenant(north.pk):
+            return savedviews.change(north.pk, ann.pk, view.pk, is_default=True)
+
+    assert at_once([lambda one=one: choose(one) for one in views]) == [True] * 6  # type: ignore[misc]
+    with tenant(north.pk):
+        assert SavedView.objects.filter(is_default=True).count() == 1
 
 
 def test_of_two_saves_of_one_name_one_is_taken(committed_db: None) -> None:
