@@ -9,7 +9,7 @@ function count(form) {
   const boxes = boxesOf(form);
   const ticked = boxes.filter((box) => box.checked).length;
   form.hidden = ticked === 0;
-  form.querySelector("[data-bulk-count]").textContent = ticked;
+  for (const each of form.querySelectorAll("[data-bulk-count]")) each.textContent = ticked;
   const all = document.querySelector(`[data-check-all="${idOf(form)}"]`);
   if (!all) return;
   all.checked = ticked > 0 && ticked === boxes.length;
@@ -34,6 +34,7 @@ export function start() {
   document.addEventListener("bulk:done", () => {
     tick(form, false);
     form.reset();
+    for (const menu of form.querySelectorAll("details[open]")) menu.open = false;
   });
   form.addEventListener("click", (event) => event.target.closest("[data-bulk-clear]") && tick(form, false));
   document.addEventListener("keydown", (event) => {

@@ -61,7 +61,9 @@ function lines(spec, c) {
   return spec.series.flatMap(({ name, y, breach }, index) => {
     const x = pointsOf(spec, y);
     const color = several ? seriesColours(c)[Math.min(index, 5)] : c["ink-2"];
-    const traces = [{ type: "scatter", mode: "lines", name, x, y, line: { color, width: 1.75 } }];
+    // A value without neighbours makes no line.
+    const size = y.map((value, at) => (value != null && y[at - 1] == null && y[at + 1] == null ? 5 : 0));
+    const traces = [{ type: "scatter", mode: "lines+markers", name, x, y, line: { color, width: 1.75 }, marker: { size, opacity: 1 } }];
     if (breach == null) return traces;
     const first = y.findIndex((value, at) => value > breach && y.slice(at).every((later) => later == null || later > breach));
     if (first < 0) return traces;

@@ -21,6 +21,8 @@ const asked = new Map();
 const shown = new Map();
 let requests = 0;
 const fetchedAt = new Map();
+// What somebody has just acted in is shown as it became, held or not; by the number of the requests sent before.
+const actedAt = new Map();
 let connection = "waiting";
 let lastAt = now();
 
@@ -50,7 +52,7 @@ function isHeld(element) {
   if (!element.hasAttribute("data-live-hold")) return false;
   const selection = getSelection();
   const selects = selection && !selection.isCollapsed && element.contains(selection.anchorNode);
-  const typing = element.contains(document.activeElement) && document.activeElement !== document.body;
+  const typing = element !== document.activeElement && element.contains(document.activeElement);
   return pointsAt(element) || selects || typing || element.scrollTop > 0;
 }
 
@@ -227,6 +229,16 @@ async function refresh(asker, force = false) {
   if (number < (shown.get(nameOf(element)) ?? 0)) return;
   shown.set(nameOf(element), number);
   const adopted = document.importNode(fresh, true);
+  if (number > (actedAt.get(nameOf(element)) ?? Infinity)) {
+    actedAt.delete(nameOf(element));
+    // What stands in the place of the pressed button may do the opposite: the keyboard waits beside it.
+    const hadFocus = element.contains(document.activeElement);
+    document.activeElement.blur();
+    replace(element, adopted);
+    adopted.tabIndex = -1;
+    if (hadFocus) adopted.focus({ preventScroll: true });
+    return;
+  }
   if (element.hasAttribute("data-live-merge")) merge(element, adopted);
   else if (!force && isHeld(element)) holdStill(element, adopted);
   else replace(element, adopted);
@@ -312,7 +324,11 @@ export function start() {
     if (note && event.target.closest("button")) release(document.getElementById(note.dataset.liveHeld));
   });
   // A command has moved something: the server's answer says which topic to look at again.
-  document.addEventListener("live:look", ({ detail }) => changed(detail.topic));
+  document.addEventListener("live:look", ({ detail, target }) => {
+    const own = target.closest?.("[data-live-hold]");
+    if (own) actedAt.set(nameOf(own), requests);
+    changed(detail.topic);
+  });
   // Heartbeats are no news; what shows them looks by itself: data-live-every="10" (seconds).
   each("[data-live-every]", (element) => {
     // Each fetch brings a new element, and that one its own clock.

@@ -14,11 +14,12 @@ export function start() {
     open.querySelector("summary").focus();
     event.stopImmediatePropagation();
   });
-  each("details.menu", (menu) =>
+  each("details.menu", (menu) => {
     menu.addEventListener("focusout", (event) => {
       if (event.relatedTarget && !menu.contains(event.relatedTarget)) menu.open = false;
-    }),
-  );
+    });
+    menu.addEventListener("toggle", () => menu.open && menu.querySelector("[data-menu-focus]")?.focus());
+  });
   // Tabs that show one pane of several columns on narrow screens: <button data-show-pane="right" aria-controls="cols">.
   document.addEventListener("click", (event) => {
     const tab = event.target.closest("[data-show-pane]");

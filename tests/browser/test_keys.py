@@ -97,6 +97,20 @@ def test_the_chosen_theme_is_remembered(here: Page) -> None:
     expect(theme).to_have_attribute("data-bs-theme", "dark")
 
 
+def test_the_buttons_of_an_execution_follow_what_was_pressed(here: Page, people: tuple) -> None:
+    _, ids, _ = people
+    here.goto(f"/executions/{ids[TASKS[1]]}")
+    commands = here.locator("#commands")
+    for pressed, follows in (("Pause", "Resume"), ("Resume", "Pause")):
+        # By the mouse, which stays where it is, with a note that was typed there.
+        commands.get_by_label("Why").fill("a moment")
+        commands.get_by_role("button", name=pressed).click()
+        expect(commands.get_by_role("button", name=follows)).to_be_visible()
+        expect(commands.get_by_role("button", name=pressed)).to_have_count(0)
+        expect(commands.get_by_label("Why")).to_have_value("")
+        expect(commands).to_be_focused()
+
+
 def test_ticked_executions_are_cancelled_together(here: Page, people: tuple) -> None:
     _, _, state = people
     here.goto("/executions")
@@ -106,9 +120,11 @@ def test_ticked_executions_are_cancelled_together(here: Page, people: tuple) -> 
     # The other one by the keys.
     here.locator("#rows [data-row]", has_text=TASKS[2]).get_by_role("link", name=TASKS[2]).focus()
     here.keyboard.press("x")
-    expect(bar.get_by_text("2 chosen")).to_be_visible()
+    expect(bar.get_by_text("2 chosen", exact=True)).to_be_visible()
     bar.get_by_label("Why").fill("The plan has changed.")
-    bar.get_by_role("button", name="Cancel").click()
+    bar.locator("summary", has_text="Cancel").click()
+    bar.get_by_text("Ends the 2 chosen").wait_for()
+    bar.get_by_role("button", name="Cancel them").click()
     expect(here.locator("#told").get_by_text("2 cancelled.")).to_be_visible()
     expect(bar).to_be_hidden()
     expect(here.locator("#rows [data-row]", has_text="Cancelled")).to_have_count(2)
