@@ -271,7 +271,7 @@ def _of_execution(one: Execution, *, now: datetime) -> About:
         ("Agent", one.agent, ""),
         ("Task", one.task, ""),
         ("Run", one.run_id, ""),
-        ("Try", f"{one.attempt} of {one.max_retries + 1}", ""),
+        ("Try", f"{one.attempt} of {one.tries}", ""),
         ("Last beat", f"{silent} ago" if silent else "", ""),
         ("Progress", words.percent(one.progress / 100) if one.progress is not None else "", ""),
         ("Took" if one.ended_at else "Runs for", took, ""),

@@ -38,7 +38,7 @@ def newest(project_id: int) -> list[Line]:
         str(one.id): one
         for one in Execution.objects.of(project_id)
         .filter(id__in=[UUID(one.subject_id) for one in changes if one.subject == Subject.EXECUTION])
-        .only("id", "agent", "task", "cost_usd", "duration_ms", "max_retries")
+        .only("id", "agent", "task", "cost_usd", "duration_ms", "max_retries", "attempt")
     }
     items = {
         str(one.pk): one
@@ -58,7 +58,7 @@ def newest(project_id: int) -> list[Line]:
 def _of_execution(change: StateChange, execution: Execution | None) -> Line | None:
     if execution is None or change.from_state == change.to_state:
         return None
-    tries = execution.max_retries + 1
+    tries = execution.tries
     about = f", {execution.task}" if execution.task else ""
     took = words.took((execution.duration_ms or 0) / 1000)
     cost = f", {words.usd(execution.cost_usd)}" if execution.cost_usd else ""

@@ -277,7 +277,7 @@ def _now_first(steps: list[Step]) -> list[Step]:
 
 def _after_verdict(execution: Execution, attempt: int, at: datetime) -> list[Step]:
     """What a verdict on `attempt` at that moment leads to: the next try, or a person and an alert."""
-    tries = execution.max_retries + 1
+    tries = execution.tries
     if attempt <= execution.max_retries:
         back_off_s = min(attempts.FIRST_BACKOFF_S * 2 ** (attempt - 1), attempts.MOST_BACKOFF_S)
         return [

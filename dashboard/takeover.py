@@ -155,7 +155,7 @@ def reasons(item: QueueItem, project: Project) -> list[Reason]:
         case "budget":
             return [Reason("trip", "A budget is spent", item.title, at)]
     if item.kind == ItemKind.PAUSED_EXECUTION:
-        tries = int(seen.get("max_retries") or 0) + 1
+        tries = max(int(seen.get("max_retries") or 0) + 1, int(seen.get("attempt") or 0))
         return [Reason("hitl_paused", f"{seen.get('attempt') or tries} of {tries} tries are spent", why, at)]
     return [Reason("chat", f"{item.agent or 'The agent'} asked for a person", why, at)]
 

@@ -150,6 +150,11 @@ class Execution(models.Model):
 
     objects = ExecutionQuerySet.as_manager()
 
+    @property
+    def tries(self) -> int:
+        """How many attempts it has: those that it may make by itself, and what people ordered beyond them."""
+        return max(self.max_retries + 1, self.attempt)
+
     class Meta:
         constraints = [
             models.CheckConstraint(condition=models.Q(status__in=Status.values), name="execution_status_is_known"),

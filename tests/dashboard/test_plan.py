@@ -74,6 +74,11 @@ def test_the_last_try_ends_with_a_person_and_an_alert() -> None:
     ]
 
 
+def test_a_try_that_a_person_ordered_beyond_the_last_is_one_more() -> None:
+    made = plan(an_execution(attempt=5), [], now=NOW)
+    assert [said(one) for one in made.steps if one.word == "Pauses for a person"] == ["5 of 5 tries are spent"]
+
+
 def test_the_earlier_clock_is_the_timeout() -> None:
     started = ago(590)
     made = plan(an_execution(attempt_started_at=started, deadline_at=started + timedelta(seconds=600)), [], now=NOW)
