@@ -9,6 +9,7 @@ from enum import Enum
 
 import handrail
 import handrail.testing
+import httpx
 import pytest
 from handrail._plain import plain
 from handrail.testing import Captured
@@ -193,11 +194,49 @@ def test_a_copy_is_bounded() -> None:
     assert len(plain(list(range(100_000)))) < 1_100
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"timeout_s": "5m"}, TypeError, "timeout_s is a whole number, not '5m'"),
+        ({"timeout_s": 0}, ValueError, "timeout_s lies between 1 and 2592000, 0 does not"),
+        ({"heartbeat_s": 1.5}, TypeError, "heartbeat_s is a whole number"),
+        ({"heartbeat_s": float("nan")}, TypeError, "heartbeat_s is a whole number"),
+        ({"max_retries": True}, TypeError, "max_retries is a whole number"),
+        ({"stall_s": -1}, ValueError, "stall_s lies between 0"),
+        ({"on_stall": "panic"}, ValueError, "on_stall is 'warn' or 'retry', not 'panic'"),
+    ],
+)
+def test_a_clock_that_no_server_takes_is_refused_where_it_is_written(
+    captured: Captured, options: dict[str, object], error: type[Exception], words: str
+) -> None:
+    for open_one in (handrail.execution, handrail.supervised, handrail.attempts):
+        with pytest.raises(error, match=words):
+            open_one("planner", **options)
+    with handrail.execution("planner", timeout_s=60.0) as ex:
+        pass
+    assert captured.execution(ex).said["timeout_s"] == 60
+
+
+def test_our_requests_leave_no_line_in_the_log_of_a_program_that_keeps_one(
+    captured: Captured, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="httpx")
+    with handrail.execution("planner"):
+        pass
+    assert handrail.flush()
+    assert [one.getMessage() for one in caplog.records if one.name == "httpx"] == []
+    with httpx.Client(transport=httpx.MockTransport(lambda asked: httpx.Response(204))) as own:
+        own.get("http://example.org")
+    assert [one.name for one in caplog.records if one.name == "httpx"] == ["httpx"]
+
+
 def test_wrong_use_is_told_where_it_is_written(captured: Captured) -> None:
     with pytest.raises(ValueError, match="agent"):
         handrail.execution("")
     with pytest.raises(ValueError, match="agent"):
         handrail.supervised("")
+    with pytest.raises(TypeError, match=r"supervised\(\"name\"\)"):
+        handrail.supervised(print)
     with pytest.raises(TypeError, match="generator"):
 
         @handrail.supervised("reader")

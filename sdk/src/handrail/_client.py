@@ -35,6 +35,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MOST_NAME = 200
 MOST_TASK = 500
+LONGEST_S = 30 * 86_400
+# What a server takes of each.
+CLOCKS = {"timeout_s": (1, LONGEST_S), "heartbeat_s": (1, 86_400), "max_retries": (0, 100), "stall_s": (0, LONGEST_S)}
 LEFT_OPEN = "the program ended before its work did"
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -107,13 +110,15 @@ class Client:
         interrupts: bool = False,
         retryable: bool = False,
     ) -> Execution:
-        """One supervised piece of work, to be entered by `with` or `async with`. Raises ValueError without an agent.
+        """One supervised piece of work, to be entered by `with` or `async with`.
 
-        Clocks that are left out are the agent's or the project's. `interrupts`: commands are raised from whatever
-        is called on it, and cancel the task that entered it. `retryable`: an exception that leaves the block fails
-        the attempt and not the execution, because somebody will begin it again.
+        Raises ValueError or TypeError without an agent, or with a clock that no server takes. Clocks that are left
+        out are the agent's or the project's. `interrupts`: commands are raised from whatever is called on it, and
+        cancel the task that entered it. `retryable`: an exception that leaves the block fails the attempt and not
+        the execution, because somebody will begin it again.
         """
-        need_agent(agent)
+        clocks = {"timeout_s": timeout_s, "heartbeat_s": heartbeat_s, "max_retries": max_retries, "stall_s": stall_s}
+        need_sense(agent, {**clocks, "on_stall": on_stall})
         identity = _ids.uuid7() if id is None else UUID(str(id))
         said = {
             "run_id": _name(run_id),
@@ -123,10 +128,7 @@ class Client:
             "crew_id": _name(crew_id),
             "department": _name(department),
             "mode": _name(mode),
-            "timeout_s": timeout_s,
-            "heartbeat_s": heartbeat_s,
-            "max_retries": max_retries,
-            "stall_s": stall_s,
+            **{name: None if value is None else int(value) for name, value in clocks.items()},
             "on_stall": on_stall,
             "inputs": plain(inputs),
             "metadata": plain(metadata),
@@ -173,7 +175,7 @@ class Client:
 
         `retry_on` and `human_wait_s` are those of `attempts`: with more than one a call may wait a day for a person.
         """
-        need_agent(agent)
+        need_sense(agent, options)
 
         def begin(task: str) -> Attempts:
             named: ExecutionOptions = {"task": task, **options}
@@ -283,10 +285,22 @@ class Client:
         self.shutdown()
 
 
-def need_agent(agent: str) -> None:
-    """Raises ValueError."""
+def need_sense(agent: str, options: Mapping[str, Any]) -> None:
+    """Raises ValueError or TypeError for what no server would take."""
+    if callable(agent):
+        raise TypeError('an execution needs the name of its agent: @handrail.supervised("name")')
     if not isinstance(agent, str) or not agent.strip():
         raise ValueError("an execution needs the name of its agent")
+    for name, (least, most) in CLOCKS.items():
+        value = options.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
+            raise TypeError(f"{name} is a whole number, not {value!r}")
+        if not least <= value <= most:
+            raise ValueError(f"{name} lies between {least} and {most}, {value!r} does not")
+    if options.get("on_stall") not in (None, "warn", "retry"):
+        raise ValueError(f"on_stall is 'warn' or 'retry', not {options['on_stall']!r}")
 
 
 def _end_with_child(client: Client) -> None:

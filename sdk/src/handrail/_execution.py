@@ -116,6 +116,7 @@ class Execution(Reports, Commanded):
     def complete(self, output: Any = None) -> None:
         """It has ended well. Said twice, the first counts."""
         if self._state != OPEN:
+            log.info("handrail: %s is not at work, so that it can't complete now", self.agent)
             return
         self._end()
         end = {"attempt": self.attempt, "output": plain(output)}
@@ -132,9 +133,11 @@ class Execution(Reports, Commanded):
     @harmless
     def fail(self, error: BaseException | str, *, retryable: bool | None = None) -> None:
         """This attempt met an error. Unless it is retryable that is the end of the execution."""
-        if self._state == OPEN:
-            self._end()
-            self._tell_failure(error, self._retryable if retryable is None else retryable, attempt=self.attempt)
+        if self._state != OPEN:
+            log.info("handrail: %s is not at work, so that it can't fail now", self.agent)
+            return
+        self._end()
+        self._tell_failure(error, self._retryable if retryable is None else retryable, attempt=self.attempt)
 
     # -- its beginning and its end
 

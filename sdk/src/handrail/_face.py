@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from handrail import _attempts
 from handrail._attempts import Attempts
-from handrail._client import Client, need_agent
+from handrail._client import Client, need_sense
 from handrail._execution import Execution
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def supervised(
     **options: Unpack[ExecutionOptions],
 ) -> Callable[[F], F]:
     """A decorator; the client is the default one at the time of each call. See `Client.supervised`."""
-    need_agent(agent)
+    need_sense(agent, options)
 
     def begin(task: str) -> Attempts:
         named: ExecutionOptions = {"task": task, **options}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import threading
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +35,11 @@ try:
     VERSION = version("handrail")
 except PackageNotFoundError:
     VERSION = "0"
+
+
+# Nor does a program that keeps a log want a line in it for each of our requests.
+_is_ours: ContextVar[bool] = ContextVar("handrail_is_ours", default=False)
+logging.getLogger("httpx").addFilter(lambda record: not _is_ours.get())
 
 
 class Unreachable(Exception):
@@ -111,7 +118,7 @@ class Transport:
         limit_s = timeout_s or self._settings.timeout_s
         until_s = time.monotonic() + limit_s
         headers = {"content-type": "application/json"} if content is not None else None
-        token = context.attach(_quiet())
+        token, ours = context.attach(_quiet()), _is_ours.set(True)
         try:
             with self._client.stream(
                 method,
@@ -127,6 +134,7 @@ class Transport:
             raise Unreachable(f"{type(error).__name__}: {error}") from error
         finally:
             context.detach(token)
+            _is_ours.reset(ours)
         return Answer(
             answer.status_code,
             _json(said),
