@@ -37,6 +37,7 @@ DONE = {
     "silent": "missed it",
     "heard": "heard it again",
     "excused": "took the miss back",
+    "forgotten": "forgot it",
 }
 OURSELVES = "watchdog"
 

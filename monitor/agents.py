@@ -9,7 +9,8 @@ from django.db import connection
 from msgspec import UNSET, Meta, UnsetType
 
 from monitor import changes
-from monitor.models import Agent, Project, Subject
+from monitor.models import Agent, Execution, Project, Subject
+from monitor.models.executions import OPEN
 from monitor.pipeline import texts
 
 SEEN_EVERY_S = 10
@@ -75,6 +76,10 @@ class NoAgent(Exception):
     """There is no agent of this name."""
 
 
+class AtWork(Exception):
+    """Some of its executions are open."""
+
+
 class ChangedMeanwhile(Exception):
     """Somebody else has edited the agent since; nothing has changed. `agent` is as they left it."""
 
@@ -112,6 +117,31 @@ def enter_unless_known(project_id: int, name: str, *, actor: str, now: datetime)
 def change(project_id: int, name: str, edit: Edit, *, actor: str, now: datetime) -> Agent:
     """Set what the edit says; new executions take the new defaults. Raises NoAgent, ChangedMeanwhile."""
     return _apply(_locked(project_id, name), edit, "changed", actor=actor, now=now)
+
+
+def forget(project_id: int, name: str, *, actor: str, now: datetime) -> None:
+    """Take it out of the registry, with what people said of it; what it did stays, and it is back once it is heard.
+
+    Raises NoAgent, AtWork.
+    """
+    agent = _locked(project_id, name)
+    if Execution.objects.of(project_id).filter(agent=name, status__in=OPEN).exists():
+        raise AtWork
+    was = {field: getattr(agent, field) for field in FIELDS if getattr(agent, field) not in (None, "", [])}
+    agent.delete()
+    changes.record(
+        project_id,
+        Subject.AGENT,
+        name,
+        to_state="forgotten",
+        cause="edited",
+        actor=actor,
+        now=now,
+        data={"was": was},
+        concerns_alerts=False,
+    )
+    if agent.missed_at is not None:
+        _excuse(agent, actor=actor, now=now)
 
 
 def applied(agent: Agent, project: Project) -> dict[str, Any]:
@@ -157,15 +187,20 @@ def _apply(agent: Agent, edit: Edit, did: Literal["entered", "changed"], *, acto
         concerns_alerts=False,
     )
     if "expected_every_s" in was and was_missed:
-        changes.record(
-            agent.project_id,
-            Subject.AGENT,
-            agent.name,
-            from_state="silent",
-            to_state="excused",
-            cause="edited",
-            actor=actor,
-            now=now,
-            data={"expected_every_s": agent.expected_every_s},
-        )
+        _excuse(agent, actor=actor, now=now)
     return agent
+
+
+def _excuse(agent: Agent, *, actor: str, now: datetime) -> None:
+    """End what was told of its silence."""
+    changes.record(
+        agent.project_id,
+        Subject.AGENT,
+        agent.name,
+        from_state="silent",
+        to_state="excused",
+        cause="edited",
+        actor=actor,
+        now=now,
+        data={"expected_every_s": agent.expected_every_s},
+    )

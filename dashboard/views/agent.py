@@ -20,7 +20,7 @@ from dashboard.listing import NOT_SHOWN_IN_ROWS
 from dashboard.views.executions import row_of
 from monitor import agents as verbs
 from monitor import registry, rollups
-from monitor.agents import ChangedMeanwhile
+from monitor.agents import AtWork, ChangedMeanwhile
 from monitor.models import Agent, Execution
 from monitor.models.people import Role
 
@@ -41,7 +41,7 @@ def agent(request: PageRequest, name: str) -> HttpResponse:
     if (request.method == "POST" or part == "edit") and not may_act:
         raise Http404
     if request.method == "POST":
-        return _save(request, subject)
+        return _forget(request, subject) if request.POST.get("do") == "forget" else _save(request, subject)
     if part == "edit":
         return _form(request, subject, agentform.shown(subject))
     span = range_of(request.GET, now=request.now)
@@ -114,6 +114,16 @@ PARTS: dict[str, Callable[[PageRequest, Agent, Range], dict[str, Any]]] = {
     "work": work,
     "about": about,
 }
+
+
+def _forget(request: PageRequest, subject: Agent) -> HttpResponse:
+    try:
+        verbs.forget(subject.project_id, subject.name, actor=request.visitor.person.email, now=request.now)
+    except AtWork:
+        messages.error(request, f"{subject.name} is not forgotten: it has open executions.")
+        return redirect("agent", subject.name)
+    messages.success(request, f"{subject.name} is forgotten. What it did stays, and it is back once it is heard.")
+    return redirect("agents")
 
 
 def _save(request: PageRequest, subject: Agent) -> HttpResponse:

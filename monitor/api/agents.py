@@ -135,6 +135,18 @@ class OneAgent(Door):
             raise _meanwhile(error) from error
         return _out(request, agent)
 
+    @endpoint(scope="operate", status=204, also=(409,))
+    def delete(self, request: Request, name: str) -> Answer:
+        """Take it out of the registry; what it did stays, and it is back once it is heard."""
+        caller = request.caller
+        try:
+            agents.forget(caller.project_id, name, actor=caller.actor, now=request.now)
+        except agents.NoAgent as error:
+            raise _unknown() from error
+        except agents.AtWork as error:
+            raise Problem(409, "Conflict", "It has open executions: end those first.") from error
+        return Answer(status=204)
+
 
 class AgentPerformance(Door):
     """How often an agent worked and how well, over the last days."""

@@ -311,6 +311,23 @@ def test_a_silent_agent_shows_its_alert_and_the_alert_leads_back(mara: SignedIn)
     assert "/agents/crew/night%20owl" in text(mara, alert)
 
 
+def test_an_operator_forgets_an_agent_that_has_no_open_work(mara: SignedIn) -> None:
+    done(mara, "planner")
+    work(mara, "planner")
+    refused = mara.client.post("/agents/planner", {"do": "forget"}, follow=True).content.decode()
+    assert "planner is not forgotten: it has open executions." in refused
+    enter(mara, "planer")
+    assert "Takes planer and all that is said here" in text(mara, "/agents/planer?part=edit")
+    vera = signed_in(role="viewer")
+    assert vera.client.post("/agents/planer", {"do": "forget"}).status_code == 404
+    assert signed_in("south", role="admin").client.post("/agents/planer", {"do": "forget"}).status_code == 404
+    gone = mara.client.post("/agents/planer", {"do": "forget"}, follow=True)
+    assert gone.redirect_chain == [("/agents", 302)]
+    assert "planer is forgotten." in gone.content.decode()
+    with tenant(mara.project_id):
+        assert list(Agent.objects.values_list("name", flat=True)) == ["planner"]
+
+
 def test_another_projects_agent_is_not_there(mara: SignedIn) -> None:
     done(mara, "planner")
     south = signed_in("south", role="admin")

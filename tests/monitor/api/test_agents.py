@@ -236,13 +236,37 @@ def test_work_that_waits_for_a_person_counts_as_failed(api: Client, north: Proje
     assert api.get(f"{AGENTS}/planner").json()["health"] == "failing"
 
 
+def test_what_was_entered_by_mistake_is_forgotten_and_comes_back_when_it_is_heard(api: Client, north: Project) -> None:
+    send(api, "put", "planer", description="A typing error", expected_every_s=60)
+    cadence.judge(now=now() + timedelta(minutes=2))
+    assert send(api, "delete", "planer").status_code == 204
+    assert api.get(f"{AGENTS}/planer").status_code == 404
+    assert send(api, "delete", "planer").status_code == 404
+    assert [to for to, _, _ in edits(north, "planer")] == ["entered", "silent", "forgotten", "excused"]
+    assert edits(north, "planer")[2][2] == {"was": {"description": "A typing error", "expected_every_s": 60}}
+    work(north, "planer", at=now())
+    found = api.get(f"{AGENTS}/planer").json()
+    assert (found["description"], found["running"]) == ("", 1)
+
+
+def test_an_agent_at_work_is_not_forgotten(api: Client, north: Project) -> None:
+    one = an_execution(north.pk, now=now())
+    refused = send(api, "delete", "planner")
+    assert (refused.status_code, refused.json()["detail"]) == (409, "It has open executions: end those first.")
+    act("complete", north.pk, one, now=now())
+    assert send(api, "delete", "planner").status_code == 204
+    assert api.get(f"/api/v1/executions/{one}").status_code == 200
+
+
 def test_scopes_and_projects_are_kept_apart(api: Client, north: Project) -> None:
     send(api, "PUT", "planner")
     reader = client_with(make_key(north, ["read"], name="reader")[1])
     assert reader.get(f"{AGENTS}/planner").status_code == 200
     assert send(reader, "PATCH", "planner", mode="").status_code == 403
     assert send(reader, "PUT", "other").status_code == 403
+    assert send(reader, "DELETE", "planner").status_code == 403
     south = client_with(make_key(make_project("south"))[1])
     assert south.get(f"{AGENTS}/planner").status_code == 404
     assert send(south, "PATCH", "planner", mode="").status_code == 404
+    assert send(south, "DELETE", "planner").status_code == 404
     assert [one["name"] for one in api.get(AGENTS).json()["agents"]] == ["planner"]
