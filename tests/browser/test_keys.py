@@ -33,6 +33,8 @@ def here(people: tuple, window: Callable[..., Window]) -> Page:
 
 def test_g_and_a_letter_go_to_a_place(here: Page) -> None:
     for letter, address in (("q", "/queue"), ("a", "/alerts"), ("e", "/executions"), ("c", "/costs"), ("o", "/")):
+        # An address is there before its page listens.
+        here.wait_for_load_state()
         here.keyboard.press("g")
         here.keyboard.press(letter)
         expect(here).to_have_url(re.compile(f"[0-9]{address}$"))
