@@ -115,13 +115,15 @@ def _heard(project_id: int, execution_id: UUID, sign: Sign, *, now: datetime, ac
                 seen, "continue", "the execution is known from its trace alone; no beat is waited for", now=now
             )
         if attempt not in (None, seen.attempt) or (attempt is None and seen.status == Status.RETRYING):
-            _came_back(seen, sign, now=now, actor=actor)
+            if not _came_back(seen, sign, now=now, actor=actor):
+                continue
             return _answer(seen, "retry", seen.command_reason, now=now)
         if seen.status in (Status.PENDING, Status.RETRYING):
             transitions.start(seen, now=now, actor=actor)
         elif seen.status != Status.RUNNING:
-            if seen.status == Status.HITL_PAUSED and seen.verdict in attempts.SILENT_VERDICTS:
-                _came_back(seen, sign, now=now, actor=actor)
+            is_late = seen.status == Status.HITL_PAUSED and seen.verdict in attempts.SILENT_VERDICTS
+            if is_late and not _came_back(seen, sign, now=now, actor=actor):
+                continue
             _still_there(seen, sign, now=now)
             return _answer(seen, "pause", seen.command_reason, now=now)
 
@@ -157,15 +159,20 @@ def _still_there(seen: Execution, sign: Sign, *, now: datetime) -> None:
     Execution.objects.of(seen.project_id).filter(id=seen.id, status=seen.status).update(**told)
 
 
-def _came_back(seen: Execution, sign: Sign, *, now: datetime, actor: str) -> None:
-    """Tell the journal, once after each move, of a beat that came after its attempt was given up."""
+def _came_back(seen: Execution, sign: Sign, *, now: datetime, actor: str) -> bool:
+    """Tell the journal, once after each move, of a beat that came after its attempt was given up.
+
+    False, and nothing is told, when somebody has moved it meanwhile: then the beat may not be late at all.
+    """
     attempt = sign.attempt
-    # The same process may send two at once, after it was cut off.
-    Execution.objects.of(seen.project_id).select_for_update(no_key=True).get(id=seen.id)
+    # The same process may send two at once, after it was cut off, and a person may let it go on between them.
+    held = Execution.objects.of(seen.project_id).select_for_update(no_key=True).get(id=seen.id)
+    if (held.status, held.attempt) != (seen.status, seen.attempt):
+        return False
     journal = changes.journal_of(seen)
     last_move = journal.exclude(cause="came_back").order_by("-id").values_list("id", flat=True).first()
     if journal.filter(cause="came_back", attempt=attempt, id__gt=last_move or 0).exists():
-        return
+        return True
     silent = now - (seen.last_heartbeat_at or seen.started_at)
     data: Mapping[str, Any] = {
         "agent": seen.agent,
@@ -187,6 +194,7 @@ def _came_back(seen: Execution, sign: Sign, *, now: datetime, actor: str) -> Non
         attempt=attempt,
         data=data,
     )
+    return True
 
 
 def _given_up(seen: Execution, *, now: datetime) -> Beat:

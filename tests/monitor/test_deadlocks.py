@@ -10,13 +10,13 @@ import pytest
 from django.db import connection, connections
 from django.test import Client
 
-from monitor import ingest
+from monitor import executions, ingest
 from monitor.models import Execution, LedgerEntry, Project
 from monitor.tenancy import crossing, tenant
 from tests.dashboard.builders import signed_in
 from tests.monitor import spending
 from tests.monitor.api.conftest import client_with, make_key
-from tests.monitor.fleets import NOW, act, an_execution, look
+from tests.monitor.fleets import NOW, act, after, an_execution, beat, journal, look, tick
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
@@ -119,3 +119,18 @@ def test_a_command_on_a_page_that_met_a_deadlock_is_given_again(committed_db: No
     )
     assert answer.status_code == 204
     assert look(ann.project_id, parent).status == look(ann.project_id, child).status == "cancelled"
+
+
+def test_a_late_beat_that_waits_for_a_persons_decision_obeys_it(committed_db: None) -> None:
+    """It was read as late; once the decision is there it is not told of a second time."""
+    project = spending.a_project().pk
+    one = an_execution(project, max_retries=0)
+    assert tick(now=after(45)) == 1
+    assert beat(project, one, now=after(50), attempt=1).command == "pause"
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project):
+            executions.resume(project, one, now=after(60), actor="ann@example.org")
+            late = meanwhile(pool, lambda: beat(project, one, now=after(61), attempt=1))
+            wait_for_somebody_waiting()
+        assert late.result().command == "continue"
+    assert [cause for _, _, cause in journal(project, one)].count("came_back") == 1
