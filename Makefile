@@ -45,7 +45,7 @@ check: setup
 	if [ -f docs/check.py ]; then $(CHECK) -m docs.check; fi
 
 bench: setup
-	@$(PYTHON) -m launcher.throwaway -- $(PYTHON) -m bench $(ARGS)
+	@$(PYTHON) -m bench $(ARGS)
 
 format: setup
 	$(PYTHON) -m ruff format .

@@ -1,4 +1,4 @@
-"""Runs benchmarks by their names, all of them without one, on servers that are thrown away afterwards.
+"""Runs benchmarks by their names, all of them without one, each on servers of its own that are thrown away afterwards.
 
 A benchmark is a module of this package with `main()`, which prints what it measured.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import django
 
 ROOT = Path(__file__).resolve().parent.parent
+ALONE = "--on-these-servers"
 
 
 def names() -> list[str]:
@@ -22,10 +23,21 @@ def names() -> list[str]:
 
 
 def main(wanted: list[str]) -> int:
+    """The exit code: 0, or that of the last benchmark that failed."""
     unknown = sorted(set(wanted) - set(names()))
     if unknown:
         print(f"There is no benchmark {', '.join(unknown)}; there are {', '.join(names())}.", file=sys.stderr)
         return 2
+    failed = 0
+    for name in wanted or names():
+        print(f"\n{name}", flush=True)
+        alone = [sys.executable, "-m", "launcher.throwaway", "--", sys.executable, "-m", "bench", ALONE, name]
+        failed = subprocess.run(alone, cwd=ROOT, check=False).returncode or failed
+    return failed
+
+
+def measure(name: str) -> None:
+    """Run one on the servers that the environment names."""
     subprocess.run(
         [sys.executable, "-W", "ignore", "manage.py", "migrate", "--verbosity", "0"],
         cwd=ROOT,
@@ -34,11 +46,11 @@ def main(wanted: list[str]) -> int:
     )
     os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
     django.setup()
-    for name in wanted or names():
-        print(f"\n{name}", flush=True)
-        import_module(f"bench.{name}").main()
-    return 0
+    import_module(f"bench.{name}").main()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if sys.argv[1:2] == [ALONE]:
+        measure(sys.argv[2])
+    else:
+        sys.exit(main(sys.argv[1:]))
