@@ -33,7 +33,7 @@ SELECT %(project_id)s, uuidv7(), 'agent-' || n %% 50, 'run-' || n / 10, 'A task 
   FROM generate_series(1, %(running)s) AS n
 """
 DUE_AGAIN = """
-UPDATE monitor_execution SET status = 'running', attempt = 1, verdict = '', retry_at = NULL, attempt_started_at = %(now)s,
+UPDATE monitor_execution SET status = 'running', attempt = 1, verdict = '', retry_at = NULL, command_seq = NULL, attempt_started_at = %(now)s,
        deadline_at = %(now)s - interval '1 s'
  WHERE project_id = %(project_id)s AND (status = 'retrying' OR deadline_at < %(now)s + interval '30 minutes')
 """  # noqa: E501
