@@ -158,7 +158,8 @@ class Client:
         if attempts == 1:
             kinds = ()
         elif attempts is not None:
-            options.setdefault("max_retries", attempts - 1)
+            # Beyond what a server counts a person is asked all the same.
+            options.setdefault("max_retries", min(attempts - 1, CLOCKS["max_retries"][1]))
         execution = self.execution(agent, **options)
         return Attempts(execution, attempts=attempts, retry_on=kinds, human_wait_s=human_wait_s)
 

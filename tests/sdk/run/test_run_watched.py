@@ -280,8 +280,11 @@ def standing(one: Supervised) -> bool:
     states: list[Any] = []
     for pid, line in one.left().items():
         if "handrail" not in line:
-            with open(f"/proc/{pid}/stat") as file:
-                states.append(file.read().rpartition(")")[2].split()[0])
+            try:
+                with open(f"/proc/{pid}/stat") as file:
+                    states.append(file.read().rpartition(")")[2].split()[0])
+            except FileNotFoundError:
+                return False  # It has ended since, so that not all of them stood.
     return bool(states) and set(states) == {"T"}
 
 
