@@ -8,6 +8,7 @@ import pytest
 from django.conf import settings
 
 from monitor.models import Project
+from tests.conftest import Slate
 from tests.monitor.api.conftest import make_key, make_project
 from tests.monitor.api.web import Web, serving
 
@@ -15,9 +16,11 @@ CALLS = "/api/v1/sample/calls"
 
 
 @pytest.fixture(scope="module")
-def web(django_db_setup: None) -> Iterator[Web]:
+def web(slate: Slate) -> Iterator[Web]:
     with serving(settings.REDIS_URL) as started:
         yield started
+    # It says that somebody listens until it has ended, after the last test has cleaned up.
+    slate.wipe()
 
 
 @pytest.fixture

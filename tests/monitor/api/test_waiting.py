@@ -20,6 +20,7 @@ from monitor.listen import PATIENCE_S
 from monitor.models import ApiKey, Person, Project
 from monitor.models.people import Role
 from monitor.tenancy import crossing, tenant
+from tests.conftest import Slate
 from tests.monitor.api.conftest import make_project, now
 from tests.monitor.api.web import Later, Web, announce, serving
 
@@ -30,16 +31,19 @@ STREAM = {"Accept": "text/event-stream"}
 
 
 @pytest.fixture(scope="module")
-def web(django_db_setup: None) -> Iterator[Web]:
+def web(slate: Slate) -> Iterator[Web]:
     with serving(settings.REDIS_URL) as started:
         yield started
+    # It says that somebody listens until it has ended, after the last test has cleaned up.
+    slate.wipe()
 
 
 @pytest.fixture(scope="module")
-def lonely_web(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+def lonely_web(slate: Slate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     """A web process whose Redis is not there."""
     with serving(f"unix://{tmp_path_factory.mktemp('nothing')}/redis.sock") as started:
         yield started
+    slate.wipe()
 
 
 @pytest.fixture
