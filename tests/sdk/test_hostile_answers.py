@@ -58,7 +58,7 @@ def test_an_odd_word_in_the_answer_to_a_heartbeat_harms_nothing(
                     for _ in range(3):
                         ex.progress(1)
                         ex.check()
-                        time.sleep(0.005)
+                        time.sleep(0.005)  # the thread that hears has its turn: what it makes of this is the question
             except handrail.Stopped:
                 assert field != "command"
     assert "stumbled" not in caplog.text

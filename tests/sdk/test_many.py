@@ -50,6 +50,7 @@ class Slow(ThreadingHTTPServer):
         *_, execution_id, verb = path.split("/")
         if verb == "batch":
             return {"accepted": len(body["events"]), "duplicates": 0, "rejected": []}
+        # Each answer takes its time: that is the server that is stood in for, and what the client has to keep up with.
         if verb == "acknowledge":
             time.sleep(TAKES_S)
             with self._lock:

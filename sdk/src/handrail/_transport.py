@@ -196,8 +196,9 @@ def _time(date: str | None) -> datetime | None:
 
 def number(value: object, *, least: int = 1, most: int = 2**63 - 1) -> int | None:
     """A number of the server's; None for anything else."""
-    is_one = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-    return value if is_one else None  # type: ignore[return-value]
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if least <= value <= most else None
 
 
 def ahead_s(at: object, now: datetime | None) -> float | None:

@@ -1,6 +1,7 @@
 """Saved views over HTTP: a person's own, what others share, and what a key sees."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -189,7 +190,7 @@ def test_of_windows_that_choose_a_default_at_once_one_is_last(committed_db: None
         with tenant(north.pk):
             return savedviews.change(north.pk, ann.pk, view.pk, is_default=True)
 
-    assert at_once([lambda one=one: choose(one) for one in views]) == [True] * 6  # type: ignore[misc]
+    assert at_once([partial(choose, one) for one in views]) == [True] * 6
     with tenant(north.pk):
         assert SavedView.objects.filter(is_default=True).count() == 1
 
