@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from alerts.models import Delivery, DeliveryStatus
+from monitor import latency
 from monitor.models import Execution, JobHeartbeat, QueueItem
 from monitor.models.executions import OPEN
 from monitor.models.queue import OPEN_ITEMS
@@ -141,5 +142,5 @@ def _by(found: Tallies, name: Callable[[Key], str]) -> list[tuple[str, Tally]]:
 
 
 def _histogram(tally: Tally, bounds_s: Iterable[float]) -> tuple[list[tuple[str, float]], float]:
-    buckets = [(str(float(bound_s)), tally.below(bound_s * 1000)) for bound_s in bounds_s]
+    buckets = [(str(float(bound_s)), latency.at_most(tally.histogram, bound_s * 1000)) for bound_s in bounds_s]
     return [*buckets, ("+Inf", float(tally.count))], tally.duration_ms / 1000

@@ -34,7 +34,12 @@ def of_agents(project_id: int, *, now: datetime) -> dict[str, dict[str, dict[str
             {
                 row.group: row
                 for row in rollups.totals(
-                    project_id, since=now - length, until=now + THIS_MINUTE, kinds=kinds, group_by="agent"
+                    project_id,
+                    since=now - length,
+                    until=now + THIS_MINUTE,
+                    kinds=kinds,
+                    group_by="agent",
+                    with_latency=kinds != CALLS,
                 )
             }
             for kinds in (("execution",), CALLS)
@@ -58,7 +63,7 @@ def _of_agent(worked: Totals | None, called: Totals | None, asked: int, measured
         "errors": worked.failed if worked else 0,
         "error_rate": (worked and worked.error_rate) or 0.0,
         "avg_duration_ms": _ms(worked.avg_ms if worked else None),
-        "p95_ms": _ms(rollups.percentile(worked.histogram, 0.95) if worked else None),
+        "p95_ms": _ms(worked.p95_ms if worked else None),
         "tokens": called.input_tokens + called.output_tokens if called else 0,
         "cost_usd": called.cost_usd if called else ZERO,
         # What the client counted itself, or what it reported call by call.

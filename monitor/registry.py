@@ -102,7 +102,7 @@ class Standing:
 
     @property
     def p95_ms(self) -> float | None:
-        return rollups.percentile(self.worked.histogram, 0.95) if self.worked else None
+        return self.worked.p95_ms if self.worked else None
 
     @property
     def cost_usd(self) -> Decimal:
@@ -124,13 +124,19 @@ def standings(
     """Each agent with its figures from `since` to `until`, in the order given."""
     only = agents[0].name if len(agents) == 1 else None
 
-    def by_agent(kinds: Sequence[str], start: datetime, end: datetime) -> dict[str, Totals]:
+    def by_agent(kinds: Sequence[str], start: datetime, end: datetime, with_latency: bool = False) -> dict[str, Totals]:
         found = rollups.totals(
-            project_id, since=start, until=end + THIS_MINUTE, kinds=kinds, group_by="agent", agent=only
+            project_id,
+            since=start,
+            until=end + THIS_MINUTE,
+            kinds=kinds,
+            group_by="agent",
+            agent=only,
+            with_latency=with_latency,
         )
         return {one.group: one for one in found}
 
-    worked, called = by_agent(["execution"], since, until), by_agent(CALLS, since, until)
+    worked, called = by_agent(["execution"], since, until, with_latency=True), by_agent(CALLS, since, until)
     is_day = (since, until) == (now - HEALTH_WINDOW, now)
     day = worked if is_day else by_agent(["execution"], now - HEALTH_WINDOW, now)
     open_now = _open(project_id, only)

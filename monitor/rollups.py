@@ -1,17 +1,15 @@
 """Rollups: sums and latency histograms by minute, exact at commit, and by hour, recomputed from the minutes."""
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from monitor import pipeline, tallies
-from monitor.models.rollups import BOUNDS_MS, BUCKETS
+from monitor import latency, pipeline, tallies
+from monitor.latency import Histogram
 from monitor.pipeline import Statement
 from monitor.tenancy import crossing
 
@@ -29,8 +27,6 @@ SUMS = (
     "unpriced",
     "cancelled",
 )
-HISTOGRAM = tuple(f"h{n:02d}" for n in range(BUCKETS))
-MEASURES = (*SUMS, *HISTOGRAM)
 HOURS_AT_ONCE = 200
 MINUTE = timedelta(minutes=1)
 ZERO = Decimal(0)
@@ -38,18 +34,17 @@ ZERO = Decimal(0)
 _TYPES = {"cost_usd": "numeric", "reported_usd": "numeric", "computed_usd": "numeric"}
 _SUM_ARRAYS = ", ".join(f"%({name})s::{_TYPES.get(name, 'bigint')}[]" for name in SUMS)
 _KEY_ARRAYS = ", ".join(f"%({name})s::text[]" for name in KEY)
-# OFFSET 0 keeps the cast of the histogram from being done once for each of its columns.
 UPSERT = f"""
-INSERT INTO monitor_minuterollup AS held (project_id, minute, {", ".join(KEY)}, {", ".join(MEASURES)})
-SELECT %(project_id)s, minute, {", ".join(KEY)}, {", ".join(SUMS)},
-       {", ".join(f"buckets[{n + 1}]" for n in range(BUCKETS))}
-  FROM (SELECT *, histogram::int[] AS buckets
-          FROM unnest(%(minute)s::timestamptz[], {_KEY_ARRAYS}, {_SUM_ARRAYS}, %(histogram)s::text[])
-            AS delta (minute, {", ".join(KEY)}, {", ".join(SUMS)}, histogram) OFFSET 0) AS delta
+INSERT INTO monitor_minuterollup AS held (project_id, minute, {", ".join(KEY)}, {", ".join(SUMS)}, latency)
+SELECT %(project_id)s, minute, {", ".join(KEY)}, {", ".join(SUMS)}, latency::bigint[]
+  FROM unnest(%(minute)s::timestamptz[], {_KEY_ARRAYS}, {_SUM_ARRAYS}, %(latency)s::text[])
+    AS delta (minute, {", ".join(KEY)}, {", ".join(SUMS)}, latency)
 ON CONFLICT (project_id, minute, {", ".join(KEY)}) DO UPDATE SET
-       {", ".join(f"{name} = held.{name} + excluded.{name}" for name in MEASURES)}
+       {", ".join(f"{name} = held.{name} + excluded.{name}" for name in SUMS)},
+       latency = CASE WHEN cardinality(held.latency) < {latency.LONGEST_LIST} THEN held.latency || excluded.latency
+                      ELSE {latency.added_up("held.latency || excluded.latency")} END
 """  # noqa: S608
-_SUMMED = ", ".join(f"sum({name})::{_TYPES.get(name, 'bigint')}" for name in MEASURES)
+_SUMMED = ", ".join(f"sum({name})::{_TYPES.get(name, 'bigint')} AS {name}" for name in SUMS)
 # The update locks the mark: whoever closes the hour passes it over until this transaction has ended.
 MARK = """
 INSERT INTO monitor_dirtyhour (project_id, hour, marked_at)
@@ -69,31 +64,24 @@ FORGET = """
 DELETE FROM monitor_hourrollup USING unnest(%(projects)s::int[], %(hours)s::timestamptz[]) AS claimed (project_id, at)
  WHERE monitor_hourrollup.project_id = claimed.project_id AND hour = at
 """
-RECOMPUTE = f"""
-INSERT INTO monitor_hourrollup (project_id, hour, {", ".join(KEY)}, {", ".join(MEASURES)})
-SELECT claimed.project_id, at, {", ".join(KEY)}, {", ".join(f"sum({name})" for name in MEASURES)}
-  FROM unnest(%(projects)s::int[], %(hours)s::timestamptz[]) AS claimed (project_id, at)
-  JOIN monitor_minuterollup AS minutes
-    ON minutes.project_id = claimed.project_id AND minute >= at AND minute < at + interval '1 hour'
- GROUP BY claimed.project_id, at, {", ".join(KEY)}
+_JOINED = f"""
+    SELECT bin, {{labels}}, array_agg((n << {latency.SHIFT}) + bucket ORDER BY bucket) AS latency
+      FROM (SELECT bin, {{labels}}, number & {latency.MASK} AS bucket, sum(number >> {latency.SHIFT})::bigint AS n
+              FROM facts, unnest(latency) AS number GROUP BY bin, {{labels}}, bucket) AS counted
+     WHERE n <> 0 GROUP BY bin, {{labels}}
 """  # noqa: S608
-# Whole hours come from the hour rollups but those marked dirty; those, and what sticks out, from the minutes.
-FACTS = f"""
-WITH dirty AS MATERIALIZED (
-    SELECT hour FROM monitor_dirtyhour
-     WHERE project_id = %(project_id)s AND hour >= %(first_hour)s AND hour < %(last_hour)s
-), facts AS (
-    SELECT hour AS at, {", ".join(KEY)}, {", ".join(MEASURES)} FROM monitor_hourrollup
-     WHERE project_id = %(project_id)s AND hour >= %(first_hour)s AND hour < %(last_hour)s
-       AND hour NOT IN (SELECT hour FROM dirty)
-    UNION ALL
-    SELECT minute, {", ".join(KEY)}, {", ".join(MEASURES)} FROM monitor_minuterollup
-     WHERE project_id = %(project_id)s
-       AND (minute >= %(since)s AND minute < %(first_hour)s OR minute >= %(last_hour)s AND minute < %(until)s)
-    UNION ALL
-    SELECT minute, {", ".join(KEY)}, {", ".join(MEASURES)} FROM dirty JOIN monitor_minuterollup
-        ON project_id = %(project_id)s AND minute >= hour AND minute < hour + interval '1 hour'
-)
+RECOMPUTE = f"""
+WITH facts AS MATERIALIZED (
+    SELECT claimed.project_id, at AS bin, {", ".join(KEY)}, {", ".join(SUMS)}, latency
+      FROM unnest(%(projects)s::int[], %(hours)s::timestamptz[]) AS claimed (project_id, at)
+      JOIN monitor_minuterollup AS minutes
+        ON minutes.project_id = claimed.project_id AND minute >= at AND minute < at + interval '1 hour'
+), sums AS (
+    SELECT project_id, bin, {", ".join(KEY)}, {_SUMMED} FROM facts GROUP BY project_id, bin, {", ".join(KEY)}
+), joined AS ({_JOINED.format(labels=", ".join(("project_id", *KEY)))})
+INSERT INTO monitor_hourrollup (project_id, hour, {", ".join(KEY)}, {", ".join(SUMS)}, latency)
+SELECT project_id, bin, {", ".join(KEY)}, {", ".join(SUMS)}, coalesce(latency, '{{}}')
+  FROM sums LEFT JOIN joined USING (project_id, bin, {", ".join(KEY)})
 """  # noqa: S608
 STEPS = {
     "none": "%(since)s::timestamptz",
@@ -101,15 +89,45 @@ STEPS = {
     "calendar": "date_trunc(%(calendar)s, at, %(time_zone)s)",
 }
 GROUPS = ("", "agent", "department", "provider", "model", "kind")
+
+
+def _reading(step: str, group: str, *, with_latency: bool) -> str:
+    """Whole hours come from the hour rollups but those marked dirty; those, and what sticks out, from the minutes."""
+    columns = ", ".join((*SUMS, "latency") if with_latency else SUMS)
+    chosen = """kind = ANY(%(kinds)s) AND (%(only_agent)s::text IS NULL OR agent = %(only_agent)s)
+       AND (%(only_department)s::text IS NULL OR department = %(only_department)s)"""
+    facts = f"""
+WITH dirty AS MATERIALIZED (
+    SELECT hour FROM monitor_dirtyhour
+     WHERE project_id = %(project_id)s AND hour >= %(first_hour)s AND hour < %(last_hour)s
+), found AS (
+    SELECT hour AS at, {group or "''"} AS label, {columns} FROM monitor_hourrollup
+     WHERE project_id = %(project_id)s AND hour >= %(first_hour)s AND hour < %(last_hour)s
+       AND hour NOT IN (SELECT hour FROM dirty) AND {chosen}
+    UNION ALL
+    SELECT minute, {group or "''"}, {columns} FROM monitor_minuterollup
+     WHERE project_id = %(project_id)s
+       AND (minute >= %(since)s AND minute < %(first_hour)s OR minute >= %(last_hour)s AND minute < %(until)s)
+       AND {chosen}
+    UNION ALL
+    SELECT minute, {group or "''"}, {columns} FROM dirty JOIN monitor_minuterollup
+        ON project_id = %(project_id)s AND minute >= hour AND minute < hour + interval '1 hour'
+       AND {chosen}
+), facts AS (SELECT {STEPS[step]} AS bin, label, {columns} FROM found
+), sums AS (
+    SELECT bin, label, {_SUMMED} FROM facts GROUP BY bin, label HAVING sum(count) <> 0 OR sum(cost_usd) <> 0
+)"""  # noqa: S608
+    if not with_latency:
+        return f"{facts} SELECT bin, label, {columns} FROM sums ORDER BY bin, label"  # noqa: S608
+    return f"""{facts}, joined AS ({_JOINED.format(labels="label")})
+SELECT bin, label, {columns} FROM sums LEFT JOIN joined USING (bin, label) ORDER BY bin, label"""  # noqa: S608
+
+
 READS = {
-    (step, group): f"""{FACTS}
-SELECT {expression} AS bin, {group or "''"} AS label, {_SUMMED}
-  FROM facts WHERE kind = ANY(%(kinds)s) AND (%(only_agent)s::text IS NULL OR agent = %(only_agent)s)
-   AND (%(only_department)s::text IS NULL OR department = %(only_department)s)
- GROUP BY 1, 2 HAVING sum(count) <> 0 OR sum(cost_usd) <> 0 ORDER BY 1, 2
-"""  # noqa: S608
-    for step, expression in STEPS.items()
+    (step, group, with_latency): _reading(step, group, with_latency=with_latency)
+    for step in STEPS
     for group in GROUPS
+    for with_latency in (False, True)
 }
 GroupBy = Literal["", "agent", "department", "provider", "model", "kind"]
 Calendar = Literal["day", "week", "month"]
@@ -120,7 +138,7 @@ class RollupDelta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one finished execution, call or tool call adds to its minute; with `count` -1 what it takes back.
 
     `kind` is execution, llm or tool; of a tool `model` is the tool's name. Token sums are totals as billed,
-    cache included. The histogram counts `duration_ms` as often as `count` says. A taken-back delta has
+    cache included. The latency histogram counts `duration_ms` as often as `count` says. A taken-back delta has
     every figure negative.
     """
 
@@ -143,11 +161,6 @@ class RollupDelta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cancelled: int = 0
 
 
-def bucket(duration_ms: int) -> int:
-    """The number of the histogram column that counts this duration."""
-    return bisect_left(BOUNDS_MS, duration_ms)
-
-
 def fold(project_id: int, deltas: Iterable[RollupDelta], *, now: datetime) -> None:
     """Add the deltas to their minutes and mark their hours, in the running transaction."""
     pipeline.flush(folding(project_id, deltas, now=now))
@@ -162,7 +175,7 @@ def folding(project_id: int, deltas: Iterable[RollupDelta], *, now: datetime) ->
     parameters: dict[str, object] = {
         "project_id": project_id,
         "minute": pipeline.times(key[0] for key in keys),
-        "histogram": pipeline.texts(_literal(tuple(minutes[key][1])) for key in keys),
+        "latency": pipeline.texts(pipeline.array(latency.packed(minutes[key][1])) for key in keys),
     }
     for n, name in enumerate(KEY, start=1):
         parameters[name] = pipeline.texts(key[n] for key in keys)
@@ -181,22 +194,16 @@ def _marking(project_id: int, times: Iterable[datetime], *, now: datetime) -> St
     return Statement(MARK, {"project_id": project_id, "now": now, "hours": pipeline.times(hours)})
 
 
-@lru_cache(maxsize=4096)
-def _literal(histogram: tuple[int, ...]) -> str:
-    """Most rows of a batch count one or two calls, so that few different histograms occur."""
-    return pipeline.array(histogram)
-
-
-def _by_minute(deltas: Iterable[RollupDelta]) -> dict[tuple, tuple[list, list[int]]]:
-    """(minute, agent, department, provider, model, kind) -> sums and histogram; what adds up to nothing is left out."""
-    minutes: dict[tuple, tuple[list, list[int]]] = {}
+def _by_minute(deltas: Iterable[RollupDelta]) -> dict[tuple, tuple[list, dict[int, int]]]:
+    """(minute, agent, department, provider, model, kind) -> sums, counts by bucket; without what adds up to nothing."""
+    minutes: dict[tuple, tuple[list, dict[int, int]]] = {}
     for delta in deltas:
         minute = delta.at.replace(second=0, microsecond=0)
         key = (minute, delta.agent, delta.department, delta.provider, delta.model, delta.kind)
         held = minutes.get(key)
         if held is None:
-            held = minutes[key] = ([0, 0, 0, 0, 0, 0, ZERO, ZERO, ZERO, 0, 0], [0] * BUCKETS)
-        sums, histogram = held
+            held = minutes[key] = ([0, 0, 0, 0, 0, 0, ZERO, ZERO, ZERO, 0, 0], {})
+        sums, counts = held
         sums[0] += delta.count
         sums[1] += delta.failed
         sums[2] += delta.duration_ms
@@ -208,8 +215,9 @@ def _by_minute(deltas: Iterable[RollupDelta]) -> dict[tuple, tuple[list, list[in
         sums[8] += delta.computed_usd
         sums[9] += delta.unpriced
         sums[10] += delta.cancelled
-        histogram[bucket(abs(delta.duration_ms))] += delta.count
-    return {key: held for key, held in minutes.items() if any(held[0]) or any(held[1])}
+        place = latency.bucket(abs(delta.duration_ms))
+        counts[place] = counts.get(place, 0) + delta.count
+    return {key: held for key, held in minutes.items() if any(held[0]) or any(held[1].values())}
 
 
 def close_hours(*, now: datetime) -> int:
@@ -230,7 +238,10 @@ def close_hours(*, now: datetime) -> int:
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """What a period adds up to; `at` is its start, `group` the value grouped by ("" without one)."""
+    """What a period adds up to; `at` is its start, `group` the value grouped by ("" without one).
+
+    `histogram` is there for those who asked for it.
+    """
 
     at: datetime
     group: str = ""
@@ -245,12 +256,17 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     computed_usd: Decimal = ZERO
     unpriced: int = 0
     cancelled: int = 0
-    histogram: tuple[int, ...] = (0,) * BUCKETS
+    histogram: Histogram = latency.NOTHING
 
     @property
     def avg_ms(self) -> float | None:
         """The mean duration in ms; None when nothing happened."""
         return self.duration_ms / self.count if self.count else None
+
+    @property
+    def p95_ms(self) -> float | None:
+        """The duration in ms that 95 of 100 did not exceed, within 2 %; None when nothing happened."""
+        return latency.percentile(self.histogram, 0.95)
 
     @property
     def error_rate(self) -> float | None:
@@ -270,6 +286,7 @@ def series(
     group_by: GroupBy = "",
     agent: str | None = None,
     department: str | None = None,
+    with_latency: bool = False,
 ) -> list[Totals]:
     """Totals of each step of `step_s` seconds (or day, week or month of the time zone), by time, then group.
 
@@ -282,6 +299,7 @@ def series(
         _bounds(since, until, by_hours=by_hours)
         | {"project_id": project_id, "kinds": list(kinds), "only_agent": agent, "only_department": department}
         | ({"calendar": calendar, "time_zone": time_zone} if calendar else {"step_s": step_s}),
+        with_latency=with_latency,
     )
 
 
@@ -294,6 +312,7 @@ def totals(
     group_by: GroupBy = "",
     agent: str | None = None,
     department: str | None = None,
+    with_latency: bool = False,
 ) -> list[Totals]:
     """One row of totals for each group of the whole period, by group; without `group_by` at most one row."""
     return _read(
@@ -301,33 +320,20 @@ def totals(
         group_by,
         _bounds(since, until, by_hours=True)
         | {"project_id": project_id, "kinds": list(kinds), "only_agent": agent, "only_department": department},
+        with_latency=with_latency,
     )
 
 
-def percentile(histogram: Sequence[int], q: float) -> float | None:
-    """The duration in ms below which a share `q` (0 to 1) lies, interpolated within its bucket.
-
-    Of the open last bucket only the lower bound is known. None when the histogram is empty.
-    """
-    total = sum(histogram)
-    if total <= 0:
-        return None
-    wanted = q * total
-    below = 0
-    for n, counted in enumerate(histogram):
-        if counted > 0 and below + counted >= wanted:
-            lower = BOUNDS_MS[n - 1] if n else 0.0
-            upper = BOUNDS_MS[n] if n < len(BOUNDS_MS) else lower
-            return lower + (upper - lower) * max(wanted - below, 0) / counted
-        below += counted
-    return BOUNDS_MS[-1]
-
-
-def _read(step: str, group_by: GroupBy, parameters: Mapping[str, Any]) -> list[Totals]:
-    (rows,) = pipeline.flush([Statement(READS[step, group_by], dict(parameters))])
+def _read(step: str, group_by: GroupBy, parameters: Mapping[str, Any], *, with_latency: bool) -> list[Totals]:
+    (rows,) = pipeline.flush([Statement(READS[step, group_by, with_latency], dict(parameters))])
     first = 2 + len(SUMS)
     return [
-        Totals(at=row[0], group=row[1], **dict(zip(SUMS, row[2:first], strict=True)), histogram=row[first:])
+        Totals(
+            at=row[0],
+            group=row[1],
+            **dict(zip(SUMS, row[2:first], strict=True)),
+            histogram=(row[first] or latency.NOTHING) if with_latency else latency.NOTHING,
+        )
         for row in rows
     ]
 

@@ -15,8 +15,8 @@ from uuid import uuid4
 from django.core.cache import cache
 from redis import RedisError
 
-from monitor import pipeline
-from monitor.models.rollups import BOUNDS_MS, BUCKETS
+from monitor import latency, pipeline
+from monitor.latency import Histogram
 from monitor.pipeline import Statement
 from monitor.tenancy import crossing
 
@@ -27,25 +27,35 @@ SETTLED_AFTER = timedelta(days=8)
 KEPT_FOR_S = 8 * 24 * 3600
 EDITION = "tallies:edition"
 SUMS = ("count", "failed", "cancelled", "duration_ms", "input_tokens", "cache_read_tokens", "output_tokens", "cost_usd")
-MEASURES = (*SUMS, *(f"h{n:02d}" for n in range(BUCKETS)))
-_SUMMED = ", ".join(f"sum({name})" for name in MEASURES)
-SETTLED = f"""
-SELECT kind, agent, model, {_SUMMED} FROM monitor_hourrollup
- WHERE hour >= %(since)s AND hour < %(until)s GROUP BY kind, agent, model
+_COLUMNS = ", ".join(SUMS)
+_SUMMED = ", ".join(f"sum({name}) AS {name}" for name in SUMS)
+_HOURS = f"SELECT kind, agent, model, {_COLUMNS}, latency FROM monitor_hourrollup AS hours"  # noqa: S608
+# Nobody asks for the latency of model calls.
+_TALLIED = f"""
+), sums AS (
+    SELECT kind, agent, model, {_SUMMED} FROM facts GROUP BY kind, agent, model
+), counted AS (
+    SELECT kind, agent, model, number & {latency.MASK} AS bucket, sum(number >> {latency.SHIFT})::bigint AS n
+      FROM facts, unnest(latency) AS number WHERE kind <> 'llm' GROUP BY kind, agent, model, bucket
+), joined AS (
+    SELECT kind, agent, model, array_agg((n << {latency.SHIFT}) + bucket) AS latency
+      FROM counted WHERE n <> 0 GROUP BY kind, agent, model
+)
+SELECT kind, agent, model, {_COLUMNS}, latency FROM sums LEFT JOIN joined USING (kind, agent, model)
 """  # noqa: S608
+SETTLED = f"WITH facts AS ({_HOURS} WHERE hour >= %(since)s AND hour < %(until)s {_TALLIED}"
 # Marked hours from their minutes, the others from their rollup.
 RECENT = f"""
-SELECT kind, agent, model, {_SUMMED} FROM (
-    SELECT kind, agent, model, {", ".join(MEASURES)} FROM monitor_hourrollup AS hours
+WITH facts AS (
+    {_HOURS}
      WHERE hour >= %(since)s AND NOT EXISTS (
          SELECT FROM monitor_dirtyhour AS mark WHERE mark.project_id = hours.project_id AND mark.hour = hours.hour)
     UNION ALL
-    SELECT kind, agent, model, {", ".join(MEASURES)} FROM monitor_dirtyhour AS mark
+    SELECT kind, agent, model, {_COLUMNS}, latency FROM monitor_dirtyhour AS mark
       JOIN monitor_minuterollup AS minutes ON minutes.project_id = mark.project_id
        AND minute >= mark.hour AND minute < mark.hour + interval '1 hour'
      WHERE mark.hour >= %(since)s
-) AS facts GROUP BY kind, agent, model
-"""  # noqa: S608
+{_TALLIED}"""  # noqa: S608
 
 
 class Key(NamedTuple):
@@ -66,7 +76,7 @@ class Tally:
     cache_read_tokens: int
     output_tokens: int
     cost_usd: Decimal
-    histogram: tuple[int, ...]
+    histogram: Histogram
 
     def plus(self, other: "Tally") -> "Tally":
         return Tally(
@@ -78,19 +88,8 @@ class Tally:
             self.cache_read_tokens + other.cache_read_tokens,
             self.output_tokens + other.output_tokens,
             self.cost_usd + other.cost_usd,
-            tuple(mine + theirs for mine, theirs in zip(self.histogram, other.histogram, strict=True)),
+            latency.joined((self.histogram, other.histogram)),
         )
-
-    def below(self, bound_ms: float) -> float:
-        """About how many took at most this long: within a bucket of the histogram as if evenly spread."""
-        counted = 0.0
-        lower = 0.0
-        for upper, n in zip(BOUNDS_MS, self.histogram, strict=False):
-            if upper > bound_ms:
-                return counted + n * (bound_ms - lower) / (upper - lower)
-            counted += n
-            lower = upper
-        return counted
 
 
 Tallies = dict[Key, Tally]
@@ -155,14 +154,14 @@ def _recall(name: str) -> Any:
 
 
 def _name(day: datetime, edition: str) -> str:
-    return f"tallies:{day:%Y%m%d}:{edition}"
+    return f"tallies:sums:{day:%Y%m%d}:{edition}"
 
 
 def _read(sql: str, **parameters: datetime) -> Tallies:
     with crossing():
         (rows,) = pipeline.flush([Statement(sql, dict(parameters))])
     first = 3 + len(SUMS)
-    return {Key(*row[:3]): Tally(*_sums(row[3:first]), tuple(int(n) for n in row[first:])) for row in rows}
+    return {Key(*row[:3]): Tally(*_sums(row[3:first]), row[first] or latency.NOTHING) for row in rows}
 
 
 def _sums(row: tuple[Decimal, ...]) -> tuple[int, int, int, int, int, int, int, Decimal]:

@@ -124,9 +124,18 @@ def strip(request: PageRequest, span: Range) -> dict[str, Any]:
             retrying=Count("id", filter=Q(status=Status.RETRYING) & ~silent),
         )
     )
-    hour = _one(rollups.totals(project.pk, since=now - AN_HOUR, until=_up_to(now), kinds=["execution"]))
+    hour = _one(
+        rollups.totals(project.pk, since=now - AN_HOUR, until=_up_to(now), kinds=["execution"], with_latency=True)
+    )
     before = _one(rollups.totals(project.pk, since=now - A_WEEK - AN_HOUR, until=now - A_WEEK, kinds=["execution"]))
-    steps = rollups.series(project.pk, since=now - AN_HOUR * 24, until=_up_to(now), step_s=3600, kinds=["execution"])
+    steps = rollups.series(
+        project.pk,
+        since=now - AN_HOUR * 24,
+        until=_up_to(now),
+        step_s=3600,
+        kinds=["execution"],
+        with_latency=True,
+    )
     return {
         "waits": waits,
         "alert_counts": alerts,
@@ -138,13 +147,13 @@ def strip(request: PageRequest, span: Range) -> dict[str, Any]:
             if open_now[name]
         ),
         "hour": hour,
-        "p95_s": _seconds(rollups.percentile(hour.histogram, 0.95) if hour else None),
+        "p95_s": _seconds(hour.p95_ms if hour else None),
         "errors_against_last_week": _against(hour, before),
         "errors_tone": _errors_tone(hour),
         "spend": spend_today(project.pk, project.time_zone, now=now),
         "spark_count": [one.count for one in steps],
         "spark_errors": [one.error_rate or 0 for one in steps],
-        "spark_p95": [rollups.percentile(one.histogram, 0.95) or 0 for one in steps],
+        "spark_p95": [one.p95_ms or 0 for one in steps],
     }
 
 
@@ -232,12 +241,14 @@ def agents(request: PageRequest, span: Range) -> dict[str, Any]:
     midnight = now.astimezone(ZoneInfo(project.time_zone)).replace(hour=0, minute=0, second=0, microsecond=0)
     since = min(midnight, now - AN_HOUR)
 
-    def by_agent(kinds: list[str], start: datetime) -> dict[str, rollups.Totals]:
-        found = rollups.totals(project.pk, since=start, until=_up_to(now), kinds=kinds, group_by="agent")
+    def by_agent(kinds: list[str], start: datetime, with_latency: bool = False) -> dict[str, rollups.Totals]:
+        found = rollups.totals(
+            project.pk, since=start, until=_up_to(now), kinds=kinds, group_by="agent", with_latency=with_latency
+        )
         return {one.group: one for one in found}
 
     money, work = by_agent(["llm", "tool"], midnight), by_agent(["execution"], since)
-    hour = by_agent(["execution"], now - AN_HOUR)
+    hour = by_agent(["execution"], now - AN_HOUR, with_latency=True)
     names = sorted(money.keys() | work.keys(), key=lambda name: (-_cost(money.get(name)), name))
     shown = [name for name in names if name][:AGENTS_SHOWN]
     models = dict(
@@ -256,7 +267,7 @@ def agents(request: PageRequest, span: Range) -> dict[str, Any]:
                 executions=work[name].count if name in work else 0,
                 error_rate=hour[name].error_rate if name in hour else None,
                 errors_tone=_errors_tone(hour.get(name)),
-                p95_s=_seconds(rollups.percentile(hour[name].histogram, 0.95)) if name in hour else None,
+                p95_s=_seconds(hour[name].p95_ms) if name in hour else None,
                 cost_usd=_cost(money.get(name)),
                 share=float(_cost(money.get(name)) / most) if most else 0.0,
             )

@@ -1,13 +1,10 @@
 """Rollups: sums and latency histograms by minute and by hour, so that a chart never reads raw rows."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 from monitor.models.money import SUM_DIGITS
 from monitor.models.projects import Project
-
-BUCKETS = 32
-# Upper bounds in ms: 10 ms · 1.6^n, the last bucket is open. 1.6^30 · 10 ms is about 3.7 h.
-BOUNDS_MS = tuple(10 * 1.6**n for n in range(BUCKETS - 1))
 
 
 class Rollup(models.Model):
@@ -33,9 +30,7 @@ class Rollup(models.Model):
     computed_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
     unpriced = models.IntegerField(db_default=0)
     cancelled = models.IntegerField(db_default=0)  # of executions; neither failed nor completed
-    for _n in range(BUCKETS):
-        locals()[f"h{_n:02d}"] = models.IntegerField(db_default=0)
-    del _n
+    latency = ArrayField(models.BigIntegerField(), default=list)  # see monitor/latency.py
 
     class Meta:
         abstract = True

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import connections
 from django.db.models import Sum
 
-from monitor import agentwork, ingest, lineage, metering
+from monitor import agentwork, ingest, latency, lineage, metering
 from monitor.bookings import Books, WorkSums, line, roles
 from monitor.ingest import Accepted
 from monitor.models import (
@@ -27,7 +27,7 @@ from monitor.models import (
 )
 from monitor.records import Span as Record
 from monitor.records import Tokens, sealed
-from monitor.rollups import KEY, MEASURES, _by_minute
+from monitor.rollups import KEY, SUMS, _by_minute
 from monitor.spanrows import BOOKED_COLUMNS, Row, Work
 from monitor.tenancy import crossing, tenant
 
@@ -222,8 +222,9 @@ def books_of(project: Project) -> dict[str, Any]:
 
 def minutes_of() -> dict[tuple, tuple]:
     """The minute rollups that hold anything."""
-    found = MinuteRollup.objects.values_list("minute", *KEY, *MEASURES)
-    return {row[: len(KEY) + 1]: row[len(KEY) + 1 :] for row in found if any(row[len(KEY) + 1 :])}
+    found = MinuteRollup.objects.values_list("minute", *KEY, *SUMS, "latency")
+    rows = ((*row[:-1], tuple(latency.joined([row[-1]]))) for row in found)
+    return {row[: len(KEY) + 1]: row[len(KEY) + 1 :] for row in rows if any(row[len(KEY) + 1 :])}
 
 
 def assert_books_balance(project: Project) -> None:
@@ -279,7 +280,10 @@ def assert_books_balance(project: Project) -> None:
             assert [str(getattr(stored[identity], name)) for name in TOLD_COLUMNS] == [
                 str(getattr(work, name)) for name in TOLD_COLUMNS
             ]
-        expected = {key: (*sums, *histogram) for key, (sums, histogram) in _by_minute(books.rollups).items()}
+        expected = {
+            key: (*sums, tuple(latency.joined([latency.packed(counts)])))
+            for key, (sums, counts) in _by_minute(books.rollups).items()
+        }
         assert minutes_of() == expected
         for run in Run.objects.all():
             summed = books.runs.get(run.run_id)

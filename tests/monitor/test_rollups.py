@@ -8,9 +8,8 @@ from uuid import uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monitor import retention, rollups
+from monitor import latency, retention, rollups
 from monitor.models import DirtyHour, HourRollup, MinuteRollup, Project, Span
-from monitor.models.rollups import BOUNDS_MS, BUCKETS
 from monitor.rollups import RollupDelta
 from monitor.tenancy import tenant
 from tests.monitor.days import days_of
@@ -81,10 +80,10 @@ def test_reading_hours_and_minutes_gives_what_was_told(
         expected[key] = count + 1, cost + usd
     with tenant(project.pk):
         steps = rollups.series(project.pk, since=first, until=last, step_s=step_s, group_by="agent")
-        totals = rollups.totals(project.pk, since=first, until=last)
+        totals = rollups.totals(project.pk, since=first, until=last, with_latency=True)
     assert {(one.at, one.group): (one.count, one.cost_usd) for one in steps} == expected
     assert sum(one.count for one in totals) == len(within)
-    assert sum(sum(one.histogram) for one in totals) == len(within)
+    assert sum(number >> latency.SHIFT for one in totals for number in one.histogram) == len(within)
 
 
 def test_days_are_those_of_the_time_zone_also_where_they_begin_at_half_past(db: None) -> None:
@@ -105,14 +104,32 @@ def test_days_are_those_of_the_time_zone_also_where_they_begin_at_half_past(db: 
     ]
 
 
-def test_percentiles_are_interpolated_within_their_bucket() -> None:
-    histogram = [0] * BUCKETS
-    assert rollups.percentile(histogram, 0.95) is None
-    histogram[rollups.bucket(1000)] = 100
-    lower, upper = BOUNDS_MS[9], BOUNDS_MS[10]
-    assert rollups.percentile(histogram, 0.5) == lower + (upper - lower) / 2
-    histogram[-1] = 100
-    assert rollups.percentile(histogram, 0.99) == BOUNDS_MS[-1]
+def test_hours_add_up_the_latency_of_their_minutes(db: None) -> None:
+    project = a_project()
+    lasted = [17, 17, 900, 1_000, 60_000]
+    fold(project, *(a_delta(61 + n, duration_ms=ms) for n, ms in enumerate(lasted)))
+    fold(project, a_delta(63, duration_ms=5), a_delta(63, duration_ms=-5, count=-1))
+    assert rollups.close_hours(now=NOW) == 1
+    with tenant(project.pk):
+        stored = HourRollup.objects.get().latency
+        (read,) = rollups.totals(project.pk, since=NOW - timedelta(days=1), until=NOW, with_latency=True)
+        (bare,) = rollups.totals(project.pk, since=NOW - timedelta(days=1), until=NOW)
+    once = [latency.bucket(ms) + (1 << latency.SHIFT) for ms in lasted[2:]]
+    assert stored == [latency.bucket(17) + (2 << latency.SHIFT), *once]
+    assert read.histogram == stored
+    assert bare.p95_ms is None
+
+
+def test_a_busy_minute_adds_up_what_it_was_told_one_by_one(db: None) -> None:
+    project = a_project()
+    lasted = [1_000 + n % 7 * 500 for n in range(3 * latency.LONGEST_LIST)]
+    for ms in lasted:
+        fold(project, a_delta(duration_ms=ms))
+    with tenant(project.pk):
+        stored = MinuteRollup.objects.get().latency
+    assert len(stored) <= latency.LONGEST_LIST
+    counts = {latency.bucket(ms): lasted.count(ms) for ms in set(lasted)}
+    assert latency.joined([stored]) == latency.joined([latency.packed(counts)])
 
 
 def test_folding_and_closing_at_once_loses_nothing(committed_db: None) -> None:
