@@ -7,7 +7,7 @@ spans that end after they were told of, and a late child that reverses its paren
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from enum import Enum
+from enum import StrEnum
 
 import msgspec
 
@@ -21,7 +21,7 @@ CALL_KINDS = ("llm", "embedding")
 ZERO = Decimal(0)
 
 
-class Role(Enum):
+class Role(StrEnum):
     """How a span counts: as a model call, as a call of a tool, or not at all."""
 
     NOTHING = ""
@@ -212,7 +212,7 @@ class Books(msgspec.Struct, gc=False):
         self.rollups.append(
             RollupDelta(
                 at=row.started_at,
-                kind=line.role.value,
+                kind=line.role,
                 agent=row.agent,
                 department=row.department,
                 provider=row.provider,

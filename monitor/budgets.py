@@ -117,8 +117,9 @@ def charging(project_id: int, charges: Iterable[Charge], *, now: datetime) -> Ch
         place = one.run_id, one.agent, one.department
         spent, calls = by_place.get(place, (ZERO, 0))
         by_place[place] = spent + one.cost_usd, calls + one.calls
+    kinds = _kinds(project_id, budgets, time_zone, now=now)
     for (run_id, agent, department), (cost, count) in by_place.items():
-        for key, rule in _windows(project_id, budgets, time_zone, run_id, agent, department, now=now):
+        for key, rule in _windows(kinds, budgets, run_id, agent, department):
             spent, calls = spends.get(key, (ZERO, 0))
             spends[key] = spent + cost, calls + count
             if rule is not None:
@@ -153,7 +154,8 @@ def act(project_id: int, verdict: Verdict, *, now: datetime) -> None:
 def standing(project_id: int, *, now: datetime, run_id: str = "", agent: str = "", department: str = "") -> Verdict:
     """What the budgets would say now, without spending anything."""
     budgets, time_zone = _budgets(project_id)
-    applied = dict(_windows(project_id, budgets, time_zone, run_id, agent, department, now=now))
+    kinds = _kinds(project_id, budgets, time_zone, now=now)
+    applied = dict(_windows(kinds, budgets, run_id, agent, department))
     rules = {key: rule for key, rule in applied.items() if rule is not None}
     held = {key: Held() for key in applied} | look(applied)
     seen = _verdict(held, rules)
@@ -236,35 +238,41 @@ def _budgets(project_id: int) -> tuple[dict[tuple[str, str, str], Rule], str]:
     return budgets, next((row[6] for row in rows if row[6]), "UTC")
 
 
+class _Kind(NamedTuple):
+    """Windows of one scope and period: whose, since when the present one runs, whether it is kept without a budget."""
+
+    project_id: int
+    scope: str
+    period: str
+    starts_at: datetime
+    is_always: bool
+
+
+def _kinds(project_id: int, budgets: dict[tuple[str, str, str], Rule], time_zone: str, *, now: datetime) -> list[_Kind]:
+    """The kinds of windows that any call of the project may fall into."""
+    named = {(BudgetScope.PROJECT.value, period.value) for period in ALWAYS}
+    named.add((BudgetScope.RUN.value, Period.RUN.value))
+    found = []
+    for scope, period in named | {(scope, period) for scope, _, period in budgets}:
+        is_global = scope == BudgetScope.GLOBAL.value
+        began = windows.starts_at(period, "UTC" if is_global else time_zone, now=now)
+        found.append(_Kind(INSTANCE if is_global else project_id, scope, period, began, (scope, period) in named))
+    return found
+
+
 def _windows(
-    project_id: int,
-    budgets: dict[tuple[str, str, str], Rule],
-    time_zone: str,
-    run_id: str,
-    agent: str,
-    department: str,
-    *,
-    now: datetime,
+    kinds: Iterable[_Kind], budgets: dict[tuple[str, str, str], Rule], run_id: str, agent: str, department: str
 ) -> Iterable[tuple[Key, Rule | None]]:
     """The windows that hold a call, each with the budget that binds it: the target's own before the general one."""
-    targets = {
-        BudgetScope.RUN: run_id,
-        BudgetScope.AGENT: agent,
-        BudgetScope.DEPARTMENT: department,
-        BudgetScope.PROJECT: "",
-        BudgetScope.GLOBAL: "",
-    }
-    named = {(BudgetScope.PROJECT, period) for period in ALWAYS} | {(BudgetScope.RUN, Period.RUN)}
-    for scope, period in named | {(BudgetScope(scope), Period(period)) for scope, _, period in budgets}:
-        target = targets[scope]
-        if not target and scope not in (BudgetScope.PROJECT, BudgetScope.GLOBAL):
+    targets = {BudgetScope.RUN.value: run_id, BudgetScope.AGENT.value: agent, BudgetScope.DEPARTMENT.value: department}
+    for kind in kinds:
+        target = targets.get(kind.scope)
+        if target == "":
             continue
-        rule = budgets.get((scope, target, period)) or budgets.get((scope, "", period))
-        if rule is None and (scope, period) not in named:
-            continue
-        is_global = scope == BudgetScope.GLOBAL
-        began = windows.starts_at(period, "UTC" if is_global else time_zone, now=now)
-        yield Key(INSTANCE if is_global else project_id, scope.value, target, period.value, began), rule
+        target = target or ""
+        rule = budgets.get((kind.scope, target, kind.period)) or budgets.get((kind.scope, "", kind.period))
+        if rule is not None or kind.is_always:
+            yield Key(kind.project_id, kind.scope, target, kind.period, kind.starts_at), rule
 
 
 def _keys(keys: Sequence[Key]) -> dict[str, Any]:

@@ -217,17 +217,29 @@ def copy_ledger(project_id: int, entries: Iterable[tuple[Line, int, int]], *, no
     _copy("monitor_ledgerentry", LEDGER_COLUMNS, by_day)
 
 
-def _copy(parent: str, columns: Sequence[str], by_day: Mapping[date, Iterable[Sequence[Any]]]) -> None:
+def _copy(parent: str, columns: tuple[str, ...], by_day: Mapping[date, Iterable[Sequence[Any]]]) -> None:
     with connection.wrap_database_errors:
-        types = [TYPES.get(name, "text") for name in columns]
+        types = _types(columns)
         for day, rows in sorted(by_day.items()):
-            into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
-                sql.Identifier(f"{parent}_p{day:%Y%m%d}"), sql.SQL(", ").join(map(sql.Identifier, columns))
-            )
+            into = _into(parent, day, columns)
             with psycopg.Cursor(connection.connection) as cursor, cursor.copy(into) as copy:
                 copy.set_types(types)
                 for row in rows:
                     copy.write_row(row)
+
+
+@lru_cache(maxsize=8)
+def _types(columns: tuple[str, ...]) -> list[str]:
+    return [TYPES.get(name, "text") for name in columns]
+
+
+@lru_cache(maxsize=256)
+def _into(parent: str, day: date, columns: tuple[str, ...]) -> bytes:
+    """The statement that copies into the partition of a day; composing it costs as much as writing four rows."""
+    into = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+        sql.Identifier(f"{parent}_p{day:%Y%m%d}"), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    return into.as_bytes()
 
 
 class TraceSpan(NamedTuple):

@@ -12,7 +12,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INSTANCE = 0
 # Everybody locks the windows in this order: what few share first, what all share last.
 SCOPES = (BudgetScope.RUN, BudgetScope.AGENT, BudgetScope.DEPARTMENT, BudgetScope.PROJECT, BudgetScope.GLOBAL)
-_place = {scope: place for place, scope in enumerate(SCOPES)}
+_place: dict[str, int] = {scope: place for place, scope in enumerate(SCOPES)}
 
 
 class Key(NamedTuple):
@@ -27,7 +27,7 @@ class Key(NamedTuple):
     @property
     def order(self) -> tuple[int, str, str, datetime]:
         """Its place in the order of locks."""
-        return _place[BudgetScope(self.scope)], self.target, self.period, self.starts_at
+        return _place[self.scope], self.target, self.period, self.starts_at
 
 
 def starts_at(period: str, time_zone: str, *, now: datetime) -> datetime:
