@@ -4,8 +4,9 @@ All of it in the running transaction, so that what was accepted is exact and dur
 taken in the order that monitor/deadlocks.py lists.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
@@ -41,24 +42,47 @@ class Accepted(msgspec.Struct, frozen=True):
     verdict: Verdict
 
 
-def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department: str = "") -> Accepted:
-    """Take the spans into the project; any order, split or repetition of them ends in the same books.
+class Batch(NamedTuple):
+    """Spans that came together; `department` is what their key stands for, used by spans that name none."""
 
-    `department` is what the key stands for, used by spans that name none.
+    spans: Sequence[Span]
+    department: str = ""
+
+
+class _Told(NamedTuple):
+    """A span and the number of the batch that told it."""
+
+    span: Span
+    batch: int
+
+
+def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department: str = "") -> Accepted:
+    """Take one batch into the project; see `accept_all`."""
+    return accept_all(project_id, [Batch(spans, department)], now=now)[0]
+
+
+def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> list[Accepted]:
+    """Take the batches into the project; any order, split or repetition of their spans ends in the same books.
+
+    What came twice in them counts for the batch that told the newer version, and as a duplicate for the other.
     """
-    fitting, rejected = _fitting(spans, now=now)
+    fitting, rejected = zip(*(_fitting(batch.spans, now=now) for batch in batches), strict=True)
     newest = _newest(fitting)
     if not newest:
-        return Accepted(0, 0, rejected, Verdict())
+        return [Accepted(0, 0, refused, Verdict()) for refused in rejected]
     ground = _ground(project_id, newest)
-    rows = _news(project_id, newest, ground, now=now, department=department)
+    taken = [0] * len(batches)
     by_trace: dict[str, dict[int, Row]] = {}
-    for one in rows:
+    for one, number in _news(project_id, newest, batches, ground, now=now):
         by_trace.setdefault(one.trace_id, {})[one.span_id] = one
+        taken[number] += 1
     verdict = _book(project_id, by_trace, ground, now=now)
-    if rows:
+    if by_trace:
         news.tell(project_id, "spans")
-    return Accepted(len(rows), len(fitting) - len(rows), rejected, verdict)
+    return [
+        Accepted(taken[number], len(fitting[number]) - taken[number], rejected[number], verdict)
+        for number in range(len(batches))
+    ]
 
 
 def look_again(project_id: int, trace: str, *, now: datetime) -> None:
@@ -91,14 +115,15 @@ def _fitting(spans: Iterable[Span], *, now: datetime) -> tuple[list[Span], list[
     return fitting, rejected
 
 
-def _newest(spans: Iterable[Span]) -> dict[tuple[bytes, int], Span]:
-    """Of the versions of a span within the batch, the one that stays."""
-    newest: dict[tuple[bytes, int], Span] = {}
-    for span in spans:
-        key = (span.trace_id, span.span_id)
-        held = newest.get(key)
-        if held is None or _rank(span) > _rank(held):
-            newest[key] = span
+def _newest(batches: Iterable[Iterable[Span]]) -> dict[tuple[bytes, int], _Told]:
+    """Of the versions of a span within the batches, the one that stays."""
+    newest: dict[tuple[bytes, int], _Told] = {}
+    for number, spans in enumerate(batches):
+        for span in spans:
+            key = (span.trace_id, span.span_id)
+            held = newest.get(key)
+            if held is None or _rank(span) > _rank(held.span):
+                newest[key] = _Told(span, number)
     return newest
 
 
@@ -106,36 +131,34 @@ def _rank(span: Span) -> tuple[bool, datetime, bytes]:
     return span.ended_at is not None, span.ended_at or span.started_at, span.digest
 
 
-def _ground(project_id: int, newest: dict[tuple[bytes, int], Span]) -> Ground:
+def _ground(project_id: int, newest: Mapping[tuple[bytes, int], _Told]) -> Ground:
     return read(
         project_id,
         {trace_id.hex() for trace_id, _ in newest},
-        works={span.execution_id for span in newest.values() if span.execution_id},
-        days={span.started_at.date() for span in newest.values()},
+        works={told.span.execution_id for told in newest.values() if told.span.execution_id},
+        days={told.span.started_at.date() for told in newest.values()},
     )
 
 
 def _news(
     project_id: int,
-    newest: dict[tuple[bytes, int], Span],
+    newest: Mapping[tuple[bytes, int], _Told],
+    batches: Sequence[Batch],
     ground: Ground,
     *,
     now: datetime,
-    department: str,
-) -> list[Row]:
-    """The rows of the spans that are new, or newer than what is stored."""
-    rows = []
-    for (trace_id, span_id), span in newest.items():
+) -> Iterator[tuple[Row, int]]:
+    """The rows of the spans that are new, or newer than what is stored, with the numbers of their batches."""
+    for (trace_id, span_id), (span, number) in newest.items():
         trace = trace_id.hex()
         stored = ground.known.get(trace, {}).get(span_id)
         if stored is not None and _rank(span) <= stored.rank:
             continue
         work = ground.works.get(str(span.execution_id)) if span.execution_id else None
-        said = department
+        department = batches[number].department
         if work is None and trace in ground.by_trace:
-            said = ground.by_trace[trace].department or department
-        rows.append(row(project_id, span, now=now, department=said, work=work, overrides=ground.overrides))
-    return rows
+            department = ground.by_trace[trace].department or department
+        yield row(project_id, span, now=now, department=department, work=work, overrides=ground.overrides), number
 
 
 def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, now: datetime) -> Verdict:

@@ -6,12 +6,11 @@ from django.http.request import UnreadablePostError
 from django.urls import path
 from prometheus_client import Counter
 
-from monitor import ingest, otlp
+from monitor import groupcommit, otlp
 from monitor.api.bodies import TooLarge, WrongType
 from monitor.api.caller import Request
 from monitor.api.door import Door, endpoint
 from monitor.api.problems import Problem
-from monitor.deadlocks import unhindered
 from monitor.records import Rejection
 
 MEDIA_TYPES = (otlp.PROTOBUF, otlp.JSON)
@@ -28,10 +27,7 @@ class Traces(Door):
         caller = request.caller
         decoded = _decoded(request)
         spans, rejected = otlp.spans(decoded)
-        done = unhindered(
-            caller.project_id,
-            lambda: ingest.accept(caller.project_id, spans, now=request.now, department=caller.department),
-        )
+        done = groupcommit.accept(caller.project_id, spans, now=request.now, department=caller.department)
         for one in done.rejected:
             span = spans[one.index]
             span_id = (span.span_id & (2**64 - 1)).to_bytes(8, "big").hex()
