@@ -19,8 +19,8 @@ SECRET_BYTES = 32
 LASTS = timedelta(days=90)
 TOUCH_EVERY = timedelta(minutes=1)
 
-# The function runs as the owner of the tables: one query, before any project is known.
-FIND = "SELECT * FROM handrail_key(%s)"
+# The function runs as the owner of the tables: one query, before any project is known; what the project masks with it.
+FIND = "SELECT (found.key).*, found.mask_pii, found.mask_ips FROM handrail_key(%s) AS found"
 
 
 class UnknownScope(ValueError):

@@ -13,6 +13,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("monitor.api.operations")),
     path("api/v1/", include("monitor.api.orders")),
     path("", include("monitor.api.otlp")),
+    path("", include("monitor.api.langfuse")),
     path("api/v1/", include("monitor.api.batch")),
     path("api/v1/", include("monitor.api.costs")),
     path("api/v1/", include("monitor.api.people")),
