@@ -73,14 +73,21 @@ def export(*spans: dict, resource: dict | None = None, scope: str = "tests") -> 
     }
 
 
-def log(name: str, body: Any = None, *, span: int = 1, trace: str = TRACE, at_ms: int = 0, **fields: Any) -> dict:
-    """A log record; further fields are attributes, as `gen_ai_system` for `gen_ai.system`."""
+def log(
+    name: str,
+    body: Any = None,
+    *,
+    span: int = 1,
+    trace: str = TRACE,
+    at_ms: int = 0,
+    attributes: dict | None = None,
+) -> dict:
     built = {
         "traceId": trace,
         "spanId": f"{span:016x}",
         "observedTimeUnixNano": str(START_NS + at_ms * 10**6),
         "eventName": name,
-        "attributes": pairs({key.replace("_", "."): one for key, one in fields.items()}),
+        "attributes": pairs(attributes or {}),
     }
     return built if body is None else built | {"body": value(body)}
 
