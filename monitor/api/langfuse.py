@@ -10,9 +10,19 @@ from monitor.api.problems import Problem
 from monitor.models import Project
 
 
+class LangfuseOrganization(msgspec.Struct):
+    id: str
+    name: str
+
+
+# Handrail has projects alone.
+OURS = LangfuseOrganization("handrail", "Handrail")
+
+
 class LangfuseProject(msgspec.Struct, rename="camel"):
     id: str
     name: str
+    organization: LangfuseOrganization = OURS
     metadata: dict[str, str] = {}
     retention_days: int | None = None
 

@@ -17,6 +17,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("monitor.api.batch")),
     path("api/v1/", include("monitor.api.costs")),
     path("api/v1/", include("monitor.api.people")),
+    path("api/v1/", include("monitor.api.keys")),
     path("api/v1/", include("monitor.api.agents")),
     path("api/v1/", include("monitor.api.views")),
     path("api/v1/", include("monitor.api.monitoring")),
