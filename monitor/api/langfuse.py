@@ -10,7 +10,7 @@ from monitor.api.problems import Problem
 from monitor.models import Project
 
 
-class LangfuseOrganization(msgspec.Struct):
+class LangfuseOrganization(msgspec.Struct, frozen=True):
     id: str
     name: str
 

@@ -7,9 +7,8 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.http.request import UnreadablePostError
 from django.urls import path
-from prometheus_client import Counter
 
-from monitor import groupcommit, otlp, otlp_logs, otlp_metrics, spanlogs
+from monitor import doorcounts, groupcommit, otlp, otlp_logs, otlp_metrics, spanlogs
 from monitor.api.bodies import TooLarge, WrongType
 from monitor.api.caller import Request
 from monitor.api.door import Door, endpoint
@@ -19,8 +18,6 @@ from monitor.records import Rejection
 
 T = TypeVar("T")
 MEDIA_TYPES = (otlp.PROTOBUF, otlp.JSON)
-LOG_RECORDS = Counter("handrail_otlp_log_records", "Log records received, by what became of them", ["outcome"])
-METRIC_POINTS = Counter("handrail_otlp_metric_points", "Data points of metrics received, which are not kept")
 
 
 class Traces(Door):
@@ -52,8 +49,7 @@ class Logs(Door):
         messages, rejected, others = otlp_logs.read(decoded)
         if messages:
             unhindered(project_id, lambda: spanlogs.accept(project_id, messages, now=request.now))
-        for outcome, count in (("kept", len(messages)), ("rejected", len(rejected)), ("dropped", others)):
-            LOG_RECORDS.labels(outcome).inc(count)
+        doorcounts.count({"logs kept": len(messages), "logs rejected": len(rejected), "logs dropped": others})
         answer = otlp.partial_success(decoded.media_type, rejected, otlp_logs.LOGS)
         return HttpResponse(answer, content_type=decoded.media_type)
 
@@ -64,7 +60,7 @@ class Metrics(Door):
     @endpoint(scope="ingest", rate="ingest", content_types=MEDIA_TYPES, also=(400, 413, 415), bound=False)
     def post(self, request: Request) -> HttpResponse:
         decoded = _decoded(request, otlp_metrics.decode)
-        METRIC_POINTS.inc(decoded.points)
+        doorcounts.count({"metric points": decoded.points})
         answer = otlp.partial_success(decoded.media_type, [], otlp_metrics.METRICS)
         return HttpResponse(answer, content_type=decoded.media_type)
 
