@@ -43,13 +43,17 @@ PRICES = """
 SELECT id::text, provider, model, starts_at, rates::text FROM monitor_price
  WHERE project_id = %(project_id)s OR project_id IS NULL ORDER BY project_id NULLS FIRST, id
 """
-# Nothing is looked for where nobody sends logs.
+# Without an order PostgreSQL may read all rows of others to find none of this project's.
 AROUND = """
-SELECT mask_pii, mask_ips, CASE WHEN EXISTS (SELECT FROM monitor_spanlog WHERE project_id = %(project_id)s) THEN ARRAY(
-    SELECT encode(uuid_send(trace_id), 'hex') FROM unnest(%(traces)s::uuid[]) AS wanted (trace_id)
-     WHERE EXISTS (SELECT FROM monitor_spanlog AS log
-                    WHERE log.project_id = %(project_id)s AND log.trace_id = wanted.trace_id)) END
+SELECT mask_pii, mask_ips, (SELECT true FROM monitor_spanlog WHERE project_id = %(project_id)s
+                             ORDER BY trace_id, span_id, digest LIMIT 1)
   FROM monitor_project WHERE id = %(project_id)s
+"""
+# Asked only where somebody sends logs.
+LOGGED = """
+SELECT encode(uuid_send(trace_id), 'hex') FROM unnest(%(traces)s::uuid[]) AS wanted (trace_id)
+ WHERE EXISTS (SELECT FROM monitor_spanlog AS log
+                WHERE log.project_id = %(project_id)s AND log.trace_id = wanted.trace_id)
 """
 # A join into a day's fresh partition reads all of it while there are no statistics: hence LATERAL, by trace.
 KNOWN = """
@@ -99,7 +103,7 @@ def read(project_id: int, traces: Iterable[str], *, works: Iterable[UUID], days:
             Statement(TRACES, wanted),
             Statement(WORKS, wanted),
             Statement(PRICES, {"project_id": project_id}),
-            Statement(AROUND, wanted),
+            Statement(AROUND, {"project_id": project_id}),
         ]
     )
     if missing:
@@ -111,13 +115,14 @@ def read(project_id: int, traces: Iterable[str], *, works: Iterable[UUID], days:
         for trace, *fields in spans:
             known[trace][fields[0]] = Known(*fields)
     listed = [Work(*fields) for fields in found]
-    ((mask_pii, mask_ips, logged),) = around
+    ((mask_pii, mask_ips, has_logs),) = around
+    logged = pipeline.flush([Statement(LOGGED, wanted)])[0] if has_logs else ()
     return Ground(
         {work.id: work for work in listed},
         {work.trace_id: work for work in listed if work.trace_id},
         tuple(_override(*fields) for fields in prices),
         known,
-        frozenset(logged or ()),
+        frozenset(trace for (trace,) in logged),
         rule_of(mask_pii, mask_ips),
     )
 

@@ -11,19 +11,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from monitor import (
-    budgets,
-    changes,
-    masking,
-    news,
-    pipeline,
-    registration,
-    rollups,
-    runs,
-    settlement,
-    spanlogs,
-    store,
-)
+from monitor import budgets, changes, masking, news, pipeline, registration, rollups, runs, settlement, spanlogs, store
 from monitor.budgets import Verdict
 from monitor.ground import Ground, read
 from monitor.models import Subject

@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import msgspec
+import psycopg
 import pytest
+from django.db import connection
 
-from monitor import otlp, otlp_logs, retention, spanlogs
+from monitor import ground, otlp, otlp_logs, retention, spanlogs
 from monitor.models import Project, Span, SpanLog
 from monitor.otlp_logs import Message
 from monitor.records import Rejection, sealed
@@ -29,6 +31,7 @@ from tests.monitor.spending import (
     close_connection,
     pending,
 )
+from tests.plugin import servers
 
 TRACE = (1).to_bytes(16, "big").hex()
 ASKED = log("gen_ai.user.message", {"content": "What is the weather?"}, trace=TRACE, at_ms=1)
@@ -276,6 +279,27 @@ def test_spans_and_records_that_come_at_once_miss_nothing(committed_db: None) ->
         assert all(ended_at for *_, ended_at in found)
         assert SpanLog.objects.count() == len(messages)
     assert_books_balance(project)
+
+
+MANY = """
+INSERT INTO monitor_spanlog (project_id, trace_id, span_id, digest, at_ns, place, name, said, received_at)
+SELECT %s, gen_random_uuid(), n, decode(md5(n::text), 'hex'), n, 0, 'gen_ai.user.message', '{}', now()
+  FROM generate_series(1, 20000) AS n
+"""
+
+
+def test_who_sends_no_logs_reads_none_of_others(committed_db: None) -> None:
+    quiet, loud = a_project("quiet"), a_project("loud")
+    with psycopg.connect(servers.url("postgres", servers.database), autocommit=True) as superuser:
+        superuser.execute(MANY, [loud.pk])
+        superuser.execute("ANALYZE monitor_spanlog")
+    for mode in ("force_generic_plan", "force_custom_plan"):
+        with tenant(quiet.pk), connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL plan_cache_mode = {mode}")
+            cursor.execute(f"EXPLAIN (ANALYZE, COSTS off) {ground.AROUND}", {"project_id": quiet.pk})
+            plan = "\n".join(line for (line,) in cursor.fetchall())
+        assert "Seq Scan on monitor_spanlog" not in plan
+        assert "Rows Removed" not in plan
 
 
 def logs_of(client: str) -> tuple[list[Message], list[Rejection]]:
