@@ -293,13 +293,14 @@ def test_who_sends_no_logs_reads_none_of_others(committed_db: None) -> None:
     with psycopg.connect(servers.url("postgres", servers.database), autocommit=True) as superuser:
         superuser.execute(MANY, [loud.pk])
         superuser.execute("ANALYZE monitor_spanlog")
-    for mode in ("force_generic_plan", "force_custom_plan"):
-        with tenant(quiet.pk), connection.cursor() as cursor:
-            cursor.execute(f"SET LOCAL plan_cache_mode = {mode}")
-            cursor.execute(f"EXPLAIN (ANALYZE, COSTS off) {ground.AROUND}", {"project_id": quiet.pk})
-            plan = "\n".join(line for (line,) in cursor.fetchall())
-        assert "Seq Scan on monitor_spanlog" not in plan
-        assert "Rows Removed" not in plan
+    with tenant(quiet.pk), connection.cursor() as cursor:
+        # A hot statement is planned once for all projects.
+        cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        cursor.execute(f"PREPARE around (int) AS {ground.AROUND.replace('%(project_id)s', '$1')}")
+        cursor.execute("EXPLAIN (ANALYZE, COSTS off) EXECUTE around (%s)", [quiet.pk])
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "Seq Scan on monitor_spanlog" not in plan
+    assert "Rows Removed" not in plan
 
 
 def logs_of(client: str) -> tuple[list[Message], list[Rejection]]:
