@@ -4,7 +4,6 @@ All that a door takes goes through one of `span`, `text` and `body`; what each k
 monitor/piipatterns.py. Names and ids, by which things are found again, stay as they are.
 """
 
-import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
@@ -16,7 +15,6 @@ from monitor.records import Span
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-_DIGIT = re.compile("[0-9]")
 # What names and finds things, in whatever body it stands.
 NAMES = frozenset(
     {
@@ -131,11 +129,7 @@ def _is_secret(key: str) -> bool:
     return len(key) <= 40 and piipatterns.SECRET_FIELD.fullmatch(key) is not None
 
 
-def _numbers(given: str) -> str:
-    return piipatterns.numbers(given) if _DIGIT.search(given) else given
-
-
 @cache
 def _masks(rule: Rule) -> tuple[Callable[[str], str], ...]:
-    personal = (piipatterns.secrets, piipatterns.emails, _numbers) if rule.pii else ()
+    personal = (piipatterns.secrets, piipatterns.emails, piipatterns.numbers) if rule.pii else ()
     return (*personal, piipatterns.addresses) if rule.ips else personal

@@ -153,5 +153,5 @@ def test_a_megabyte_of_malice_takes_linear_time(part: str) -> None:
         masking.text(text, ALL)
         return time.thread_time() - begin
 
-    # Quadratic time would be some hours here.
-    assert seconds(MEGABYTE) < 12
+    # On a machine that does much else; quadratic time would be hours.
+    assert seconds(MEGABYTE) < 60
