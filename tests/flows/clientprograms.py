@@ -100,7 +100,7 @@ def run(name: str, instance: Instance, key: str, folder: Path) -> list[dict[str,
 
 
 def run_here(path: Path, environment: dict[str, str]) -> str:
-    """Run a program of our own with the clients' libraries; what it printed."""
+    """Run a program of our own with the clients' libraries; what it printed. Its complaints are shown when it fails."""
     done = subprocess.run(
         [str(interpreter()), str(path)],
         env=os.environ | {"NO_PROXY": "127.0.0.1"} | environment,
