@@ -16,40 +16,6 @@ WORDS = (
     "customer order refund invoice policy parcel address please look whether found already paid twice answer within "
     "days account email team approve limit check again before write short note result status open closed next"
 ).split()  # noqa: SIM905
-    "customer",
-    "order",
-    "refund",
-    "invoice",
-    "policy",
-    "parcel",
-    "address",
-    "please",
-    "look",
-    "whether",
-    "found",
-    "already",
-    "paid",
-    "twice",
-    "answer",
-    "within",
-    "days",
-    "account",
-    "email",
-    "team",
-    "approve",
-    "limit",
-    "check",
-    "again",
-    "before",
-    "write",
-    "short",
-    "note",
-    "result",
-    "status",
-    "open",
-    "closed",
-    "next",
-]
 MILLISECOND, SECOND = 10**6, 10**9
 
 

@@ -1,7 +1,7 @@
 """`GET /metrics` for Prometheus. It crosses tenants, so it is for loopback or for whoever has the token."""
 
 import hmac
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from django.conf import settings
@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from alerts.models import Delivery, DeliveryStatus
-from monitor import latency
+from monitor import doorcounts, latency
 from monitor.models import Execution, JobHeartbeat, QueueItem
 from monitor.models.executions import OPEN
 from monitor.models.queue import OPEN_ITEMS
@@ -60,6 +60,7 @@ def collect(*, now: datetime) -> Iterator[Metric]:
     yield from _of_calls({key: tally for key, tally in total.items() if key.kind == "llm"})
     yield from _of_tools({key: tally for key, tally in total.items() if key.kind == "tool"})
     yield from _of_ourselves(now=now)
+    yield from _of_doors(doorcounts.counted())
 
 
 def _of_executions(found: Tallies) -> Iterator[Metric]:
@@ -73,6 +74,18 @@ def _of_executions(found: Tallies) -> Iterator[Metric]:
         timed.add_metric([agent, ""], *_histogram(tally, EXECUTION_BOUNDS_S))
     yield counted
     yield timed
+
+
+def _of_doors(counts: Mapping[str, int]) -> Iterator[Metric]:
+    records = CounterMetricFamily(
+        "handrail_otlp_log_records", "Log records by what became of them.", labels=["outcome"]
+    )
+    for outcome in ("kept", "rejected", "dropped"):
+        records.add_metric([outcome], counts.get(f"logs {outcome}", 0))
+    yield records
+    points = CounterMetricFamily("handrail_otlp_metric_points", "Data points of metrics, which are not kept.")
+    points.add_metric([], counts.get("metric points", 0))
+    yield points
 
 
 def _of_calls(found: Tallies) -> Iterator[Metric]:

@@ -21,6 +21,7 @@ TOPICS = {
     Subject.JOB: "jobs",
     Subject.LOOP: "executions",
     Subject.AGENT: "agents",
+    Subject.KEY: "keys",
 }
 
 

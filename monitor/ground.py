@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from monitor import pipeline
+from monitor.masking import Rule, rule_of
 from monitor.pipeline import Statement, array
 from monitor.prices import PriceOverride, Rates
 from monitor.spanrows import BOOKED_COLUMNS, Known, Row, Work
@@ -42,6 +43,18 @@ PRICES = """
 SELECT id::text, provider, model, starts_at, rates::text FROM monitor_price
  WHERE project_id = %(project_id)s OR project_id IS NULL ORDER BY project_id NULLS FIRST, id
 """
+# Without an order PostgreSQL may read all rows of others to find none of this project's.
+AROUND = """
+SELECT mask_pii, mask_ips, (SELECT true FROM monitor_spanlog WHERE project_id = %(project_id)s
+                             ORDER BY trace_id, span_id, digest LIMIT 1)
+  FROM monitor_project WHERE id = %(project_id)s
+"""
+# Asked only where somebody sends logs.
+LOGGED = """
+SELECT encode(uuid_send(trace_id), 'hex') FROM unnest(%(traces)s::uuid[]) AS wanted (trace_id)
+ WHERE EXISTS (SELECT FROM monitor_spanlog AS log
+                WHERE log.project_id = %(project_id)s AND log.trace_id = wanted.trace_id)
+"""
 # A join into a day's fresh partition reads all of it while there are no statistics: hence LATERAL, by trace.
 KNOWN = """
 SELECT encode(uuid_send(wanted.trace_id), 'hex'), span.* FROM unnest(%(traces)s::uuid[]) AS wanted (trace_id),
@@ -65,12 +78,17 @@ BOOKED = f"SELECT {_BOOKED} FROM monitor_span WHERE {ONE_SPAN}"  # noqa: S608
 
 
 class Ground(NamedTuple):
-    """What stands before the batch: executions by id and by trace, own prices, the spans of known traces."""
+    """What stands before the batch: executions by id and by trace, own prices, the spans of known traces.
+
+    `logged` are the traces of which there are messages in log records; `rule` is what the project masks.
+    """
 
     works: dict[str, Work]
     by_trace: dict[str, Work]
     overrides: tuple[PriceOverride, ...]
     known: dict[str, dict[int, Known]]
+    logged: frozenset[str] = frozenset()
+    rule: Rule | None = None
 
 
 def read(project_id: int, traces: Iterable[str], *, works: Iterable[UUID], days: Iterable[date]) -> Ground:
@@ -78,13 +96,14 @@ def read(project_id: int, traces: Iterable[str], *, works: Iterable[UUID], days:
     ids = sorted(traces)
     wanted = {"project_id": project_id, "traces": array(ids), "works": array(sorted(map(str, works)))}
     named_days = {"days": array(sorted(days)), "tables": array(DAY_TABLES)}
-    missing, _, places, found, prices = pipeline.flush(
+    missing, _, places, found, prices, around = pipeline.flush(
         [
             Statement(MISSING_DAYS, named_days),
-            Statement(LOCK, {"drawers": array(sorted({_drawer(project_id, trace) for trace in ids}))}),
+            locking(project_id, ids),
             Statement(TRACES, wanted),
             Statement(WORKS, wanted),
             Statement(PRICES, {"project_id": project_id}),
+            Statement(AROUND, {"project_id": project_id}),
         ]
     )
     if missing:
@@ -96,17 +115,26 @@ def read(project_id: int, traces: Iterable[str], *, works: Iterable[UUID], days:
         for trace, *fields in spans:
             known[trace][fields[0]] = Known(*fields)
     listed = [Work(*fields) for fields in found]
+    ((mask_pii, mask_ips, has_logs),) = around
+    logged = pipeline.flush([Statement(LOGGED, wanted)])[0] if has_logs else ()
     return Ground(
         {work.id: work for work in listed},
         {work.trace_id: work for work in listed if work.trace_id},
         tuple(_override(*fields) for fields in prices),
         known,
+        frozenset(trace for (trace,) in logged),
+        rule_of(mask_pii, mask_ips),
     )
 
 
-def lock(project_id: int, trace: str) -> None:
-    """Keep batches that touch the trace waiting until commit."""
-    pipeline.flush([Statement(LOCK, {"drawers": array([_drawer(project_id, trace)])})])
+def lock(project_id: int, *traces: str) -> None:
+    """Keep batches that touch the traces waiting until commit."""
+    pipeline.flush([locking(project_id, traces)])
+
+
+def locking(project_id: int, traces: Iterable[str]) -> Statement:
+    """The statement that locks the traces, in the order of their drawers."""
+    return Statement(LOCK, {"drawers": array(sorted({_drawer(project_id, trace) for trace in traces}))})
 
 
 def _drawer(project_id: int, trace: str) -> int:

@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from monitor import budgets, changes, news, pipeline, registration, rollups, runs, settlement, store
+from monitor import budgets, changes, masking, news, pipeline, registration, rollups, runs, settlement, spanlogs, store
 from monitor.budgets import Verdict
 from monitor.ground import Ground, read
 from monitor.models import Subject
@@ -76,6 +76,8 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> l
     for one, number in _news(project_id, newest, batches, ground, now=now):
         by_trace.setdefault(one.trace_id, {})[one.span_id] = one
         taken[number] += 1
+    if ground.logged:
+        spanlogs.complete(project_id, (one for rows in by_trace.values() for one in rows.values()), ground.logged)
     verdict = _book(project_id, by_trace, ground, now=now)
     if by_trace:
         news.tell(project_id, "spans")
@@ -154,6 +156,8 @@ def _news(
         stored = ground.known.get(trace, {}).get(span_id)
         if stored is not None and _rank(span) <= stored.rank:
             continue
+        if ground.rule:
+            span = masking.span(span, ground.rule)
         work = ground.works.get(str(span.execution_id)) if span.execution_id else None
         department = batches[number].department
         if work is None and trace in ground.by_trace:

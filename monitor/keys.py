@@ -3,13 +3,14 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
-from monitor.models import ApiKey, Project
+from monitor import changes
+from monitor.models import ApiKey, Project, Subject
 from monitor.models.keys import Scope
 from monitor.tenancy import tenant
 
@@ -17,14 +18,20 @@ MARK = "hr"
 PREFIX_BYTES = 6
 SECRET_BYTES = 32
 LASTS = timedelta(days=90)
+LIMITS = ("general_per_minute", "ingest_per_minute")
+MOST_PER_MINUTE = 1_000_000_000
 TOUCH_EVERY = timedelta(minutes=1)
 
-# The function runs as the owner of the tables: one query, before any project is known.
-FIND = "SELECT * FROM handrail_key(%s)"
+# The function runs as the owner of the tables: one query, before any project is known; what the project masks with it.
+FIND = "SELECT (found.key).*, found.mask_pii, found.mask_ips FROM handrail_key(%s) AS found"
 
 
 class UnknownScope(ValueError):
     """A scope that does not exist was asked for."""
+
+
+class NotNamed(LookupError):
+    """No living key goes by the words, or several do; says which."""
 
 
 def make(
@@ -77,6 +84,53 @@ def find(text: str, *, now: datetime) -> ApiKey | None:
 def living(*, now: datetime) -> QuerySet[ApiKey]:
     """The keys that are neither revoked nor expired."""
     return ApiKey.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None)
+
+
+def named(words: str, *, project_name: str = "", now: datetime) -> ApiKey:
+    """The one living key of this name, or that begins so, with its project. Raises NotNamed.
+
+    Call it inside `crossing()`.
+    """
+    found = living(now=now).filter(Q(name=words) | Q(prefix=words.removeprefix(f"{MARK}_")))
+    if project_name:
+        found = found.filter(project__name=project_name)
+    several = list(found.select_related("project").order_by("created_at"))
+    if not several:
+        raise NotNamed(f"no valid key has the name or prefix {words}; list_keys shows those there are")
+    if len(several) > 1:
+        prefixes = ", ".join(f"{MARK}_{key.prefix} ({key.project.name})" for key in several)
+        raise NotNamed(f"several keys are named {words}: say which one by its prefix: {prefixes}")
+    return several[0]
+
+
+def limit(
+    project_id: int, key_id: UUID, limits: Mapping[str, int | None], *, actor: str, now: datetime
+) -> ApiKey | None:
+    """Set requests a minute by the names of LIMITS: 0 is no limit, None what the server gives to all.
+
+    The next request is held against it, and the journal tells who changed what. None when there is no living key.
+    """
+    key = living(now=now).select_for_update().filter(project_id=project_id, id=key_id).first()
+    if key is None:
+        return None
+    changed = {name: value for name, value in limits.items() if getattr(key, name) != value}
+    if changed:
+        was = {name: getattr(key, name) for name in changed}
+        ApiKey.objects.filter(id=key_id).update(**changed)
+        for name, value in changed.items():
+            setattr(key, name, value)
+        changes.record(
+            project_id,
+            Subject.KEY,
+            f"{MARK}_{key.prefix}",
+            to_state="changed",
+            cause="edited",
+            actor=actor,
+            now=now,
+            data={"name": key.name, **changed, "was": was},
+            concerns_alerts=False,
+        )
+    return key
 
 
 def touch(key: ApiKey, *, now: datetime) -> bool:

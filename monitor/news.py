@@ -24,7 +24,7 @@ def channel_pattern() -> str:
 def tell(project_id: int, topic: str, subject_id: str = "") -> None:
     """Once the running transaction has committed, tell open pages and waiting agents of `topic`.
 
-    Topics: executions, alerts, queue, conversations, events, costs, spans, jobs, agents.
+    Topics: executions, alerts, queue, conversations, events, costs, spans, jobs, agents, keys.
     """
     message = orjson.dumps({"topic": topic, "id": subject_id})
     transaction.on_commit(lambda: _publish(channel(project_id), message))

@@ -2,10 +2,10 @@
 
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -17,6 +17,7 @@ from monitor.otlp_text import clean, readable
 from monitor.records import Rejection, Span
 from monitor.story import Event
 
+M = TypeVar("M", bound=Message)
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 MOST_REASONS = 5
@@ -49,6 +50,18 @@ class TooLarge(OtlpError):
 
 class Malformed(OtlpError):
     """The body is not what its media type or encoding says."""
+
+
+class Signal(NamedTuple):
+    """How an export of a signal is answered: the message, the counter of what was refused, and what one is called."""
+
+    response: type[Any]
+    field: str
+    json_field: str
+    one: str
+
+
+TRACES = Signal(ExportTraceServiceResponse, "rejected_spans", "rejectedSpans", "a span")
 
 
 class TracesRequest(msgspec.Struct, frozen=True):
@@ -95,14 +108,21 @@ def decode(body: bytes, content_type: str) -> TracesRequest:
     Text that is not UTF-8 is repaired, since one bad label must not cost the whole request. Raises
     UnsupportedMediaType or Malformed.
     """
+    if media_type_of(content_type) == PROTOBUF:
+        return TracesRequest(PROTOBUF, parsed(body, ExportTraceServiceRequest, "an OTLP trace export"))
+    try:
+        return TracesRequest(JSON, json_request(body))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Malformed(f"the body is not an OTLP trace export in JSON: {error}") from error
+
+
+def media_type_of(content_type: str) -> str:
+    """Return PROTOBUF or JSON, whatever parameters follow; raises UnsupportedMediaType."""
     media_type = content_type.strip().lower()
     if media_type.startswith((PROTOBUF, "application/protobuf")):
-        return TracesRequest(PROTOBUF, _protobuf(body))
+        return PROTOBUF
     if media_type.startswith(JSON):
-        try:
-            return TracesRequest(JSON, json_request(body))
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise Malformed(f"the body is not an OTLP trace export in JSON: {error}") from error
+        return JSON
     raise UnsupportedMediaType(f"send {PROTOBUF} or {JSON}, not {content_type!r}")
 
 
@@ -120,32 +140,33 @@ def spans(request: TracesRequest) -> tuple[list[Span], list[Rejection]]:
     return kept, refused
 
 
-def partial_success(media_type: str, rejections: Sequence[Rejection]) -> bytes:
+def partial_success(media_type: str, rejections: Sequence[Rejection], signal: Signal = TRACES) -> bytes:
     """Return the body of the answer, in the media type of the request; empty success without rejections."""
-    reasons = [f"{r.span_id or 'a span'}: {r.reason}" for r in rejections[:MOST_REASONS]]
+    reasons = [f"{r.span_id or signal.one}: {r.reason}" for r in rejections[:MOST_REASONS]]
     if len(rejections) > MOST_REASONS:
         reasons.append(f"and {len(rejections) - MOST_REASONS} more")
     text = "; ".join(reasons)
     if media_type.startswith(JSON):
         # 64-bit integers are strings in OTLP/JSON.
-        partial = {"rejectedSpans": str(len(rejections)), "errorMessage": text} if rejections else None
+        partial = {signal.json_field: str(len(rejections)), "errorMessage": text} if rejections else None
         return msgspec.json.encode({"partialSuccess": partial} if partial else {})
-    response = ExportTraceServiceResponse()
+    response = signal.response()
     if rejections:
-        response.partial_success.rejected_spans = len(rejections)
+        setattr(response.partial_success, signal.field, len(rejections))
         response.partial_success.error_message = text
     return response.SerializeToString()
 
 
-def _protobuf(body: bytes) -> ExportTraceServiceRequest:
+def parsed(body: bytes, message: type[M], what: str) -> M:
+    """Parse a protobuf message, its text repaired where it is not UTF-8; raises Malformed: it is not `what`."""
     try:
-        return ExportTraceServiceRequest.FromString(body)
+        return message.FromString(body)
     except (DecodeError, RecursionError):
         pass
     try:
-        return ExportTraceServiceRequest.FromString(readable(body, ExportTraceServiceRequest.DESCRIPTOR))
+        return message.FromString(readable(body, message.DESCRIPTOR))
     except (DecodeError, RecursionError, ValueError) as error:
-        raise Malformed("the body is not an OTLP trace export in protobuf") from error
+        raise Malformed(f"the body is not {what} in protobuf") from error
 
 
 def _protobuf_spans(message: ExportTraceServiceRequest) -> Iterator[Span | Rejection]:
@@ -181,23 +202,24 @@ def _events(events: Any) -> list[Event]:
 def _pairs(attributes: Any) -> list[tuple[str, Any]]:
     # Reading a field is cheaper than asking which one is set, and a number that is set is rarely zero.
     return [
-        (kv.key, clean(text) if (text := (held := kv.value).string_value) else held.int_value or _value(held))
+        (kv.key, clean(text) if (text := (held := kv.value).string_value) else held.int_value or value(held))
         for kv in attributes
     ]
 
 
-def _value(value: Any) -> Any:
-    kind = value.WhichOneof("value")
+def value(held: Any) -> Any:
+    """Return an attribute's value, or a log record's body, as plain JSON has it."""
+    kind = held.WhichOneof("value")
     if kind == "string_value":
-        return clean(value.string_value)
+        return clean(held.string_value)
     if kind == "array_value":
-        return [_value(item) for item in value.array_value.values]
+        return [value(item) for item in held.array_value.values]
     if kind == "kvlist_value":
-        return {clean(key): item for key, item in _pairs(value.kvlist_value.values)}
+        return {clean(key): item for key, item in _pairs(held.kvlist_value.values)}
     if kind == "bytes_value":
-        return value.bytes_value.hex()
+        return held.bytes_value.hex()
     if kind == "double_value":
-        number = value.double_value
+        number = held.double_value
         # JSON has no word for what is not finite.
         return number if number - number == 0 else str(number)
-    return getattr(value, kind) if kind in ("int_value", "bool_value") else None
+    return getattr(held, kind) if kind in ("int_value", "bool_value") else None

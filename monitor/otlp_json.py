@@ -1,8 +1,8 @@
 """OTLP in JSON: ids in hex, 64-bit integers as strings or numbers, each span judged by itself."""
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -11,12 +11,15 @@ from monitor.otlp_text import clean
 from monitor.records import Rejection, Span
 from monitor.story import Event
 
+T = TypeVar("T")
 MOST_INT64 = 2**63
 # An escape in JSON: a surrogate pair, a surrogate alone, or any other.
 _ESCAPE = re.compile(r"\\(?:u(d[89ab]..\\ud[c-f]..)|u(d[89a-f]..)|.)", re.IGNORECASE | re.DOTALL)
 
 
-class _Value(msgspec.Struct, rename="camel"):
+class Value(msgspec.Struct, rename="camel"):
+    """An attribute's value, or a log record's body."""
+
     string_value: str | None = None
     int_value: int | str | float | None = None
     double_value: float | int | str | None = None
@@ -26,17 +29,19 @@ class _Value(msgspec.Struct, rename="camel"):
     bytes_value: str | None = None
 
 
-class _Pair(msgspec.Struct):
+class Pair(msgspec.Struct):
+    """An attribute."""
+
     key: str = ""
-    value: _Value | None = None
+    value: Value | None = None
 
 
 class _Array(msgspec.Struct):
-    values: list[_Value] | None = None
+    values: list[Value] | None = None
 
 
 class _Pairs(msgspec.Struct):
-    values: list[_Pair] | None = None
+    values: list[Pair] | None = None
 
 
 class _Status(msgspec.Struct):
@@ -47,7 +52,7 @@ class _Status(msgspec.Struct):
 class _Event(msgspec.Struct, rename="camel"):
     name: str | None = None
     time_unix_nano: int | str | None = None
-    attributes: list[_Pair] | None = None
+    attributes: list[Pair] | None = None
 
 
 class _Span(msgspec.Struct, rename="camel"):
@@ -57,7 +62,7 @@ class _Span(msgspec.Struct, rename="camel"):
     name: str | None = None
     start_time_unix_nano: int | str | None = None
     end_time_unix_nano: int | str | None = None
-    attributes: list[_Pair] | None = None
+    attributes: list[Pair] | None = None
     events: list[_Event] | None = None
     status: _Status | None = None
 
@@ -72,7 +77,7 @@ class _ScopeSpans(msgspec.Struct):
 
 
 class _Resource(msgspec.Struct):
-    attributes: list[_Pair] | None = None
+    attributes: list[Pair] | None = None
 
 
 class _ResourceSpans(msgspec.Struct, rename="camel"):
@@ -97,16 +102,21 @@ _STATUS_CODES = {
 
 
 def json_request(body: bytes) -> JsonRequest:
-    """Parse an export; raises msgspec.DecodeError or RecursionError.
+    """Parse a trace export; raises as `repaired`."""
+    return repaired(body, _request)
+
+
+def repaired(body: bytes, decode: Callable[[bytes], T]) -> T:
+    """Decode an export; raises msgspec.DecodeError or RecursionError.
 
     Text cut in the middle of a character, in bytes or in an escaped surrogate pair, is repaired.
     """
     try:
         body.decode()
-        return _request(body)
+        return decode(body)
     except (UnicodeDecodeError, msgspec.DecodeError):
         text = _ESCAPE.sub(_whole, body.decode("utf-8", "replace"))
-        return _request(text.encode())
+        return decode(text.encode())
 
 
 def _whole(escape: re.Match[str]) -> str:
@@ -117,27 +127,27 @@ def json_spans(request: JsonRequest) -> Iterator[Span | Rejection]:
     """Map each span, or say why not."""
     for resource_spans in request.resource_spans or ():
         attributes = resource_spans.resource.attributes if resource_spans.resource else None
-        source = mapper.resource(_pairs(attributes))
+        source = mapper.resource(pairs(attributes))
         for scope_spans in resource_spans.scope_spans or ():
             scope = clean(scope_spans.scope.name or "") if scope_spans.scope else ""
             for raw in scope_spans.spans or ():
                 try:
                     s = _span(raw)
                     yield mapper.span(
-                        _id(s.trace_id),
-                        _id(s.span_id),
-                        _id(s.parent_span_id),
+                        identity(s.trace_id),
+                        identity(s.span_id),
+                        identity(s.parent_span_id),
                         clean(s.name or ""),
-                        _integer(s.start_time_unix_nano),
-                        _integer(s.end_time_unix_nano),
+                        integer(s.start_time_unix_nano),
+                        integer(s.end_time_unix_nano),
                         _code(s.status),
                         clean((s.status and s.status.message) or ""),
-                        _pairs(s.attributes),
+                        pairs(s.attributes),
                         [
                             Event(
                                 clean(e.name or ""),
-                                _integer(e.time_unix_nano),
-                                dict(_pairs(e.attributes)),
+                                integer(e.time_unix_nano),
+                                dict(pairs(e.attributes)),
                             )
                             for e in s.events or ()
                         ],
@@ -148,30 +158,32 @@ def json_spans(request: JsonRequest) -> Iterator[Span | Rejection]:
                     yield Rejection(f"not a span: {error}")
 
 
-def _pairs(attributes: list[_Pair] | None) -> list[tuple[str, Any]]:
-    return [(clean(pair.key), _value(pair.value)) for pair in attributes or ()]
+def pairs(attributes: list[Pair] | None) -> list[tuple[str, Any]]:
+    """Return the attributes as keys and plain values."""
+    return [(clean(pair.key), json_value(pair.value)) for pair in attributes or ()]
 
 
-def _value(value: _Value | None) -> Any:
+def json_value(value: Value | None) -> Any:
+    """Return a value as plain JSON has it; raises ValueError."""
     if value is None:
         return None
     if value.string_value is not None:
         return clean(value.string_value)
     if value.int_value is not None:
-        return _integer(value.int_value)
+        return integer(value.int_value)
     if value.bool_value is not None:
         return value.bool_value
     if value.double_value is not None:
         number = float(value.double_value)
         return number if number - number == 0 else str(number)
     if value.array_value is not None:
-        return [_value(item) for item in value.array_value.values or ()]
+        return [json_value(item) for item in value.array_value.values or ()]
     if value.kvlist_value is not None:
-        return dict(_pairs(value.kvlist_value.values))
+        return dict(pairs(value.kvlist_value.values))
     return clean(value.bytes_value) if value.bytes_value is not None else None
 
 
-def _integer(value: int | str | float | None) -> int:
+def integer(value: int | str | float | None) -> int:
     """Return a 64-bit integer given as such or in digits; raises ValueError."""
     if not value:
         return 0
@@ -183,7 +195,7 @@ def _integer(value: int | str | float | None) -> int:
     return number
 
 
-def _id(text: str | None) -> bytes:
+def identity(text: str | None) -> bytes:
     """Return the bytes of an id in hex, none when it is not hex."""
     try:
         return bytes.fromhex(text or "")

@@ -24,8 +24,8 @@ MOST_MS = 2**31 - 1
 CENTS = Decimal("1e-10")
 
 
-# The bits of `inherits`: what a span does not say itself, and takes from above.
-AGENT, CONVERSATION, RUN, EXECUTION = 1, 2, 4, 8
+# The bits of `inherits`: what a span does not say itself, and takes from above or, the last two, from log records.
+AGENT, CONVERSATION, RUN, EXECUTION, INPUT, OUTPUT = 1, 2, 4, 8, 16, 32
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -34,7 +34,8 @@ _decode = msgspec.json.Decoder().decode
 class Row(msgspec.Struct, gc=False):
     """The columns of a span in the order in which they are copied; ids as text, `attributes` as JSON.
 
-    `inherits` tells what stands here because of the spans above; `service` is the agent's name where nobody says one.
+    `inherits` tells what stands here because of the spans above, or of log records; `service` is the agent's name where
+    nobody says one.
     """
 
     project_id: int

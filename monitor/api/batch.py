@@ -10,13 +10,14 @@ import msgspec
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 from django.urls import path
 
-from monitor import reporting
+from monitor import masking, reporting
 from monitor.api import bodies, execution_events, problems
 from monitor.api.caller import Caller, Request
 from monitor.api.door import Door, endpoint
 from monitor.api.messages import MessageEvent, message_from_event
 from monitor.api.problems import Problem, bad_field
 from monitor.deadlocks import unhindered
+from monitor.masking import Rule
 from monitor.reports import REPORTS, Report
 
 MOST_EVENTS = 10_000
@@ -29,6 +30,11 @@ class BatchBody(msgspec.Struct):
     checks_parts: ClassVar[bool] = True
 
     events: list[msgspec.Raw]
+
+    @classmethod
+    def of_lines(cls, raw: bytes) -> "BatchBody":
+        """The body of a batch with an event a line; empty lines are none."""
+        return cls([msgspec.Raw(line) for line in raw.split(b"\n") if line and not line.isspace()])
 
 
 class FieldError(msgspec.Struct):
@@ -78,6 +84,8 @@ TELLINGS: Mapping[str, Telling] = {
     "message": Telling(MessageEvent, _message),
     **{name: Telling(body, partial(_execution, name)) for name, body in execution_events.EVENTS.items()},
 }
+# What customers and people say to each other has to arrive as it was said.
+VERBATIM = frozenset({"message"})
 BODIES: Mapping[str, type[msgspec.Struct]] = {
     **REPORTS,
     **{name: telling.body for name, telling in TELLINGS.items()},
@@ -85,8 +93,16 @@ BODIES: Mapping[str, type[msgspec.Struct]] = {
 
 
 class Batch(Door):
-    @endpoint(scope="ingest", rate="ingest", body=BatchBody, answer=BatchAnswer, bound=False)
+    @endpoint(
+        scope="ingest",
+        rate="ingest",
+        body=BatchBody,
+        answer=BatchAnswer,
+        content_types=(*bodies.JSON, *bodies.LINES),
+        bound=False,
+    )
     def post(self, request: Request, body: BatchBody) -> BatchAnswer:
+        """Up to 10,000 events, in one object or one a line; each is told by itself, the bad ones by their place."""
         if len(body.events) > MOST_EVENTS:
             raise bad_field("events", f"may hold {MOST_EVENTS:,} events; these are {len(body.events):,}")
         caller, now = request.caller, request.now
@@ -95,7 +111,7 @@ class Batch(Door):
         tellings: dict[int, tuple[str, msgspec.Struct]] = {}
         for index, raw in enumerate(body.events):
             try:
-                name, event = _event(bytes(raw))
+                name, event = _event(bytes(raw), caller.rule)
             except Problem as problem:
                 answer.rejected.append(_rejected(index, problem))
                 continue
@@ -119,8 +135,8 @@ class Batch(Door):
         return answer
 
 
-def _event(raw: bytes) -> tuple[str, msgspec.Struct]:
-    """The event by its type. Raises Problem."""
+def _event(raw: bytes, rule: Rule | None) -> tuple[str, msgspec.Struct]:
+    """The event by its type, masked by the rule. Raises Problem."""
     try:
         name = msgspec.json.decode(raw, type=Typed).type
         kind = BODIES.get(name)
@@ -134,6 +150,8 @@ def _event(raw: bytes) -> tuple[str, msgspec.Struct]:
         raise bodies.too_deep() from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise bodies.unreadable(error) from error
+    if rule is not None and name not in VERBATIM:
+        event = masking.body(event, rule)
     return name, event
 
 

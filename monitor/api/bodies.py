@@ -16,6 +16,8 @@ from monitor.api.problems import Problem, bad_field
 T = TypeVar("T")
 
 JSON = ("application/json",)
+# One JSON document a line.
+LINES = ("application/x-ndjson", "application/ndjson")
 MAX_DEPTH = 100
 # Each member of a gzip body costs a copy of what follows it.
 MOST_MEMBERS = 100
@@ -105,6 +107,11 @@ def decode(raw: bytes, into: type[T]) -> T:
     if not getattr(into, "checks_parts", False):
         check(raw)
     return value
+
+
+def decode_as(content_type: str | None, raw: bytes, into: Any) -> Any:
+    """The body as `into`, which says itself what becomes of lines. Raises a Problem that names the field."""
+    return into.of_lines(raw) if content_type in LINES else decode(raw, into)
 
 
 def check(raw: bytes) -> None:

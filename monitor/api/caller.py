@@ -1,5 +1,6 @@
 """Who calls: a key, or a person through their session; both with a project and scopes."""
 
+from base64 import b64decode
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
@@ -13,12 +14,15 @@ from rest_framework.authentication import CSRFCheck
 
 from monitor import keys
 from monitor.api.problems import Forbidden, Unauthenticated
+from monitor.masking import Rule, rule_of
 from monitor.models import Membership, Person
 from monitor.models.keys import Scope
 from monitor.models.people import Role
 from monitor.tenancy import crossing
 
 PROJECT_HEADER = "X-Handrail-Project"
+# Where clients of Langfuse call, which send their keys as a name and a password.
+BASIC_PATHS = "/api/public/"
 SCOPES_OF_ROLE: dict[str, frozenset[str]] = {
     Role.VIEWER: frozenset({Scope.READ}),
     Role.OPERATOR: frozenset({Scope.READ, Scope.OPERATE}),
@@ -40,6 +44,8 @@ class Caller:
     general_per_minute: int | None = None
     ingest_per_minute: int | None = None
     is_instance_admin: bool = False
+    # What the project masks in telemetry, None for nothing.
+    rule: Rule | None = None
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes
@@ -61,7 +67,7 @@ def identify(request: HttpRequest, *, now: datetime) -> Caller:
     """The caller. Raises Unauthenticated, or Forbidden for a session without CSRF token or membership."""
     header = request.headers.get("Authorization")
     if header is not None:
-        return _by_key(header, now=now)
+        return _by_key(header, now=now, basic=request.path.startswith(BASIC_PATHS))
     return identify_person(request, request.headers.get(PROJECT_HEADER))
 
 
@@ -90,8 +96,10 @@ def require(caller: Caller, scope: str) -> None:
     raise Forbidden(f"This needs the scope {scope}; {'this key' if caller.kind == 'key' else 'your role'} has {has}.")
 
 
-def _by_key(header: str, *, now: datetime) -> Caller:
+def _by_key(header: str, *, now: datetime, basic: bool) -> Caller:
     scheme, _, text = header.partition(" ")
+    if basic and scheme.lower() == "basic":
+        scheme, text = "bearer", _password(text.strip())
     key = keys.find(text.strip(), now=now) if scheme.lower() == "bearer" else None
     if key is None:
         raise Unauthenticated("This key is not valid: unknown, expired or revoked.")
@@ -105,12 +113,21 @@ def _by_key(header: str, *, now: datetime) -> Caller:
         department=key.department,
         general_per_minute=key.general_per_minute,
         ingest_per_minute=key.ingest_per_minute,
+        rule=rule_of(key.mask_pii, key.mask_ips),
     )
+
+
+def _password(credentials: str) -> str:
+    """The password of HTTP Basic credentials, "" when they are none; the name may be any."""
+    try:
+        return b64decode(credentials, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _by_person(person: Person, project_name: str | None) -> Caller:
     with crossing():
-        memberships = Membership.objects.filter(person_id=person.pk)
+        memberships = Membership.objects.select_related("project").filter(person_id=person.pk)
         if project_name is not None:
             membership = memberships.filter(project__name=project_name.replace("\0", "")).first()
         else:
@@ -125,6 +142,7 @@ def _by_person(person: Person, project_name: str | None) -> Caller:
         scopes=SCOPES_OF_ROLE[membership.role],
         person_id=person.pk,
         is_instance_admin=person.is_instance_admin,
+        rule=rule_of(membership.project.mask_pii, membership.project.mask_ips),
     )
 
 

@@ -21,12 +21,13 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from rest_framework.views import APIView
 
+from monitor import masking
 from monitor.api import bodies, problems, throttles
 from monitor.api.caller import Request, identify, require
 from monitor.api.problems import Problem, Throttled
 from monitor.deadlocks import unhindered
 
-ScopeName = Literal["ingest", "read", "operate", "admin", "ingest or operate"]
+ScopeName = Literal["ingest", "read", "operate", "admin", "ingest or operate", "ingest or read"]
 Handler = Callable[..., Any]
 JSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
 
@@ -44,6 +45,12 @@ class Contract:
     content_types: tuple[str, ...]
     also: tuple[int, ...]
     bound: bool
+    verbatim: bool = False
+
+    @property
+    def is_telemetry(self) -> bool:
+        """Whether the body is masked where a project asks for it."""
+        return self.scope == "ingest" and not self.verbatim
 
 
 @dataclass(frozen=True)
@@ -67,14 +74,16 @@ def endpoint(
     content_types: tuple[str, ...] = bodies.JSON,
     also: tuple[int, ...] = (),
     bound: bool = True,
+    verbatim: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Make a method of a Door a call of the API.
 
     `body` and `query` are the Structs that the method gets by these names (`body=bytes`: the decompressed bytes);
     `answer` is the Struct it returns; `also` lists further statuses it may answer, for the OpenAPI document.
-    With `bound` false the method opens its transactions itself.
+    With `bound` false the method opens its transactions itself. What agents report is masked where the project asks
+    for it, unless it is `verbatim`; who takes a body of bytes, or spans, masks what it makes of them.
     """
-    contract = Contract(scope, rate, body, query, answer, status, content_types, also, bound)
+    contract = Contract(scope, rate, body, query, answer, status, content_types, also, bound, verbatim)
 
     def decorate(handler: Handler) -> Handler:
         @wraps(handler)
@@ -87,7 +96,10 @@ def endpoint(
                 bodies.decode_query(request, query)
             if body is not None:
                 raw = bodies.read(request, limit=settings.MAX_BODY_BYTES, content_types=content_types)
-                given["body"] = raw if body is bytes else bodies.decode(raw, body)
+                given["body"] = raw if body is bytes else bodies.decode_as(request.content_type, raw, body)
+                rule = request.caller.rule
+                if rule is not None and contract.is_telemetry and isinstance(given["body"], msgspec.Struct):
+                    given["body"] = masking.body(given["body"], rule)
             if not bound:
                 return respond(handler(self, request, **given), contract.status)
             result = unhindered(request.caller.project_id, lambda: handler(self, request, **given))

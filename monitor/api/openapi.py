@@ -164,11 +164,15 @@ def _operation(call: Call, of: dict[Any, dict[str, Any]], components: dict[str, 
         "responses": _responses(call, of),
     }
     if contract.body is not None or contract.content_types != bodies.JSON:
-        content = {
-            kind: {"schema": of[contract.body]} if contract.body in of else {} for kind in contract.content_types
-        }
+        content = {kind: _content(kind, contract.body, of) for kind in contract.content_types}
         operation["requestBody"] = {"content": content, "required": _requires(contract.body)}
     return operation
+
+
+def _content(kind: str, body: type | None, of: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    if kind in bodies.LINES:
+        return {"schema": {"type": "string", "description": "One JSON object a line; empty lines are left out"}}
+    return {"schema": of[body]} if body in of else {}
 
 
 def _query(query: type, of: dict[Any, dict[str, Any]], components: dict[str, Any]) -> list[dict[str, Any]]:

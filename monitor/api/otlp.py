@@ -1,22 +1,23 @@
-"""OpenTelemetry over HTTP: traces are kept; metrics and logs are taken note of, so that exporters don't complain."""
+"""OpenTelemetry over HTTP: traces are kept, logs complete them, metrics are read and counted."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 from django.conf import settings
 from django.http import HttpResponse
 from django.http.request import UnreadablePostError
 from django.urls import path
-from prometheus_client import Counter
 
-from monitor import groupcommit, otlp
+from monitor import doorcounts, groupcommit, otlp, otlp_logs, otlp_metrics, spanlogs
 from monitor.api.bodies import TooLarge, WrongType
 from monitor.api.caller import Request
 from monitor.api.door import Door, endpoint
 from monitor.api.problems import Problem
+from monitor.deadlocks import unhindered
 from monitor.records import Rejection
 
+T = TypeVar("T")
 MEDIA_TYPES = (otlp.PROTOBUF, otlp.JSON)
-UNKEPT = Counter(
-    "handrail_otlp_unkept_exports", "Exports of metrics and logs that were answered and not kept", ["signal"]
-)
 
 
 class Traces(Door):
@@ -25,7 +26,7 @@ class Traces(Door):
     @endpoint(scope="ingest", rate="ingest", content_types=MEDIA_TYPES, also=(400, 413, 415), bound=False)
     def post(self, request: Request) -> HttpResponse:
         caller = request.caller
-        decoded = _decoded(request)
+        decoded = _decoded(request, otlp.decode)
         spans, rejected = otlp.spans(decoded)
         done = groupcommit.accept(caller.project_id, spans, now=request.now, department=caller.department)
         for one in done.rejected:
@@ -35,24 +36,41 @@ class Traces(Door):
         return HttpResponse(otlp.partial_success(decoded.media_type, rejected), content_type=decoded.media_type)
 
 
-class Unkept(Door):
-    """Metrics and logs: answered, counted, dropped."""
+class Logs(Door):
+    """Log records in protobuf or JSON; messages of a model or a tool complete their span, the others are dropped.
 
-    signal = ""
+    Messages that name no span are counted in `partial_success`.
+    """
 
-    @endpoint(scope="ingest", rate="ingest", content_types=MEDIA_TYPES, bound=False)
+    @endpoint(scope="ingest", rate="ingest", content_types=MEDIA_TYPES, also=(400, 413, 415), bound=False)
     def post(self, request: Request) -> HttpResponse:
-        UNKEPT.labels(self.signal).inc()
-        is_json = (request.content_type or "").startswith(otlp.JSON)
-        return HttpResponse(b"{}" if is_json else b"", content_type=otlp.JSON if is_json else otlp.PROTOBUF)
+        project_id = request.caller.project_id
+        decoded = _decoded(request, otlp_logs.decode)
+        messages, rejected, others = otlp_logs.read(decoded)
+        if messages:
+            unhindered(project_id, lambda: spanlogs.accept(project_id, messages, now=request.now))
+        doorcounts.count({"logs kept": len(messages), "logs rejected": len(rejected), "logs dropped": others})
+        answer = otlp.partial_success(decoded.media_type, rejected, otlp_logs.LOGS)
+        return HttpResponse(answer, content_type=decoded.media_type)
 
 
-def _decoded(request: Request) -> otlp.TracesRequest:
+class Metrics(Door):
+    """Metrics in protobuf or JSON: read, counted, and not kept; spans tell the same to the unit."""
+
+    @endpoint(scope="ingest", rate="ingest", content_types=MEDIA_TYPES, also=(400, 413, 415), bound=False)
+    def post(self, request: Request) -> HttpResponse:
+        decoded = _decoded(request, otlp_metrics.decode)
+        doorcounts.count({"metric points": decoded.points})
+        answer = otlp.partial_success(decoded.media_type, [], otlp_metrics.METRICS)
+        return HttpResponse(answer, content_type=decoded.media_type)
+
+
+def _decoded(request: Request, decode: Callable[[bytes, str], T]) -> T:
     limit = settings.MAX_BODY_BYTES
     try:
         raw = request.read(limit + 1)
         body = otlp.inflate(raw, request.headers.get("Content-Encoding"), limit=limit)
-        return otlp.decode(body, request.headers.get("Content-Type", ""))
+        return decode(body, request.headers.get("Content-Type", ""))
     except UnreadablePostError as error:
         raise Problem(400, "Bad request", "The body ended early.") from error
     except otlp.TooLarge as error:
@@ -65,7 +83,6 @@ def _decoded(request: Request) -> otlp.TracesRequest:
 
 urlpatterns = [
     path("v1/traces", Traces.as_view()),
-    path("v1/metrics", Unkept.as_view(signal="metrics")),
-    path("v1/logs", Unkept.as_view(signal="logs")),
-    path("api/public/otel/v1/traces", Traces.as_view()),
+    path("v1/metrics", Metrics.as_view()),
+    path("v1/logs", Logs.as_view()),
 ]

@@ -13,7 +13,7 @@ from monitor.models.people import HumanAgent, Membership, Person
 from monitor.models.projects import Project
 from monitor.models.queue import EventCounter, QueueEvent, QueueItem
 from monitor.models.rollups import DirtyHour, HourRollup, MinuteRollup
-from monitor.models.spans import IngestKey, Run, Span, Trace
+from monitor.models.spans import IngestKey, Run, Span, SpanLog, Trace
 from monitor.models.views import SavedView
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Run",
     "SavedView",
     "Span",
+    "SpanLog",
     "StateChange",
     "Subject",
     "Trace",

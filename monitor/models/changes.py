@@ -18,6 +18,7 @@ class Subject(models.TextChoices):
     JOB = "job"
     LOOP = "loop"
     AGENT = "agent"
+    KEY = "key"
 
 
 class StateChange(models.Model):

@@ -32,3 +32,7 @@ class ApiKey(models.Model):
     expires_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
     last_used_at = models.DateTimeField(null=True)
+
+    # What the key's project masks: read together with a key that is looked up by its prefix, and only then.
+    mask_pii: bool
+    mask_ips: bool

@@ -50,6 +50,9 @@ class Project(models.Model):
     # null switches the clock off.
     trace_silent_s = models.PositiveIntegerField(null=True, default=600, db_default=600)
     trace_lost_s = models.PositiveIntegerField(null=True, default=86_400, db_default=86_400)
+    # Whether personal data is masked in telemetry before it is stored, and whether addresses of machines are too.
+    mask_pii = models.BooleanField(default=False, db_default=False)
+    mask_ips = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

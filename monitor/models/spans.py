@@ -113,6 +113,29 @@ class Span(models.Model):
         ]
 
 
+class SpanLog(models.Model):
+    """A message of a span, or a tool's arguments or result, that came as a log record.
+
+    The span may not have come yet. Kept for as long as other records of the span may follow.
+    """
+
+    pk = models.CompositePrimaryKey("project_id", "trace_id", "span_id", "digest")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
+    trace_id = models.UUIDField()
+    span_id = models.BigIntegerField()
+    # Of the whole record: one that comes again is the same row.
+    digest = models.BinaryField(max_length=16)
+    # When it was said, in nanoseconds since 1970, and its place among the records it came with.
+    at_ns = models.BigIntegerField()
+    place = models.IntegerField()
+    name = models.TextField()
+    said = models.TextField()  # JSON
+    received_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["received_at"], name="span_log_by_age")]  # read by retention
+
+
 class Trace(models.Model):
     """Where the spans of a trace lie: in the partitions from `first_at` to `last_at`."""
 

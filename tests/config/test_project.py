@@ -44,7 +44,16 @@ def test_off_ends_a_trigger_or_a_clock(shop: Project) -> None:
         "handover_phrases",
         "handover_confidence_below",
         "claim_within_s",
+        "mask_pii",
+        "mask_ips",
     ]
+
+
+def test_masking_is_switched_on_and_off(shop: Project) -> None:
+    assert (run("shop", "--mask-pii", "on")["mask_pii"], run("shop")["mask_ips"]) == ("on", "off")
+    assert run("shop", "--mask-pii", "off", "--mask-ips", "on")["mask_pii"] == "off"
+    shop.refresh_from_db()
+    assert (shop.mask_pii, shop.mask_ips) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +64,7 @@ def test_off_ends_a_trigger_or_a_clock(shop: Project) -> None:
         (["shop", "--handover-confidence-below", "nan"], "--handover-confidence-below 'nan': Expected `float` >= 0.0."),
         (["shop", "--handover-phrases", "a,,b"], "Expected `str` of length >= 1"),
         (["shop", "--time-zone", "Berlin"], "--time-zone: there is no time zone 'Berlin'."),
+        (["shop", "--mask-pii", "yes"], "--mask-pii 'yes': say on or off."),
         (["store"], "There is no project 'store'. There is: shop."),
     ],
 )

@@ -35,6 +35,23 @@ def requests(client: str) -> list[Request]:
     ]
 
 
+class Other(NamedTuple):
+    path: str
+    body: bytes
+    content_type: str
+
+
+@cache
+def others(client: str) -> list[Other]:
+    """The logs and metrics that a client sent beside its traces, as far as they were kept."""
+    listing = HERE / client / "others.json"
+    listed = json.loads(listing.read_text()) if listing.exists() else []
+    return [
+        Other(one["path"], gzip.decompress((HERE / client / one["body"]).read_bytes()), one["content_type"])
+        for one in listed
+    ]
+
+
 @cache
 def mapped(client: str) -> tuple[list[Span], list[Rejection]]:
     """Every span of a client's requests, in the order in which they came."""

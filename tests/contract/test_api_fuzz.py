@@ -1,5 +1,6 @@
 """Every call of the API, with what a machine makes up: no fault of ours, and no answer that the contract leaves out."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +39,11 @@ schemathesis.openapi.media_type("application/x-protobuf", binary(max_size=200))
 @schemathesis.serializer("application/x-protobuf")
 def as_it_is(ctx: Any, value: bytes) -> bytes:
     return value
+
+
+@schemathesis.serializer("application/x-ndjson", "application/ndjson")
+def as_lines(ctx: Any, value: Any) -> bytes:
+    return (value if isinstance(value, str) else json.dumps(value)).encode(errors="replace")
 
 
 # The document is served without a look into the database.

@@ -97,3 +97,16 @@ def run(name: str, instance: Instance, key: str, folder: Path) -> list[dict[str,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         return [json.loads(line) for line in truth.read_text().splitlines()]
+
+
+def run_here(path: Path, environment: dict[str, str]) -> str:
+    """Run a program of our own with the clients' libraries; what it printed. Its complaints are shown when it fails."""
+    done = subprocess.run(
+        [str(interpreter()), str(path)],
+        env=os.environ | {"NO_PROXY": "127.0.0.1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout

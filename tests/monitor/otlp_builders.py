@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any
 
 from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 START_NS = 1_795_000_000 * 10**9
@@ -72,16 +73,42 @@ def export(*spans: dict, resource: dict | None = None, scope: str = "tests") -> 
     }
 
 
+def log(
+    name: str,
+    body: Any = None,
+    *,
+    span: int = 1,
+    trace: str = TRACE,
+    at_ms: int = 0,
+    attributes: dict | None = None,
+) -> dict:
+    built = {
+        "traceId": trace,
+        "spanId": f"{span:016x}",
+        "observedTimeUnixNano": str(START_NS + at_ms * 10**6),
+        "eventName": name,
+        "attributes": pairs(attributes or {}),
+    }
+    return built if body is None else built | {"body": value(body)}
+
+
+def logs_export(*records: dict) -> dict:
+    return {
+        "resourceLogs": [{"resource": {}, "scopeLogs": [{"scope": {"name": "tests"}, "logRecords": list(records)}]}]
+    }
+
+
 def as_json(request: dict) -> bytes:
     return json.dumps(request).encode()
 
 
 def as_protobuf(request: dict) -> bytes:
     copied = json.loads(json.dumps(request))
-    for resource_spans in copied["resourceSpans"]:
-        for scope_spans in resource_spans["scopeSpans"]:
-            for one in scope_spans["spans"]:
+    for resource in copied.get("resourceSpans") or copied["resourceLogs"]:
+        for scope in resource.get("scopeSpans") or resource["scopeLogs"]:
+            for one in scope.get("spans") or scope["logRecords"]:
                 for key in ("traceId", "spanId", "parentSpanId"):
                     if key in one:
                         one[key] = base64.b64encode(bytes.fromhex(one[key])).decode()
-    return ParseDict(copied, ExportTraceServiceRequest()).SerializeToString()
+    message = ExportTraceServiceRequest() if "resourceSpans" in copied else ExportLogsServiceRequest()
+    return ParseDict(copied, message).SerializeToString()

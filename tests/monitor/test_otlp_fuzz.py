@@ -1,14 +1,16 @@
 """Whatever bytes arrive, the decoder answers with records, with reasons, or with one of its own errors."""
 
+import json
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor import metering, otlp
+from monitor import masking, metering, otlp, otlp_logs, otlp_metrics, spanlogs
 from monitor.records import Rejection, Span
-from tests.contract.recordings import clients, requests
-from tests.monitor.otlp_builders import as_json, export, json_span
+from tests.contract.recordings import clients, others, requests
+from tests.monitor.otlp_builders import as_json, export, json_span, log, logs_export
 
 BODIES = [(one.body, one.content_type) for client in clients() for one in requests(client)]
 
@@ -50,6 +52,45 @@ def test_recorded_bodies_with_broken_bytes(recorded, changes, cut):
 @given(st.binary(max_size=400), st.sampled_from([otlp.PROTOBUF, otlp.JSON]))
 def test_bytes_without_sense(body, content_type):
     storable(body, content_type)
+    readable(body, content_type)
+
+
+OTHERS = [one for client in clients() for one in others(client)]
+
+
+def readable(body: bytes, content_type: str) -> None:
+    """The same of logs and metrics: messages that can be put together and stored, or an error of ours."""
+    try:
+        found = otlp_logs.read(otlp_logs.decode(body, content_type))
+    except otlp.OtlpError:
+        pass
+    else:
+        for message in found.messages:
+            assert -(2**63) <= message.span_id < 2**63
+            assert 0 <= message.at_ns < 2**63
+            assert "\0" not in message.name + message.said
+            told = spanlogs.contents([(message.name, message.at_ns, msgspec.json.decode(message.said))])
+            assert "\0" not in (told.input or "") + (told.output or "")
+            masking.text(message.said, masking.Rule(True, True))
+        otlp.partial_success(content_type, found.rejected, otlp_logs.LOGS)
+    try:
+        assert otlp_metrics.decode(body, content_type).points >= 0
+    except otlp.OtlpError:
+        pass
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from(OTHERS),
+    st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), max_size=8),
+    st.integers(0, 2**20),
+)
+def test_recorded_logs_and_metrics_with_broken_bytes(recorded, changes, cut):
+    broken = bytearray(recorded.body)
+    for at, byte in changes:
+        broken[at % len(broken)] = byte
+    readable(bytes(broken), recorded.content_type)
+    readable(bytes(broken[: cut % len(broken)]), recorded.content_type)
 
 
 NAMES = [
@@ -91,8 +132,31 @@ def test_known_names_with_values_that_nobody_expects(attributes, kind):
     storable(as_json(export(json_span(attributes=named, status={"code": kind}))), otlp.JSON)
 
 
+EVENT_NAMES = ["gen_ai.user.message", "gen_ai.choice", "gen_ai.client.inference.operation.details", "else", ""]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(EVENT_NAMES),
+    VALUES.filter(lambda one: one is not None),
+    st.dictionaries(st.sampled_from([*NAMES, "event.name", "event_name", "gen_ai.input.messages"]), VALUES, max_size=5),
+    st.integers(-(2**70), 2**70) | st.text(max_size=5),
+)
+def test_log_records_with_values_that_nobody_expects(name, body, attributes, at):
+    named = {key: given for key, given in attributes.items() if given is not None}
+    try:
+        record = log(name, body, attributes=named)
+    except RecursionError:
+        return
+    readable(as_json(logs_export(record | {"timeUnixNano": at}, record)), otlp.JSON)
+    readable(as_json(logs_export(log(name, str(body)), log(name, json.dumps({"content": body})))), otlp.JSON)
+
+
 @pytest.mark.parametrize("depth", [50, 5000])
 def test_values_nested_without_end(depth):
     body = as_json(export(json_span(attributes={"x": "~"})))
     deep = b'{"arrayValue":{"values":[' * depth + b'{"intValue":1}' + b"]}}" * depth
     storable(body.replace(b'{"stringValue": "~"}', deep), otlp.JSON)
+    record = as_json(logs_export(log("gen_ai.user.message", "~")))
+    readable(record.replace(b'{"stringValue": "~"}', deep), otlp.JSON)
+    readable(as_json(logs_export(log("gen_ai.user.message", '{"a":' * depth + "1" + "}" * depth))), otlp.JSON)

@@ -30,7 +30,10 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "trace_silent_s": (Seconds, "an alert follows when an open span's trace has brought nothing for this time"),
     "trace_lost_s": (Days, "when nothing has come for this time, the open span counts as lost"),
     "claim_within_s": (Seconds, "an alert follows when nobody has claimed in this time"),
+    "mask_pii": (bool, "on: personal data and secrets are masked in telemetry before it is stored"),
+    "mask_ips": (bool, "on: addresses of machines are masked likewise"),
 }
+SWITCHES = {"on": True, "off": False}
 
 # Fields of several words; `off` leaves none.
 LISTS = ("handover_phrases", "loop_exempt_tools")
@@ -61,6 +64,10 @@ class Command(BaseCommand):
 def _value(field: str, text: str) -> Any:
     """What the words mean for this field. Raises CommandError."""
     option, kind = f"--{field.replace('_', '-')}", OPTIONS[field][0]
+    if kind is bool:
+        if text not in SWITCHES:
+            raise CommandError(f"{option} {text!r}: say on or off.")
+        return SWITCHES[text]
     if text == "off" and field in LISTS:
         return []
     if text == "off" and Project._meta.get_field(field).null:
@@ -77,4 +84,6 @@ def _value(field: str, text: str) -> Any:
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(value) or "off"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return "off" if value is None else str(value)

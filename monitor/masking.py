@@ -1,0 +1,135 @@
+"""Personal data is masked before anything is stored, where a project asks for it.
+
+All that a door takes goes through one of `span`, `text` and `body`; what each kind looks like stands in
+monitor/piipatterns.py. Names and ids, by which things are found again, stay as they are.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from monitor import piipatterns
+from monitor.records import Span
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+# What names and finds things, in whatever body it stands.
+NAMES = frozenset(
+    {
+        *("id", "type", "agent", "department", "run_id", "crew_id", "conversation_id", "execution_id", "parent_id"),
+        *("trace_id", "span_id", "reservation_id", "response_id", "tool_call_id", "client_id", "fingerprint"),
+        *("model", "provider", "tool", "operation", "mode", "declared_mode", "status", "level", "command", "role"),
+    }
+)
+# A placeholder may be longer than what it masks, and most columns end somewhere.
+SHORTEST_COLUMN = 100
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Rule(NamedTuple):
+    """What a project masks: personal data and secrets, the addresses of machines."""
+
+    pii: bool
+    ips: bool
+
+
+def rule_of(mask_pii: bool, mask_ips: bool) -> Rule | None:
+    """The rule of these settings, None where nothing is masked."""
+    return Rule(mask_pii, mask_ips) if mask_pii or mask_ips else None
+
+
+def text(given: str, rule: Rule) -> str:
+    """The text with typed placeholders, such as `[email]`, for what the rule masks; JSON stays JSON."""
+    if given[:1] in ("{", "[", '"'):
+        try:
+            held = _decode(given)
+            masked = value(held, rule)
+            return given if masked == held else _encode(masked).decode()
+        except (msgspec.DecodeError, RecursionError, OverflowError, UnicodeEncodeError):
+            pass
+    for mask in _masks(rule):
+        given = mask(given)
+    return given
+
+
+def value(given: Any, rule: Rule) -> Any:
+    """The same of all that a JSON value holds, keys too."""
+    if isinstance(given, str):
+        return text(given, rule)
+    if isinstance(given, dict):
+        masked: dict[Any, Any] = {}
+        for key, item in given.items():
+            name = text(key, rule) if isinstance(key, str) else key
+            while name in masked:
+                name = f"{name}'"
+            masked[name] = _field(key, item, rule)
+        return masked
+    if isinstance(given, list | tuple):
+        return [value(item, rule) for item in given]
+    if type(given) is int and rule.pii and piipatterns.is_card(str(given)):
+        return "[card]"
+    return given
+
+
+def span(given: Span, rule: Rule) -> Span:
+    """The span with its words masked; its digest stays that of what was sent, so that a repeat is still one."""
+
+    def masked(words: str | None) -> str | None:
+        return text(words, rule) if words else words
+
+    return msgspec.structs.replace(
+        given,
+        name=text(given.name, rule),
+        error=masked(given.error),
+        user=masked(given.user),
+        workflow=masked(given.workflow),
+        arguments=masked(given.arguments),
+        result=masked(given.result),
+        input=masked(given.input),
+        output=masked(given.output),
+        attributes=value(given.attributes, rule),
+    )
+
+
+def body(given: S, rule: Rule) -> S:
+    """A body as a client sent it, with everything masked but names and ids."""
+    changes: dict[str, Any] = {}
+    for name in given.__struct_fields__:
+        held = getattr(given, name)
+        if name in NAMES:
+            continue
+        masked = _part(held, rule)
+        if masked != held:
+            changes[name] = masked
+    return msgspec.structs.replace(given, **changes) if changes else given
+
+
+def _part(held: Any, rule: Rule) -> Any:
+    if isinstance(held, str):
+        masked, most = text(held, rule), max(len(held), SHORTEST_COLUMN)
+        return masked if len(masked) <= most else f"{masked[: most - 1]}…"
+    if isinstance(held, msgspec.Struct):
+        return body(held, rule)
+    if isinstance(held, list):
+        return [_part(item, rule) for item in held]
+    return value(held, rule)
+
+
+def _field(key: Any, item: Any, rule: Rule) -> Any:
+    if rule.pii and isinstance(item, str) and item and isinstance(key, str) and _is_secret(key):
+        return "[secret]"
+    return value(item, rule)
+
+
+def _is_secret(key: str) -> bool:
+    return len(key) <= 40 and piipatterns.SECRET_FIELD.fullmatch(key) is not None
+
+
+@cache
+def _masks(rule: Rule) -> tuple[Callable[[str], str], ...]:
+    personal = (piipatterns.secrets, piipatterns.emails, piipatterns.numbers) if rule.pii else ()
+    return (*personal, piipatterns.addresses) if rule.ips else personal

@@ -1,0 +1,185 @@
+"""What personal data looks like: each kind's pattern, what proves it, and what stands in its place.
+
+Every pattern takes linear time: one that begins inside of its own kind can't match, and what repeats has an end. Most
+text holds nothing, so a pattern is tried only where a cheap look finds what it can't do without.
+"""
+
+import re
+from collections.abc import Callable
+from ipaddress import AddressValueError, IPv6Address
+
+# Where something may begin: behind no letter or digit, unless that is the letter of an escape such as \n.
+BEGIN = r"(?:(?<=\\[nrtbf])|(?<![0-9A-Za-z]))"
+# Groups of digits that hyphens join to others are ids and dates.
+ALONE = r"(?:(?<=\\[nrtbf])|(?<![0-9A-Za-z\-]))"
+END = r"(?![0-9A-Za-z])"
+
+EMAIL = re.compile(
+    r"(?:(?<=\\[nrtbf])|(?<![\w.%+\-\\]))[\w.%+\-]+@(?:[\w\-]{1,63}\.){1,8}[^\W\d_]{2,24}",
+)
+SECRET = re.compile(
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{0,20000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
+    rf"|{BEGIN}(?:"
+    r"(?:sk|pk)-[\w\-]{16,}"
+    r"|(?:sk|rk|pk)_(?:live|test)_[0-9A-Za-z]{10,}"
+    r"|gh[opsur]_[0-9A-Za-z]{20,}|github_pat_\w{20,}|glpat-[\w\-]{20,}"
+    r"|xox[abeoprs]-[\w\-]{10,}"
+    r"|A(?:KIA|SIA)[0-9A-Z]{16}|AIza[\w\-]{35}"
+    r"|hf_[0-9A-Za-z]{20,}|npm_[0-9A-Za-z]{30,}|pypi-[\w\-]{30,}"
+    r"|hr_[0-9a-f]{12}_[\w\-]{20,}"
+    r")"
+    # A part that has to be followed by another begins nowhere inside of itself.
+    r"|(?:(?<=\\[nrtbf])|(?<![\w.\-]))(?:eyJ[\w\-]{8,}\.eyJ[\w\-]{8,}\.[\w\-]*|SG\.[\w\-]{16,}\.[\w\-]{16,})"
+)
+BEARER = re.compile(r"\b([Bb]earer {1,3})[\w.~+/\-]{20,}=*")
+NAMED_SECRET = re.compile(
+    r"((?:passw(?:or)?d|api[_\-]?key|(?:access|auth|refresh)[_\-]?token|client[_\-]?secret|secret[_\-]?key)"
+    r"[\"']?\s{0,3}[:=]\s{0,3}[\"']?)(?![\[{])[^\s\"',;&]{6,200}",
+    re.IGNORECASE,
+)
+# Fields whose text is secret whatever it looks like.
+SECRET_FIELD = re.compile(
+    r"passw(?:or)?d|passphrase|secret|api[_\-]?key|(?:access|auth|refresh)[_\-]?token|authorization"
+    r"|client[_\-]?secret|secret[_\-]?(?:access[_\-]?)?key|private[_\-]?key",
+    re.IGNORECASE,
+)
+IBAN = re.compile(rf"(?=[A-Za-z]{{2}}[0-9]){BEGIN}([A-Za-z]{{2}})[0-9]{{2}}(?= ?[0-9A-Za-z])")
+# Characters of an IBAN by country.
+_COUNTRIES = {
+    15: "NO",
+    16: "BE",
+    18: "DK FO FI GL NL",
+    19: "MK SI",
+    20: "AT BA EE KZ LT LU XK",
+    21: "CH CR HR LI LV",
+    22: "BG BH DE GB GE IE ME RS VA",
+    23: "AE GI IL IQ TL",
+    24: "AD CZ ES MD PK RO SA SE SK TN VG",
+    25: "LY PT ST",
+    26: "IS TR",
+    27: "FR GR IT MC MR SM",
+    28: "AL AZ BY CY DO GT HU LB PL SV",
+    29: "BR EG PS QA UA",
+    30: "JO KW MU",
+    31: "MT SC",
+    32: "LC",
+}
+IBAN_LENGTHS = {country: length for length, several in _COUNTRIES.items() for country in several.split()}
+_IBAN_OF = {length: re.compile(rf"(?: ?[0-9A-Za-z]){{{length}}}{END}") for length in _COUNTRIES}
+CARD = re.compile(
+    rf"(?=[2-6]){BEGIN}(?:[2-6][0-9]{{12,18}}|[2-6][0-9]{{3}}([ -])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{1,7}}"
+    rf"|3[0-9]{{3}}([ -])[0-9]{{6}}\2[0-9]{{4,5}}){END}"
+)
+CARD_BRANDS = re.compile(r"4|5[1-5]|2[2-7]|3[0478]|35|6")
+SSN = re.compile(rf"(?=[0-9]){ALONE}(?!000|666|9)[0-9]{{3}}([- ])(?!00)[0-9]{{2}}\1(?!0000)[0-9]{{4}}(?![0-9A-Za-z\-])")
+# The United Kingdom's national insurance number, Brazil's CPF, Spain's DNI with its check letter.
+NATIONAL_ID = re.compile(
+    rf"(?=[A-Z0-9]){ALONE}(?:"
+    r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?: ?[0-9]{2}){3} ?[A-D]"
+    rf"|[0-9]{{3}}\.[0-9]{{3}}\.[0-9]{{3}}-[0-9]{{2}}|([0-9]{{8}})-?([A-Z])){END}"
+)
+DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
+PHONE = re.compile(
+    # With the country's code; in the North American form; with the zero of a call within the country.
+    r"(?=[0-9+(])(?:(?<![0-9+])\+[1-9](?:[ .\-/]?\(?[0-9]\)?){6,14}(?![0-9])"
+    rf"|{ALONE}00(?=[0-9]{{1,6}}[ .\-/(])[1-9](?:[ .\-/]?\(?[0-9]\)?){{7,14}}(?![0-9])"
+    rf"|{ALONE}(?:1[ .\-])?(?:\([2-9][0-9]{{2}}\) ?|[2-9][0-9]{{2}}[ .\-])[0-9]{{3}}[ .\-][0-9]{{4}}(?![0-9A-Za-z\-])"
+    rf"|{ALONE}0[1-9][0-9]{{0,4}}[ /\-][0-9]{{3,4}}(?:[ \-]?[0-9]{{2,4}}){{1,3}}(?![0-9A-Za-z\-])"
+    rf"|{ALONE}0[1-9](?:[ .][0-9]{{2}}){{4}}(?![0-9A-Za-z\-]))"
+)
+_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+IPV4 = re.compile(rf"(?:(?<=\\[nrtbf])|(?<![0-9A-Za-z.]))(?:{_BYTE}\.){{3}}{_BYTE}(?![0-9A-Za-z]|\.[0-9])")
+IPV6 = re.compile(r"(?:(?<=\\[nrtbf])|(?<![0-9A-Za-z:.]))[0-9A-Fa-f:]{3,45}(?![0-9A-Za-z:])")
+
+
+# No number that is masked has fewer digits so close together.
+SIX_DIGITS = re.compile(r"[0-9](?:[ .\-/()]{0,3}[0-9]){5}")
+# What every secret has that is known by its form, and what names the others.
+_PARTS = (
+    *("sk-", "pk-", "_live_", "_test_", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xox"),
+    *("AKIA", "ASIA", "AIza", "hf_", "npm_", "pypi-", "hr_", "eyJ", "SG.", "PRIVATE KEY"),
+)
+_SECRET_NAMES = ("passw", "api", "token", "secret")
+
+
+def emails(text: str) -> str:
+    """The text with every address of mail masked."""
+    return EMAIL.sub("[email]", text) if "@" in text else text
+
+
+def secrets(text: str) -> str:
+    """The text without keys, tokens and passwords that are called by name."""
+    if any(part in text for part in _PARTS):
+        text = SECRET.sub("[secret]", text)
+    if "earer " in text:
+        text = BEARER.sub(r"\1[secret]", text)
+    lower = text.lower()
+    return NAMED_SECRET.sub(r"\1[secret]", text) if any(name in lower for name in _SECRET_NAMES) else text
+
+
+def numbers(text: str) -> str:
+    """The text without accounts, payment cards, national ids and phone numbers."""
+    if SIX_DIGITS.search(text) is None:
+        return text
+    text = _proven(IBAN, _iban_end, "[iban]", text)
+    text = _proven(CARD, _card_end, "[card]", text)
+    text = SSN.sub("[ssn]", text)
+    text = _proven(NATIONAL_ID, _national_id_end, "[national_id]", text)
+    return PHONE.sub("[phone]", text)
+
+
+def addresses(text: str) -> str:
+    """The text without the addresses of machines."""
+    text = IPV4.sub("[ip]", text)
+    return IPV6.sub(lambda found: "[ip]" if _is_ipv6(found[0]) else found[0], text)
+
+
+def is_card(digits: str) -> bool:
+    """Whether these are the digits of a payment card: a brand's beginning, and Luhn's sum."""
+    if not 13 <= len(digits) <= 19 or not CARD_BRANDS.match(digits):
+        return False
+    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
+    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
+
+
+def _proven(pattern: re.Pattern[str], end_of: Callable[[re.Match[str]], int], mask: str, text: str) -> str:
+    """The text with every match masked that `end_of` gives an end; what is none may overlap with one that is."""
+    out: list[str] = []
+    done = at = 0
+    while found := pattern.search(text, at):
+        end = end_of(found)
+        if end:
+            out += (text[done : found.start()], mask)
+            done = at = end
+        else:
+            at = found.start() + 1
+    return "".join([*out, text[done:]]) if out else text
+
+
+def _iban_end(found: re.Match[str]) -> int:
+    length = IBAN_LENGTHS.get(found[1].upper())
+    whole = _IBAN_OF[length].match(found.string, found.start()) if length else None
+    if whole is None:
+        return 0
+    compact = whole[0].replace(" ", "")
+    moved = compact[4:] + compact[:4]
+    return whole.end() if int("".join(str(int(one, 36)) for one in moved)) % 97 == 1 else 0
+
+
+def _card_end(found: re.Match[str]) -> int:
+    return found.end() if is_card(found[0].replace(" ", "").replace("-", "")) else 0
+
+
+def _national_id_end(found: re.Match[str]) -> int:
+    digits, letter = found[1], found[2]
+    return found.end() if digits is None or DNI_LETTERS[int(digits) % 23] == letter else 0
+
+
+def _is_ipv6(text: str) -> bool:
+    if text.count(":") < 2:
+        return False
+    try:
+        IPv6Address(text)
+    except AddressValueError:
+        return False
+    return True

@@ -1,0 +1,212 @@
+"""Messages that came as log records complete their span, whichever of the two comes first.
+
+The span's own words win: a record fills only what the span leaves unsaid. Both sides work under the lock of the trace,
+so that neither can miss the other.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from monitor import masking, news, pipeline, semconv
+from monitor.ground import ONE_SPAN, locking
+from monitor.masking import Rule
+from monitor.otlp_logs import Message
+from monitor.otlp_text import clean
+from monitor.pipeline import Statement, array, texts
+from monitor.spanrows import INPUT, OUTPUT, Row
+from monitor.story import Event, told
+
+# Of one span no more is put together than a page could show.
+MOST_RECORDS = 1_000
+MOST_BYTES = 2_000_000
+SPANS_AT_ONCE = 50
+
+RULE = "SELECT mask_pii, mask_ips FROM monitor_project WHERE id = %(project_id)s"
+KEEP = """
+INSERT INTO monitor_spanlog (project_id, received_at, trace_id, span_id, digest, at_ns, place, name, said)
+SELECT %(project_id)s, %(now)s, * FROM unnest(%(traces)s::uuid[], %(spans)s::bigint[], %(digests)s::bytea[],
+    %(ats)s::bigint[], %(places)s::int[], %(names)s::text[], %(said)s::text[])
+ON CONFLICT (project_id, trace_id, span_id, digest) DO NOTHING
+RETURNING encode(uuid_send(trace_id), 'hex'), span_id
+"""
+READ = """
+SELECT encode(uuid_send(wanted.trace_id), 'hex'), wanted.span_id, log.name, log.at_ns, log.said
+  FROM unnest(%(traces)s::uuid[], %(spans)s::bigint[]) AS wanted (trace_id, span_id),
+LATERAL (
+    SELECT name, at_ns, said, place, digest,
+           sum(octet_length(said)) OVER (ORDER BY at_ns, place, digest) AS bytes
+      FROM monitor_spanlog
+     WHERE project_id = %(project_id)s AND trace_id = wanted.trace_id AND span_id = wanted.span_id
+     ORDER BY at_ns, place, digest LIMIT %(most)s
+) AS log
+ WHERE log.bytes <= %(bytes)s ORDER BY 1, 2, log.at_ns, log.place, log.digest
+"""
+# The days between which a trace lies keep the others from being looked into.
+STORED = """
+SELECT encode(uuid_send(wanted.trace_id), 'hex'), wanted.span_id, span.started_at
+  FROM unnest(%(traces)s::uuid[], %(spans)s::bigint[]) AS wanted (trace_id, span_id)
+  JOIN monitor_trace AS trace ON trace.project_id = %(project_id)s AND trace.trace_id = wanted.trace_id,
+LATERAL (
+    SELECT started_at FROM monitor_span
+     WHERE project_id = %(project_id)s AND trace_id = wanted.trace_id AND span_id = wanted.span_id
+       AND started_at BETWEEN trace.first_at AND trace.last_at
+    OFFSET 0
+) AS span
+"""
+# A tool's call that now has its arguments may make a loop: whoever looks for loops looks at what was just received.
+FILL = f"""
+UPDATE monitor_span SET
+    input = CASE WHEN input IS NULL OR inherits & {INPUT} <> 0 THEN coalesce(%(input)s::text, input) ELSE input END,
+    output = CASE WHEN output IS NULL OR inherits & {OUTPUT} <> 0 THEN coalesce(%(output)s::text, output)
+                  ELSE output END,
+    inherits = inherits | CASE WHEN input IS NULL AND %(input)s::text IS NOT NULL THEN {INPUT} ELSE 0 END
+                        | CASE WHEN output IS NULL AND %(output)s::text IS NOT NULL THEN {OUTPUT} ELSE 0 END,
+    received_at = CASE WHEN kind = 'tool' THEN %(now)s ELSE received_at END
+ WHERE {ONE_SPAN} AND (input IS NULL OR output IS NULL OR inherits & {INPUT | OUTPUT} <> 0)
+"""  # noqa: S608
+
+_decode = msgspec.json.Decoder().decode
+Place = tuple[str, int]
+
+
+class Contents(NamedTuple):
+    """What the records of a span tell: what went in, what came out."""
+
+    input: str | None
+    output: str | None
+
+
+NOTHING = Contents(None, None)
+
+
+class Kept(NamedTuple):
+    """How many records were new, and how many repeated what was known."""
+
+    accepted: int
+    duplicates: int
+
+
+def accept(project_id: int, messages: Sequence[Message], *, now: datetime) -> Kept:
+    """Keep the messages and complete the spans that are here already; the others take them when they come."""
+    if not messages:
+        return Kept(0, 0)
+    listed = {(one.trace_id, one.span_id, one.digest): one for one in messages}
+    # In the order of the key, in which everybody inserts.
+    rows = [listed[key] for key in sorted(listed)]
+    (((mask_pii, mask_ips),), _) = pipeline.flush(
+        [
+            Statement(RULE, {"project_id": project_id}),
+            locking(project_id, {one.trace_id.hex() for one in rows}),
+        ]
+    )
+    rule = masking.rule_of(mask_pii, mask_ips)
+    (new,) = pipeline.flush([_keeping(project_id, rows, rule, now=now)])
+    places = sorted(set(new))
+    filled = 0
+    for part in _parts(places):
+        filled += _fill(project_id, part, now=now)
+    if filled:
+        news.tell(project_id, "spans")
+    return Kept(len(new), len(messages) - len(new))
+
+
+def complete(project_id: int, rows: Iterable[Row], traces: Collection[str]) -> None:
+    """Give new rows of these traces what their log records told before; under the lock of the traces."""
+    wanting = {
+        (row.trace_id, row.span_id): row
+        for row in rows
+        if row.trace_id in traces and (row.input is None or row.output is None)
+    }
+    for part in _parts(list(wanting)):
+        for place, contents in _contents(project_id, part).items():
+            row = wanting[place]
+            if row.input is None and contents.input is not None:
+                row.input, row.inherits = contents.input, row.inherits | INPUT
+            if row.output is None and contents.output is not None:
+                row.output, row.inherits = contents.output, row.inherits | OUTPUT
+
+
+def contents(records: Iterable[tuple[str, int, dict[str, Any]]]) -> Contents:
+    """What the records of one span tell, given in order as (name, nanoseconds since 1970, what was said).
+
+    Messages that come whole are more than those that come one by one.
+    """
+    events: list[Event] = []
+    whole: dict[str, Any] = {}
+    for name, at_ns, said in records:
+        if name == semconv.DETAILS_EVENT:
+            whole |= said
+        else:
+            events.append(Event(name, at_ns, said))
+    if whole:
+        events.append(Event(semconv.DETAILS_EVENT, 0, whole))
+    story = told(events)
+    return Contents(story.input and clean(story.input), story.output and clean(story.output))
+
+
+def _keeping(project_id: int, rows: Sequence[Message], rule: Rule | None, *, now: datetime) -> Statement:
+    return Statement(
+        KEEP,
+        {
+            "project_id": project_id,
+            "now": now,
+            "traces": array(one.trace_id.hex() for one in rows),
+            "spans": array(one.span_id for one in rows),
+            "digests": texts(f"\\x{one.digest.hex()}" for one in rows),
+            "ats": array(one.at_ns for one in rows),
+            "places": array(one.place for one in rows),
+            "names": texts(one.name for one in rows),
+            "said": texts(masking.text(one.said, rule) if rule else one.said for one in rows),
+        },
+    )
+
+
+def _fill(project_id: int, places: Sequence[Place], *, now: datetime) -> int:
+    """Complete the stored spans among these; how many there are."""
+    (stored,) = pipeline.flush([Statement(STORED, _named(project_id, places))])
+    if not stored:
+        return 0
+    found = _contents(project_id, [(trace, span_id) for trace, span_id, _ in stored])
+    pipeline.flush(
+        [
+            Statement(
+                FILL,
+                {
+                    "project_id": project_id,
+                    "trace_id": trace,
+                    "span_id": span_id,
+                    "at": at,
+                    "now": now,
+                    **found.get((trace, span_id), NOTHING)._asdict(),
+                },
+            )
+            for trace, span_id, at in stored
+        ]
+    )
+    return len(stored)
+
+
+def _contents(project_id: int, places: Sequence[Place]) -> dict[Place, Contents]:
+    limits = {"most": MOST_RECORDS, "bytes": MOST_BYTES}
+    (rows,) = pipeline.flush([Statement(READ, _named(project_id, places) | limits)])
+    records: dict[Place, list[tuple[str, int, dict[str, Any]]]] = {}
+    for trace, span_id, name, at_ns, said in rows:
+        records.setdefault((trace, span_id), []).append((name, at_ns, _decode(said)))
+    return {place: contents(its) for place, its in records.items()}
+
+
+def _named(project_id: int, places: Sequence[Place]) -> dict[str, Any]:
+    return {
+        "project_id": project_id,
+        "traces": array(trace for trace, _ in places),
+        "spans": array(span_id for _, span_id in places),
+    }
+
+
+def _parts(places: Sequence[Place]) -> Iterator[Sequence[Place]]:
+    """The spans a few at a time, so that what they say fits into memory."""
+    for begin in range(0, len(places), SPANS_AT_ONCE):
+        yield places[begin : begin + SPANS_AT_ONCE]

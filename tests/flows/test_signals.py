@@ -1,0 +1,39 @@
+"""The exporters of OpenTelemetry send traces, logs and metrics to one address, and none of them complains."""
+
+from pathlib import Path
+
+import httpx
+
+from tests.flows import clientprograms
+from tests.flows.running import address, ask, make_key
+from tests.launcher.instance import Instance
+
+PROGRAM = Path(__file__).with_name("signals_program.py")
+SPANS = """
+SELECT kind, input, output FROM monitor_span
+ WHERE project_id = (SELECT id FROM monitor_project WHERE name = 'signals') ORDER BY started_at
+"""
+
+
+def test_messages_in_logs_complete_spans_that_come_before_and_after(handrail: Instance) -> None:
+    key = make_key(handrail, "signals", scopes="ingest")
+    said = clientprograms.run_here(
+        PROGRAM,
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": address(handrail),
+            "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer {key}",
+        },
+    )
+    assert said == ""
+    assert ask(handrail, SPANS) == [
+        ("llm", "Where is my lamp?", '{"content":"On its way.","role":"assistant"}'),
+        ("tool", '{"order": 7}', "shelf 3"),
+    ]
+    page = httpx.get(f"{address(handrail)}/metrics").raise_for_status().text
+    counts = dict(line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("handrail_otlp"))
+    assert counts == {
+        'handrail_otlp_log_records_total{outcome="kept"}': "3.0",
+        'handrail_otlp_log_records_total{outcome="rejected"}': "0.0",
+        'handrail_otlp_log_records_total{outcome="dropped"}': "1.0",
+        "handrail_otlp_metric_points_total": "1.0",
+    }

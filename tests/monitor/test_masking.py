@@ -1,0 +1,157 @@
+"""What is masked, what is left alone, and in what time."""
+
+import json
+import time
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor import masking
+from monitor.masking import Rule
+from monitor.registration import NewExecution
+from tests.monitor.spending import a_span
+
+PII, ALL, IPS = Rule(True, False), Rule(True, True), Rule(False, True)
+MASKED = [
+    ("Write to ann@example.org.", "Write to [email]."),
+    ("<jörg.x+tag@sub.example.co.uk>, a_b@x.io", "<[email]>, [email]"),
+    ("call +49 170 1234567 now", "call [phone] now"),
+    ("+1 (555) 123-4567 or (555) 123-4567 or 555-123-4567", "[phone] or [phone] or [phone]"),
+    ("0170 1234567, 020 7946 0958, 01 42 68 53 00, 0049 30 1234567", "[phone], [phone], [phone], [phone]"),
+    ("card 4111 1111 1111 1111 exp 12/29", "card [card] exp 12/29"),
+    ("in 2024 4111 1111 1111 1111, 378282246310005, 5500-0000-0000-0004", "in 2024 [card], [card], [card]"),
+    ("DE89 3704 0044 0532 0130 00 OR GB29NWBK60161331926819", "[iban] OR [iban]"),
+    ("be68 5390 0754 7034 text", "[iban] text"),
+    ("SSN 078-05-1120.", "SSN [ssn]."),
+    ("AB 12 34 56 C, 529.982.247-25, 12345678Z", "[national_id], [national_id], [national_id]"),
+    ("key sk-ant-api03-AAAAAAAAAAAAAAAAAAAA", "key [secret]"),
+    ("ghp_0123456789abcdefghijklmnop AKIAIOSFODNN7EXAMPLE", "[secret] [secret]"),
+    ("hr_0123456789ab_abcdefghijklmnopqrstuvwxyz", "[secret]"),
+    ("Authorization: Bearer abcdefghijklmnopqrstuvwxyz", "Authorization: Bearer [secret]"),
+    ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2ln", "[secret]"),
+    ("password=hunter22&x=1", "password=[secret]&x=1"),
+    ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----", "[secret]"),
+    # Written as JSON, and as the beginning of such.
+    ('{"a": "x\\nann@example.org"}', '{"a":"x\\n[email]"}'),
+    (r'cut off {"a":"x\nann@example.org \n+49 170 1234567', r'cut off {"a":"x\n[email] \n[phone]'),
+    ('{"password": "p", "n": 4111111111111111}', '{"password":"[secret]","n":"[card]"}'),
+    ('["{\\"to\\": \\"ann@example.org\\"}"]', '["{\\"to\\":\\"[email]\\"}"]'),
+]
+LEFT = [
+    "2026-11-20T21:27:49.055179Z",
+    "550e8400-e29b-41d4-a716-446655440000",
+    "1795210017978925824",
+    "5b8efff798038103d269b633813fc60c",
+    "gpt-4o-mini-2024-07-18 at 21.5 degrees for 1,000,000 tokens",
+    "order #W2611340 of 2026-11-20 21:27:49",
+    "4111 1111 1111 1112",
+    "DE88370400440532013000 is mistyped",
+    "000-12-3456",
+    "12345678A",
+    "5 @ 3, @handle, a@b",
+    "sk-short, password: x",
+    "192.168.1.20",
+    '{"a" : 1}',
+]
+
+
+@pytest.mark.parametrize(("text", "masked"), MASKED, ids=[text[:30] for text, _ in MASKED])
+def test_personal_data_and_secrets_are_masked(text: str, masked: str) -> None:
+    assert masking.text(text, PII) == masked
+    assert masking.text(masked, PII) == masked
+
+
+@pytest.mark.parametrize("text", LEFT)
+def test_what_only_looks_like_it_is_left(text: str) -> None:
+    assert masking.text(text, PII) == text
+
+
+def test_addresses_of_machines_are_masked_where_asked() -> None:
+    text = "from 192.168.1.20:80 and 2001:db8::1 at 12:30:45, version 1.2.3, 300.1.1.1"
+    masked = "from [ip]:80 and [ip] at 12:30:45, version 1.2.3, 300.1.1.1"
+    assert [masking.text(text, rule) for rule in (PII, ALL, IPS)] == [text, masked, masked]
+    assert masking.text("ann@example.org", IPS) == "ann@example.org"
+
+
+def test_no_rule_is_no_rule() -> None:
+    assert masking.rule_of(False, False) is None
+
+
+def test_a_span_is_masked_and_stays_the_same_span() -> None:
+    mail = "ann@example.org"
+    words = ("name", "error", "user", "input", "output", "arguments", "result", "workflow")
+    span = a_span(1, 1, attributes={"a": [mail, {"b": mail, mail: 1}]}, **dict.fromkeys(words, mail))
+    masked = masking.span(span, PII)
+    assert mail.encode() not in msgspec.json.encode(masked)
+    assert {getattr(masked, word) for word in words} == {"[email]"}
+    assert masked.attributes == {"a": ["[email]", {"b": "[email]", "[email]": 1}]}
+    assert (masked.digest, masked.trace_id, masked.agent) == (span.digest, span.trace_id, span.agent)
+
+
+def test_keys_that_look_alike_when_masked_lose_nothing() -> None:
+    assert masking.value({"a@b.org": 1, "c@d.org": 2}, PII) == {"[email]": 1, "[email]'": 2}
+
+
+def test_a_body_is_masked_but_for_names_and_ids() -> None:
+    said = {
+        "agent": "555-123-4567",
+        "run_id": "4111111111111111",
+        "task": "mail ann@example.org",
+        "inputs": {"who": ["ann@example.org"]},
+        "metadata": {"token": "ok", "api_key": "abc"},
+    }
+    body = masking.body(msgspec.convert(said, NewExecution), PII)
+    assert (body.agent, body.run_id) == ("555-123-4567", "4111111111111111")
+    assert (body.task, body.inputs) == ("mail [email]", {"who": ["[email]"]})
+    assert body.metadata == {"token": "ok", "api_key": "[secret]"}
+
+
+def test_a_placeholder_never_outgrows_its_column() -> None:
+    task = "a@b.io " * 71
+    assert len(masking.body(NewExecution(agent="a", task=task), PII).task) == len(task)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet='ab@.-+ 0123456789:\\n"{}[]é', max_size=80))
+def test_what_is_masked_stays_masked_and_json_stays_json(text: str) -> None:
+    once = masking.text(text, ALL)
+    masking.text(once, ALL)
+    try:
+        json.loads(text)
+    except ValueError:
+        return
+    json.loads(once)
+
+
+MEGABYTE = 1_000_000
+HOSTILE = [
+    *("a", "@", "1", "4", "+", "(", ":", "\\n", "é@", "[", '{"a":'),
+    *("a@", "a.", "a@b.", "1 ", "4444 ", "4111-", "+1", "01 ", "DE11 ", "DE11", "-eyJ", "eyJaaaaaaaa.", "SG.", "sk-"),
+    *(
+        "-----BEGIN PRIVATE KEY",
+        "bearer ",
+        "password=",
+        "api_key: ",
+        "1.",
+        "a:",
+        "::",
+        "123-45-",
+        "12345678A ",
+        "555-123-",
+    ),
+    *("a@" + "b" * 62 + ".", "a@" + "b." * 9, "x" * 65 + "@"),
+]
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+def test_a_megabyte_of_malice_takes_linear_time(part: str) -> None:
+    def seconds(size: int) -> float:
+        text = part * (size // len(part))
+        begin = time.thread_time()
+        masking.text(text, ALL)
+        return time.thread_time() - begin
+
+    # On a machine that does much else; quadratic time would be hours.
+    assert seconds(MEGABYTE) < 60
