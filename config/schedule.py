@@ -31,9 +31,7 @@ class Job(NamedTuple):
     takes_minutes: bool = False
 
 
-BACKUP = Job(
-    "backup.write", BACKUP_EVERY_S, "config.backups.writing.by_schedule", alone=True, takes_minutes=True
-)
+BACKUP = Job("backup.write", BACKUP_EVERY_S, "config.backups.writing.by_schedule", alone=True, takes_minutes=True)
 JOBS: tuple[Job, ...] = (
     # First: the others write to the days that it makes.
     Job("retention.make_partitions", 3600, "monitor.retention.make_partitions", alone=True),

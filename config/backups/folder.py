@@ -82,7 +82,7 @@ def at_hand(base: Path) -> dict[str, tuple[Path, Part]]:
 
 
 def forget(unfinished: Path, table: str) -> None:
-    """Make room for the table's file: the one that is there may be a link into an older backup, so it is not changed."""
+    """Make room for the table's file; the one that is there may be a link into an older backup, so it is no target."""
     (unfinished / f"{table}{NOTE}").unlink(missing_ok=True)
     (unfinished / file_of(table)).unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""The product's tables as PostgreSQL knows them: parts of partitioned ones, columns, sequences, and the owner's session."""
+"""The product's tables and sequences as PostgreSQL knows them, and the owner's session to read and write them."""
 
 from typing import NamedTuple
 
@@ -40,8 +40,8 @@ SELECT c.relname, coalesce(parent.relname, '') AS parent, c.oid::bigint,
   LEFT JOIN pg_class AS parent ON parent.oid = tree.inhparent
  WHERE c.relkind = 'r' AND {OURS}
  ORDER BY parent.relname NULLS FIRST, c.relname
-"""
-SEQUENCES = f"SELECT c.relname FROM pg_class AS c WHERE c.relkind = 'S' AND {OURS} ORDER BY c.relname"
+"""  # noqa: S608
+SEQUENCES = f"SELECT c.relname FROM pg_class AS c WHERE c.relkind = 'S' AND {OURS} ORDER BY c.relname"  # noqa: S608
 # Which database of which server, and which of its histories: row versions are told apart within one only.
 IDENTITY = """
 SELECT (SELECT system_identifier FROM pg_control_system())::text, (SELECT timeline_id FROM pg_control_checkpoint()),

@@ -95,9 +95,7 @@ def back_up(
 class _Run:
     """One run over all tables, inside the transaction that is the moment."""
 
-    def __init__(
-        self, reader: psycopg.Connection, base: Path, unfinished: Path, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, reader: psycopg.Connection, base: Path, unfinished: Path, say: Callable[[str], None]) -> None:
         self.taken_over = 0
         self._reader, self._unfinished, self._say = reader, unfinished, say
         self._at_hand = folder.at_hand(base)
@@ -140,7 +138,9 @@ class _Run:
     def _versions(self, table: Table) -> list[tuple[int | None, int, int]]:
         """(project, rows, what its row versions come to) for each project of a guarded table, else one for all."""
         each = "SELECT project_id, {} FROM ONLY {} GROUP BY 1 ORDER BY 1"
-        asked = sql.SQL(each if table.is_guarded else "SELECT NULL, {} FROM ONLY {}").format(sql.SQL(VERSIONS), sql.Identifier(table.name))
+        asked = sql.SQL(each if table.is_guarded else "SELECT NULL, {} FROM ONLY {}").format(
+            sql.SQL(VERSIONS), sql.Identifier(table.name)
+        )
         return [(project, count, total) for project, count, total in self._reader.execute(asked)]
 
     def _take_over(self, fingerprint: str, table: Table) -> Part | None:
@@ -188,9 +188,7 @@ def _write(reader: psycopg.Connection, target: Path, table: Table, part: Part) -
         file.flush()
         os.fsync(file.fileno())
         written = file.tell()
-    return msgspec.structs.replace(
-        part, sections=sections, file=path.name, bytes=written, sha256=checksum.hexdigest()
-    )
+    return msgspec.structs.replace(part, sections=sections, file=path.name, bytes=written, sha256=checksum.hexdigest())
 
 
 def _chunks(reader: psycopg.Connection, table: Table, project: int | None) -> Iterator[bytes]:
@@ -234,4 +232,5 @@ def _copy_secret_key(target: Path) -> str:
 
 def by_schedule(*, now: datetime) -> None:
     """The periodic job: a backup into HANDRAIL_BACKUP_DIR, of which the newest HANDRAIL_BACKUP_KEEP are kept."""
+    assert settings.BACKUP_DIR is not None, "the job is scheduled only with a folder"
     back_up(settings.BACKUP_DIR, say=log.debug, keep=settings.BACKUP_KEEP)

@@ -26,7 +26,7 @@ class Command(BaseCommand):
             raise CommandError("--keep takes 0 or more.")
         base = options["folder"].absolute()
         try:
-            made = writing.back_up(base, say=self.stdout.write, keep=keep or None, with_secret_key=with_secret_key)
+            made = writing.back_up(base, say=self._say, keep=keep or None, with_secret_key=with_secret_key)
         except (folder.Busy, writing.NotSettled, Damaged) as error:
             raise CommandError(str(error)) from error
         except (psycopg.Error, OSError) as error:
@@ -38,3 +38,7 @@ class Command(BaseCommand):
             f"{made.path}: {whole.rows:,} rows of {whole.made_at:%Y-%m-%d %H:%M:%S} UTC, {whole.bytes:,} bytes in "
             f"{sum(bool(part.file) for part in whole.parts)} files, of which {made.taken_over} were at hand."
         )
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()  # Seen at once in a pipe as well.
