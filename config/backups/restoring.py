@@ -45,13 +45,6 @@ SELECT p.oid::regprocedure::text FROM pg_proc AS p
  WHERE p.pronamespace = 'public'::regnamespace AND starts_with(p.proname, %s)
 """
 MAKE_DAY = "SELECT handrail_make_partitions(%s::regclass, %s, %s)"
-HIGHEST = """
-SELECT c.relname, a.attname FROM pg_depend AS d
-  JOIN pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
-  JOIN pg_class AS c ON c.oid = d.refobjid
-  JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
- WHERE d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND s.relname = %s
-"""
 
 
 class Refused(Exception):
@@ -244,13 +237,8 @@ class Restore:
         """Numbers go on above all that were given out, and processes of that time are not missed."""
         with self._connection.transaction():
             for sequence in self.manifest.sequences:
-                last, is_called = sequence.last_value, sequence.is_called
-                for table, column in self._connection.execute(HIGHEST, [sequence.name]).fetchall():
-                    asked = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(column), sql.Identifier(table))
-                    (highest,) = self._connection.execute(asked).fetchone() or (None,)
-                    if highest is not None and highest >= last:
-                        last, is_called = highest, True
-                self._connection.execute("SELECT setval(%s::regclass, %s, %s)", [sequence.name, last, is_called])
+                numbers = [sequence.name, sequence.last_value, sequence.is_called]
+                self._connection.execute("SELECT setval(%s::regclass, %s, %s)", numbers)
             self._connection.execute("UPDATE monitor_eventcounter SET last_seq = last_seq + %s", [EVENTS_AHEAD])
             self._connection.execute("DELETE FROM monitor_jobheartbeat WHERE name LIKE 'process:%'")
             unfinished.move_to(self._connection, unfinished.UPGRADING)

@@ -20,6 +20,7 @@ from alerts.judge import judge
 from config import crank, schedule
 from config.backups import folder, manifest
 from config.backups.restoring import EVENTS_AHEAD
+from monitor import jobs
 from monitor.models import JobHeartbeat
 from tests.config.backups import a_database, ask, back_up, begin, contents, kill_after, manage, refusal, rows, rules
 from tests.monitor.api.conftest import client_with, make_key, make_project
@@ -220,6 +221,30 @@ def test_a_killed_backup_goes_on_and_ends_as_one_moment(url: str, target: str, t
     before, after = rows(url), rows(target)
     before.pop("monitor_eventcounter"), after.pop("monitor_eventcounter")
     assert after == before
+
+
+def test_a_backup_holds_up_nobody(url: str, tmp_path: Path) -> None:
+    held = """
+    SELECT array_agg(DISTINCT relation::regclass::text) FROM pg_locks JOIN pg_stat_activity USING (pid)
+     WHERE application_name = 'handrail backup' AND granted AND relation >= 16384
+    """
+    with psycopg.connect(url) as lock:
+        lock.execute("LOCK TABLE monitor_trip IN ACCESS EXCLUSIVE MODE")
+        process = begin(url, "backup", tmp_path)
+        assert process.stdout is not None
+        assert any(" monitor_trace:" in line for line in process.stdout)
+        # Most tables are read, and none of them is locked any more: only the list of migrations is.
+        assert set(ask(url, held)) == {"django_migrations", "django_migrations_pkey"}
+        with psycopg.connect(url) as other:
+            other.execute("SET LOCAL lock_timeout = '5s'")
+            other.execute("SELECT handrail_make_partitions('monitor_span', current_date + 40, current_date + 40)")
+            other.rollback()
+        # But no day is dropped meanwhile: who drops it would hold up writers until it is read.
+        with jobs.alone("retention.drop_partitions") as mine:
+            assert not mine
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert len(folder.finished(tmp_path)) == 1
 
 
 def test_a_file_that_broke_is_written_again_and_not_trusted(url: str, tmp_path: Path) -> None:
