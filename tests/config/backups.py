@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from config.backups import writing
 from tests.plugin import ROOT, servers
 
 ROLES = "SELECT rolname, rolsuper, rolbypassrls, rolcanlogin FROM pg_roles WHERE rolname LIKE 'handrail%' ORDER BY 1"
@@ -84,9 +85,11 @@ def refusal(url: str, *words: Any, **settings: Any) -> str:
     return errors
 
 
-def back_up(url: str, base: Path, *words: str) -> Path:
-    """The folder of the backup that is made."""
-    return Path(manage(url, "backup", base, *words).splitlines()[-1].partition(": ")[0])
+def back_up(url: str, base: Path, *, keep: int | None = None) -> Path:
+    """The folder of the backup that is made; of the run's own database without a process of its own."""
+    if url == servers.database_url:
+        return writing.back_up(base, say=lambda _: None, keep=keep).path
+    return Path(manage(url, "backup", base).splitlines()[-1].partition(": ")[0])
 
 
 def kill_after(process: subprocess.Popen[str], words: str) -> list[str]:
