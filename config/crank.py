@@ -22,10 +22,14 @@ STANDBY_AFTER = timedelta(seconds=15)
 STANDBY_LOOKS_EVERY_S = 5.0
 
 
-def turn(*, now: datetime, only_due: bool = True) -> dict[str, str]:
-    """Run every job that is due, or all; returns what became of each that ran: "ok", or its error."""
+def turn(*, now: datetime, only_due: bool = True, only_quick: bool = False) -> dict[str, str]:
+    """Run every job that is due, or all; returns what became of each that ran: "ok", or its error.
+
+    `only_quick` leaves out those that take minutes.
+    """
     jobs.expect(PERIODS)
-    outcomes = {job.name: run(job, now=now, only_due=only_due) for job in JOBS}
+    chosen = [job for job in JOBS if not (only_quick and job.takes_minutes)]
+    outcomes = {job.name: run(job, now=now, only_due=only_due) for job in chosen}
     return {name: outcome for name, outcome in outcomes.items() if outcome is not None}
 
 
@@ -72,7 +76,7 @@ class Standby:
         last, by = jobs.last_turn()
         if last is not None and by != jobs.node() and now - last < self._after:
             return False
-        turn(now=now)
+        turn(now=now, only_quick=True)
         return True
 
     def _watch(self) -> None:

@@ -8,17 +8,31 @@ one does its work as well.
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+from config.environment import Environment, refusal
+
+env = Environment()
+# By schedule only where somebody says where to: a copy on the disk of the database is none.
+BACKUP_DIR = env.str("HANDRAIL_BACKUP_DIR", default="")
+BACKUP_EVERY_S = env.int("HANDRAIL_BACKUP_EVERY_S", default=1800)
+if not 60 <= BACKUP_EVERY_S <= 86_400:
+    raise refusal("HANDRAIL_BACKUP_EVERY_S", str(BACKUP_EVERY_S), "seconds from 60 to 86400")
+
 
 class Job(NamedTuple):
-    """`alone`: one process at a time; for what reads a lot and can't claim row by row."""
+    """`alone`: one process at a time; for what reads a lot and can't claim row by row.
+
+    `takes_minutes`: for workers and `manage.py tick`; a web process that stands in would keep all others waiting.
+    """
 
     name: str
     every_s: float
     function: str
     alone: bool = False
+    takes_minutes: bool = False
 
 
-JOBS = (
+BACKUP = Job("backup.write", BACKUP_EVERY_S, "config.backups.writing.by_schedule", alone=True, takes_minutes=True)
+JOBS: tuple[Job, ...] = (
     # First: the others write to the days that it makes.
     Job("retention.make_partitions", 3600, "monitor.retention.make_partitions", alone=True),
     Job("watch.overdue", 5, "monitor.watch.overdue"),
@@ -38,6 +52,7 @@ JOBS = (
     Job("retention.drop_partitions", 3600, "monitor.retention.drop_partitions", alone=True),
     Job("retention.prune", 600, "monitor.retention.prune", alone=True),
     Job("alerts.prune", 600, "alerts.retention.prune", alone=True),
+    *([BACKUP] if BACKUP_DIR else []),
 )
 
 

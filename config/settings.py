@@ -8,8 +8,8 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
+from config import schedule
 from config.environment import Environment, refusal
-from config.schedule import SCHEDULE
 from launcher.places import Places
 
 env = Environment()
@@ -130,11 +130,18 @@ def _database(url: str) -> dict[str, Any]:
 
 DATABASES = {"default": _database(DATABASE_URL)}
 
+# Backups -------------------------------------------------------------------------------------------
+
+BACKUP_DIR = Path(schedule.BACKUP_DIR).absolute() if schedule.BACKUP_DIR else None
+BACKUP_KEEP = env.int("HANDRAIL_BACKUP_KEEP", default=48)
+if BACKUP_KEEP < 1:
+    raise refusal("HANDRAIL_BACKUP_KEEP", str(BACKUP_KEEP), "a whole number from 1")
+
 # Redis and Celery ----------------------------------------------------------------------------------
 
 REDIS_URL = env.str("REDIS_URL", default=PLACES.redis_url)
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
-CELERY_BEAT_SCHEDULE = SCHEDULE
+CELERY_BEAT_SCHEDULE = schedule.SCHEDULE
 CELERY_BEAT_SCHEDULER = "config.beat:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = str(PLACES.home / "beat-schedule")
 CELERY_TASK_IGNORE_RESULT = True

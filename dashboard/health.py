@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db.models import Min
 
 from alerts.models import Delivery, DeliveryStatus
@@ -22,6 +23,7 @@ KINDS = {
     "worker": ("Worker", "Periodic jobs wait for the web processes, which turn the crank every few seconds."),
     "beat": ("Beat, the clock of the jobs", "The web processes turn the crank after 15 s, so jobs run a little late."),
 }
+BACKUP = "backup.write"
 # What each job does, and what goes unseen without it.
 JOBS = {
     "watch.overdue": ("Finds silent executions", "A silent agent is not noticed and not retried."),
@@ -38,6 +40,7 @@ JOBS = {
     "retention.drop_partitions": ("Drops old days", "The database keeps growing."),
     "retention.prune": ("Prunes small tables", "The database keeps growing."),
     "alerts.prune": ("Prunes old alerts", "The database keeps growing."),
+    BACKUP: ("Makes backups", "What happens from now on is lost if the disk is."),
     listening.EARS: ("Hears the agents", "Heartbeats do not arrive, and nobody is accused of silence meanwhile."),
 }
 
@@ -79,6 +82,7 @@ class Health:
     redis: vitals.RedisVitals
     machine: vitals.Machine
     intake: vitals.Intake
+    backs_up: bool
     undelivered: int
     undelivered_since: datetime | None
     unjudged: int
@@ -93,6 +97,11 @@ class Health:
     @property
     def last_at(self) -> datetime | None:
         return max((one.last_ok_at for one in self.jobs if one.last_ok_at), default=None)
+
+    @property
+    def backup_at(self) -> datetime | None:
+        """When the last backup by schedule was finished."""
+        return next((one.last_ok_at for one in self.jobs if one.name == BACKUP), None)
 
     @property
     def workers(self) -> int:
@@ -123,6 +132,7 @@ def look(*, now: datetime, whole_errors: bool) -> Health:
         redis=redis,
         machine=machine,
         intake=vitals.intake(now=now),
+        backs_up=settings.BACKUP_DIR is not None,
         undelivered=undelivered,
         undelivered_since=undelivered_since,
         unjudged=unjudged,

@@ -3,6 +3,7 @@
 handrail.E004  the session's role is not handrail_app
 handrail.E005  the session's role is a superuser, which no policy binds
 handrail.E006  the session's role has BYPASSRLS
+handrail.E008  a restore was begun and has not ended
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ from django.db import OperationalError, connection
 
 from monitor.tenancy import TENANT_ROLE
 
+# The schema that a restore has while it is under way.
+RESTORING = "handrail_restoring"
+IS_RESTORING = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)"
 SESSION = "SELECT current_user, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user"
 
 
@@ -24,6 +28,23 @@ def session_is_bound(databases: Sequence[str] | None = None, **_: Any) -> list[C
     if not databases or settings.DB_ROLE != "app":
         return []
     return role_problems()
+
+
+@register(DjangoTags.database)
+def is_whole(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """Whether a restore stopped half-way; then nothing starts on it, not even a migration."""
+    if not databases:
+        return []
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(IS_RESTORING, [RESTORING])
+            (is_restoring,) = cursor.fetchone()
+    except OperationalError:
+        return []
+    if not is_restoring:
+        return []
+    hint = "Run manage.py restore again with the same backup; it goes on where it stopped."
+    return [Error("A restore into this database was begun and has not ended.", hint=hint, id="handrail.E008")]
 
 
 def role_problems() -> list[CheckMessage]:

@@ -55,6 +55,8 @@ def examine(*, now: datetime) -> SystemHealth:
             if row.name != jobs.CRANK and not row.name.startswith(jobs.PROCESS)
         ),
     ]
+    if settings.BACKUP_DIR is None:
+        services.append(Service(name="backup.write", status="not_configured", details="HANDRAIL_BACKUP_DIR is not set"))
     bad = {service.name for service in services if service.status in ("unhealthy", "disconnected")}
     overall: Literal["healthy", "degraded", "unhealthy"] = "degraded" if bad else "healthy"
     if not cranked:

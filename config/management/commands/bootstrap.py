@@ -6,8 +6,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from config import founding
-from monitor import retention
+from config import founding, schedule
+from monitor import jobs, retention
 from monitor.checks import role_problems
 from monitor.models import Person
 
@@ -27,6 +27,8 @@ class Command(BaseCommand):
             raise CommandError("\n".join(f"{problem.id}: {problem.msg} {problem.hint}" for problem in problems))
         now = datetime.now(UTC)
         retention.make_partitions(now=now)
+        if schedule.BACKUP not in schedule.JOBS:
+            jobs.gone(schedule.BACKUP.name, now=now)  # It may have been scheduled until now.
         first = founding.found(now=now)
         lines = ""
         if first.password:

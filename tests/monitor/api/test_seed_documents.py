@@ -183,6 +183,7 @@ def test_the_health_of_the_system_names_every_part(api: Client) -> None:
         "worker": "unhealthy",
         "beat": "unhealthy",
         "crank": "unhealthy",
+        "backup.write": "not_configured",
     }
     with crossing():
         jobs.turning(now=now())
@@ -202,7 +203,7 @@ def test_the_health_of_the_system_names_every_part(api: Client) -> None:
 
 
 def services_connected() -> dict[str, str]:
-    return {"database": "connected", "redis": "connected"}
+    return {"database": "connected", "redis": "connected", "backup.write": "not_configured"}
 
 
 # Metrics
