@@ -22,6 +22,8 @@ TOPICS = {
     Subject.LOOP: "executions",
     Subject.AGENT: "agents",
     Subject.KEY: "keys",
+    Subject.KEEPING: "keeping",
+    Subject.ROOM: "jobs",
 }
 
 

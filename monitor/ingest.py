@@ -11,9 +11,23 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from monitor import budgets, changes, masking, news, pipeline, registration, rollups, runs, settlement, spanlogs, store
+from monitor import (
+    budgets,
+    changes,
+    keeping,
+    masking,
+    news,
+    pipeline,
+    registration,
+    rollups,
+    runs,
+    settlement,
+    spanlogs,
+    store,
+)
 from monitor.budgets import Verdict
 from monitor.ground import Ground, read
+from monitor.keeping import Late
 from monitor.models import Subject
 from monitor.records import Span
 from monitor.settlement import Settlement
@@ -66,7 +80,8 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> l
 
     What came twice in them counts for the batch that told the newer version, and as a duplicate for the other.
     """
-    fitting, rejected = zip(*(_fitting(batch.spans, now=now) for batch in batches), strict=True)
+    late = keeping.late(project_id, now=now)
+    fitting, rejected = zip(*(_fitting(batch.spans, late, now=now) for batch in batches), strict=True)
     newest = _newest(fitting)
     if not newest:
         return [Accepted(0, 0, refused, Verdict()) for refused in rejected]
@@ -104,12 +119,12 @@ def _book(project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: Gr
     return _sum_up(project_id, rows, settled, now=now)
 
 
-def _fitting(spans: Iterable[Span], *, now: datetime) -> tuple[list[Span], list[Refused]]:
+def _fitting(spans: Iterable[Span], late: Late, *, now: datetime) -> tuple[list[Span], list[Refused]]:
     """The spans that can be kept, and the others by name."""
     fitting: list[Span] = []
     rejected: list[Refused] = []
     for index, span in enumerate(spans):
-        reason = refusal(span, now=now)
+        reason = refusal(span, late, now=now)
         if reason is None:
             fitting.append(span)
         else:

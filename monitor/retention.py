@@ -1,11 +1,18 @@
-"""How long things are kept: coming days get their partitions, past ones are dropped, small tables are pruned."""
+"""What is old leaves: days as whole partitions, small tables row by row, and coming days get their partitions.
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import NamedTuple
+How long each kind is kept stands in keeping.py. Projects share the partitions, so a day is dropped when nobody keeps
+it any more. Until then the rows of whoever keeps less are deleted from it: so no query that reads has to know how long
+things are kept. What is deleted gives its space to nobody else before the day is dropped.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, NamedTuple
 
 from django.db import connection
 
+from monitor import keeping
+from monitor.keeping import Standing
 from monitor.models.queue import OPEN_ITEMS
 from monitor.tenancy import crossing
 
@@ -13,26 +20,39 @@ from monitor.tenancy import crossing
 DAYS_BEHIND, DAYS_AHEAD = 1, 7
 ROWS_AT_ONCE = 5_000
 BATCHES_AT_ONCE = 20
+# Of days that others keep on: a million rows of a table in one run.
+BATCHES_OF_DAYS = 200
+# Append-only rows can't be locked, nor need they be.
+LOCK = "FOR UPDATE SKIP LOCKED"
 
-# Old days leave as whole partitions.
-PARTITIONED_DAYS: Mapping[str, int] = {
-    "monitor_span": 90,
-    "monitor_ledgerentry": 400,
-    "monitor_statechange": 400,
+
+class Partitioned(NamedTuple):
+    """A table in days by `column`."""
+
+    kind: str
+    column: str
+    lock: str = LOCK
+
+
+PARTITIONED: Mapping[str, Partitioned] = {
+    "monitor_span": Partitioned("spans", "started_at"),
+    "monitor_ledgerentry": Partitioned("ledger", "occurred_at", lock=""),
+    "monitor_statechange": Partitioned("journal", "at"),
 }
 
 
 class Pruned(NamedTuple):
     """A table that is pruned row by row, by the age of a column that an index finds; `also` narrows which rows.
 
-    Append-only rows can't be locked, nor need they be.
+    `more` are the days for which they stay longer than their kind.
     """
 
     table: str
     column: str
-    days: int
+    kind: str
     also: str = "true"
-    lock: str = "FOR UPDATE SKIP LOCKED"
+    lock: str = LOCK
+    more: int = 0
 
 
 # A run's window begins with time itself and stays for as long as the run does.
@@ -61,33 +81,44 @@ SELECT FROM monitor_execution AS work
 
 # What refers to another table's rows stands before that table. Nothing open is pruned.
 PRUNED = (
-    # As long as a late span may still change its minute, and its hour is recomputed from the minutes.
-    Pruned("monitor_minuterollup", "minute", 92, EACH_PROJECT),
-    Pruned("monitor_hourrollup", "hour", 400, EACH_PROJECT),
-    Pruned("monitor_ingestkey", "at", 30),
-    Pruned("monitor_spanlog", "received_at", 7),
-    # Found by its start, which does not move with each of its spans.
-    Pruned("monitor_trace", "first_at", 92, "last_at < %(before)s"),
-    Pruned("monitor_run", "last_at", 400, EACH_PROJECT),
-    Pruned("monitor_message", "created_at", 90, f"NOT {OF_PEOPLE}"),
-    Pruned("monitor_loop", "ended_at", 90),
-    Pruned("monitor_command", "issued_at", 180, f"NOT EXISTS ({STILL_OPEN})"),
-    Pruned("monitor_execution", "ended_at", 180),
-    Pruned("monitor_budgetwindow", "starts_at", 400, "scope <> 'run'"),
-    Pruned("monitor_budgetwindow", "starts_at", 400, f"scope = 'run' AND NOT EXISTS ({ITS_RUN})"),
-    Pruned("monitor_queueevent", "at", 90, lock=""),
-    Pruned("monitor_queueitem", "closed_at", 180, f"status NOT IN {tuple(map(str, OPEN_ITEMS))}"),
-    Pruned("monitor_conversation", "updated_at", 180, f"{EACH_PROJECT} AND NOT ({WITH_PEOPLE} OR {REFERRED_TO})"),
+    Pruned("monitor_minuterollup", "minute", "minutes", EACH_PROJECT),
+    Pruned("monitor_hourrollup", "hour", "hours", EACH_PROJECT),
+    Pruned("monitor_ingestkey", "at", "ids"),
+    Pruned("monitor_spanlog", "received_at", "logs"),
+    # It tells where its spans are. Found by its start, which does not move with each of its spans.
+    Pruned("monitor_trace", "first_at", "spans", "last_at < %(before)s", more=2),
+    Pruned("monitor_run", "last_at", "runs", EACH_PROJECT),
+    Pruned("monitor_message", "created_at", "messages", f"NOT {OF_PEOPLE}"),
+    Pruned("monitor_loop", "ended_at", "loops"),
+    Pruned("monitor_command", "issued_at", "executions", f"NOT EXISTS ({STILL_OPEN})"),
+    Pruned("monitor_execution", "ended_at", "executions"),
+    Pruned("monitor_budgetwindow", "starts_at", "runs", "scope <> 'run'"),
+    Pruned("monitor_budgetwindow", "starts_at", "runs", f"scope = 'run' AND NOT EXISTS ({ITS_RUN})"),
+    Pruned("monitor_queueevent", "at", "messages", lock=""),
+    Pruned("monitor_queueitem", "closed_at", "conversations", f"status NOT IN {tuple(map(str, OPEN_ITEMS))}"),
+    Pruned(
+        "monitor_conversation",
+        "updated_at",
+        "conversations",
+        f"{EACH_PROJECT} AND NOT ({WITH_PEOPLE} OR {REFERRED_TO})",
+    ),
 )
 MAKE = "SELECT handrail_make_partitions(%(table)s::regclass, %(first)s, %(last)s)"
 DROP = "SELECT handrail_drop_partitions(%(table)s::regclass, %(before)s)"
+DAYS = """
+SELECT to_date(right(inhrelid::regclass::text, 8), 'YYYYMMDD') AS day FROM pg_inherits
+ WHERE inhparent = %(table)s::regclass AND inhrelid::regclass::text ~ '_p[0-9]{8}$' ORDER BY day
+"""
+# Few rows of a day may be left of those who keep less, and what the planner knows of it is of another time: it is to
+# go by the index that begins with the project, and never through the rows of all others.
+BY_INDEX = "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
 
 
 def make_partitions(*, now: datetime) -> int:
     """Make the partitions of yesterday, today and the week ahead; return how many were missing."""
     made = 0
     first, last = now.date() - timedelta(days=DAYS_BEHIND), now.date() + timedelta(days=DAYS_AHEAD)
-    for table in PARTITIONED_DAYS:
+    for table in PARTITIONED:
         with crossing(), connection.cursor() as cursor:
             cursor.execute(MAKE, {"table": table, "first": first, "last": last})
             made += cursor.fetchone()[0]
@@ -95,32 +126,122 @@ def make_partitions(*, now: datetime) -> int:
 
 
 def drop_partitions(*, now: datetime) -> int:
-    """Drop the days that are older than their kind is kept; return how many."""
+    """Drop the days that nobody keeps any more; return how many."""
     dropped = 0
-    for table, days in PARTITIONED_DAYS.items():
+    kept = keeping.standing()
+    for table, one in PARTITIONED.items():
         with crossing(), connection.cursor() as cursor:
-            cursor.execute(DROP, {"table": table, "before": now.date() - timedelta(days=days)})
+            before = now.date() - timedelta(days=kept.longest(one.kind))
+            cursor.execute(DROP, {"table": table, "before": before})
             dropped += cursor.fetchone()[0]
     return dropped
 
 
 def prune(*, now: datetime) -> int:
     """Delete old rows in bounded batches, each its own transaction; what is left over is the next run's."""
-    return sum(_prune(pruned, now=now) for pruned in PRUNED)
+    kept = keeping.standing()
+    deleted = sum(_prune(pruned, kept, now=now) for pruned in PRUNED)
+    return deleted + sum(_prune_days(table, one, kept, now=now) for table, one in PARTITIONED.items())
 
 
-def _prune(pruned: Pruned, *, now: datetime) -> int:
-    statement = f"""
-        DELETE FROM {pruned.table} WHERE ctid = ANY(ARRAY(
-            SELECT ctid FROM {pruned.table} WHERE {pruned.column} < %(before)s AND {pruned.also}
-             LIMIT %(most)s {pruned.lock}))
-    """  # noqa: S608
+def _prune(pruned: Pruned, kept: Standing, *, now: datetime) -> int:
     deleted = 0
-    for _ in range(BATCHES_AT_ONCE):
+    for days, whose, values in groups(kept, pruned.kind):
+        statement = f"""
+            DELETE FROM {pruned.table} WHERE ctid = ANY(ARRAY(
+                SELECT ctid FROM {pruned.table} WHERE {pruned.column} < %(before)s AND {pruned.also} AND {whose}
+                 LIMIT %(most)s {pruned.lock}))
+        """  # noqa: S608
+        values = {**values, "before": now - timedelta(days=days + pruned.more), "most": ROWS_AT_ONCE}
+        deleted += _in_batches(statement, values, most=BATCHES_AT_ONCE)
+    return deleted
+
+
+def groups(kept: Standing, kind: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    """Whose rows of a kind leave after how many days: (days, condition, its parameters)."""
+    found = kept.groups(kind)
+    default = kept.default[kind]
+    others = [project_id for days, ids in found.items() if days != default for project_id in ids]
+    # Most keep what the instance says, and they are not listed one by one.
+    yield default, "project_id <> ALL(%(projects)s)" if others else "true", {"projects": others} if others else {}
+    for days in sorted(found.keys() - {default}):
+        yield days, "project_id = ANY(%(projects)s)", {"projects": found[days]}
+
+
+def _prune_days(table: str, one: Partitioned, kept: Standing, *, now: datetime) -> int:
+    """Delete the rows of projects that keep less than others from the days that those keep on."""
+    found, longest = kept.groups(one.kind), kept.longest(one.kind)
+    shorter = {days: ids for days, ids in found.items() if days < longest}
+    if not shorter:
+        return 0
+    statement = f"""
+        DELETE FROM {table} WHERE {one.column} >= %(first)s AND {one.column} < %(last)s AND ctid = ANY(ARRAY(
+            SELECT ctid FROM {table}
+             WHERE project_id = ANY(%(projects)s) AND {one.column} >= %(first)s AND {one.column} < %(last)s
+             LIMIT %(most)s {one.lock}))
+    """  # noqa: S608
+    deleted, left = 0, BATCHES_OF_DAYS
+    for day in days_of(table):
+        ids = [
+            project_id
+            for days, some in shorter.items()
+            if day < now.date() - timedelta(days=days)
+            for project_id in some
+        ]
+        if not ids:
+            continue
+        values = {
+            "projects": ids,
+            "first": _midnight(day),
+            "last": _midnight(day + timedelta(days=1)),
+            "most": ROWS_AT_ONCE,
+        }
+        gone = _in_batches(statement, values, most=left, first=BY_INDEX)
+        deleted += gone
+        left -= gone // ROWS_AT_ONCE
+        if left <= 0:
+            break
+    return deleted
+
+
+def days_of(table: str) -> list[date]:
+    """The days that a table has partitions for, oldest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(DAYS, {"table": table})
+        return [day for (day,) in cursor.fetchall()]
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+def _in_batches(statement: str, values: Mapping[str, Any], *, most: int, first: str = "") -> int:
+    """Run the statement, after `first`, until it deletes no whole batch any more; returns how many rows left."""
+    deleted = 0
+    for _ in range(most):
         with crossing(), connection.cursor() as cursor:
-            cursor.execute(statement, {"before": now - timedelta(days=pruned.days), "most": ROWS_AT_ONCE})
+            if first:
+                cursor.execute(first)
+            cursor.execute(statement, values)
             gone = cursor.rowcount
         deleted += gone
         if gone < ROWS_AT_ONCE:
             break
     return deleted
+
+
+# Kinds whose tables are pruned elsewhere.
+OTHERS = {"alerts": ("alerts_alert", "alerts_alertevent", "alerts_delivery")}
+
+
+def tables_of(kind: str) -> Collection[str]:
+    """The tables that hold a kind, the one that tells its age first."""
+    found = [table for table, one in PARTITIONED.items() if one.kind == kind]
+    found += [one.table for one in PRUNED if one.kind == kind]
+    return list(dict.fromkeys((*found, *OTHERS.get(kind, ()))))
+
+
+def longest_of_tables() -> dict[str, int]:
+    """For how many days each table keeps rows at most, by whoever keeps them for the longest."""
+    kept = keeping.standing()
+    return {table: kept.longest(kind) for kind in keeping.KINDS for table in tables_of(kind)}

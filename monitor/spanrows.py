@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from monitor.keeping import Late
 from monitor.otlp_text import clean
 from monitor.prices import PriceOverride, price
 from monitor.records import Span
 
 MOST_AHEAD = timedelta(minutes=5)
-# Spans are kept for 90 days; one that is nearly as old would be dropped before anybody saw it.
-OLDEST = timedelta(days=89)
 LONGEST_NAME = 200
 # Five names make a rollup's key, and PostgreSQL refuses index rows above 2,704 bytes.
 LONGEST_SHORT_NAME = 100
@@ -143,10 +142,10 @@ class Work(NamedTuple):
     conversation_id: str
 
 
-def refusal(span: Span, *, now: datetime) -> str | None:
-    """Why a span can't be kept, None when it can."""
-    if span.started_at < now - OLDEST:
-        return f"it started more than {OLDEST.days} days ago, which is longer than spans are kept"
+def refusal(span: Span, late: Late, *, now: datetime) -> str | None:
+    """Why a span can't be kept, None when it can; `late` is how late it may come."""
+    if span.started_at < now - late.most:
+        return f"it started more than {late.most.days} days ago, which is longer than {late.limited_by} are kept"
     if span.started_at > now + MOST_AHEAD or (span.ended_at is not None and span.ended_at > now + MOST_AHEAD):
         return "it lies more than 5 minutes in the future"
     return None

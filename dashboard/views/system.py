@@ -7,7 +7,6 @@ import django
 from django.http import Http404, HttpResponse
 from django.template.response import TemplateResponse
 
-from alerts import retention as alerts_retention
 from dashboard import health
 from dashboard.access import PageRequest, page
 from monitor import retention, vitals
@@ -28,21 +27,13 @@ def system(request: PageRequest) -> HttpResponse:
             "disk_amber": health.DISK_AMBER,
         }
     if part != "health":
-        sizes = vitals.table_sizes(now=request.now)
+        sizes, kept = vitals.table_sizes(now=request.now), retention.longest_of_tables()
         context |= {
-            "tables": [(one, one.bytes / (sizes[0].bytes or 1), KEPT.get(one.name)) for one in sizes],
+            "tables": [(one, one.bytes / (sizes[0].bytes or 1), kept.get(one.name)) for one in sizes],
             "tables_bytes": sum(one.bytes for one in sizes),
             "day_bytes": sum(one.day_bytes or 0 for one in sizes),
         }
     return TemplateResponse(request, f"system/_{part}.html" if part else "system/page.html", context)
-
-
-# How many days each table keeps.
-KEPT = {
-    **retention.PARTITIONED_DAYS,
-    **{one.table: one.days for one in retention.PRUNED},
-    **dict.fromkeys(("alerts_alert", "alerts_alertevent", "alerts_delivery"), alerts_retention.DAYS),
-}
 
 
 def versions() -> list[tuple[str, str]]:

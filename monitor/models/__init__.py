@@ -6,6 +6,7 @@ from monitor.models.commands import Command
 from monitor.models.conversations import Conversation, Message
 from monitor.models.executions import Execution
 from monitor.models.jobs import JobHeartbeat
+from monitor.models.keeping import GrowthSample, Keeping, RoomLevel, RoomState
 from monitor.models.keys import ApiKey
 from monitor.models.loops import Loop
 from monitor.models.money import Budget, BudgetWindow, LedgerEntry, Price, Trip
@@ -26,10 +27,12 @@ __all__ = [
     "DirtyHour",
     "EventCounter",
     "Execution",
+    "GrowthSample",
     "HourRollup",
     "HumanAgent",
     "IngestKey",
     "JobHeartbeat",
+    "Keeping",
     "LedgerEntry",
     "Loop",
     "Membership",
@@ -40,6 +43,8 @@ __all__ = [
     "Project",
     "QueueEvent",
     "QueueItem",
+    "RoomLevel",
+    "RoomState",
     "Run",
     "SavedView",
     "Span",

@@ -19,6 +19,8 @@ class Subject(models.TextChoices):
     LOOP = "loop"
     AGENT = "agent"
     KEY = "key"
+    KEEPING = "keeping"
+    ROOM = "room"
 
 
 class StateChange(models.Model):

@@ -14,7 +14,7 @@ from alerts.models import Channel
 from config.management.commands.demo import prepare
 from monitor import keys
 from monitor.models import ApiKey, Budget, HumanAgent, Membership, Person, Project
-from monitor.retention import PARTITIONED_DAYS
+from monitor.retention import PARTITIONED
 from monitor.tenancy import crossing
 from tests.monitor.api.conftest import now
 from tests.monitor.days import days_of, drop_every_day
@@ -80,7 +80,7 @@ def test_a_start_after_a_long_time_off_makes_the_days_that_are_missing(db: None)
     answer = api.post("/api/v1/executions", {"agent": "planner"}, content_type="application/json")
     assert (answer.status_code, answer.json()["status"]) == (201, "running")
     today = now().date()
-    for table in PARTITIONED_DAYS:
+    for table in PARTITIONED:
         made = {f"{table}_p{today + timedelta(days=ahead):%Y%m%d}" for ahead in range(-1, 8)}
         assert days_of(table) == made
 

@@ -4,7 +4,7 @@ from datetime import date
 
 from django.db import connection
 
-from monitor.retention import PARTITIONED_DAYS
+from monitor.retention import PARTITIONED
 from monitor.tenancy import crossing
 
 
@@ -13,7 +13,7 @@ def drop_every_day() -> None:
     with crossing(), connection.cursor() as cursor:
         # Nothing may wait to be checked in a table that is dropped.
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
-        for table in PARTITIONED_DAYS:
+        for table in PARTITIONED:
             cursor.execute("SELECT handrail_drop_partitions(%s::regclass, %s)", [table, date.max])
         # What follows begins as every session does, although this transaction goes on.
         cursor.execute("SET LOCAL ROLE handrail_app")

@@ -1,0 +1,251 @@
+"""For how many days each kind of rows is kept: what holds, who may change it, and how late a span may come.
+
+A project says days of its own or none; then those of the instance hold, then those of KINDS.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.db import connection
+
+from monitor import changes, commons
+from monitor.models import Keeping, Project, Subject
+from monitor.tenancy import crossing, tenant
+
+# What a process remembers of a project's days is so old at most; a span may come a day too late all the same.
+REMEMBERED_FOR = timedelta(seconds=10)
+# A span is taken for a day less than it is kept: else it might be dropped before anybody saw it.
+MARGIN = timedelta(days=1)
+MOST_REMEMBERED = 10_000
+STANDING = """
+SELECT kind, days, project_id IS NOT NULL FROM monitor_keeping
+ WHERE project_id = %(project_id)s OR project_id IS NULL ORDER BY project_id NULLS FIRST
+"""
+
+
+class Kind(NamedTuple):
+    """What is kept together: its name and what it holds, the days where nobody says others, and their bounds."""
+
+    label: str
+    holds: str
+    days: int
+    least: int
+    most: int
+
+
+# Least: what other parts look back on. Most: of what lies in days, what PostgreSQL's table of locks can hold at once.
+KINDS: Mapping[str, Kind] = {
+    "spans": Kind("Spans", "traces with what went in and out", 90, 3, 400),
+    "messages": Kind("Messages", "what was said in conversations, and events for agents", 90, 8, 3650),
+    "executions": Kind("Executions", "after their end, with their commands", 180, 8, 3650),
+    "conversations": Kind("Conversations", "after their last move, and what stood in the queue", 180, 8, 3650),
+    "ledger": Kind("Ledger", "a booking for every call that cost", 400, 35, 800),
+    "journal": Kind("Journal", "every move and who made it", 400, 35, 800),
+    "minutes": Kind("Minute sums", "what charts of a few hours read", 92, 10, 400),
+    "hours": Kind("Hour sums", "what all other charts and reports read", 400, 35, 3650),
+    "runs": Kind("Runs", "what each cost, and the windows of budgets", 400, 35, 3650),
+    "alerts": Kind("Alerts", "after they were resolved, with their deliveries", 30, 7, 3650),
+    "loops": Kind("Loops", "after they ended", 90, 7, 3650),
+    "logs": Kind("Messages from logs", "which wait for their span", 7, 1, 90),
+    "ids": Kind("Ids of clients", "by which a repeated report counts once", 30, 8, 400),
+}
+# What a late span still changes, and for how many days more it has to stand: hours are summed from the minutes.
+CHANGED_BY_SPANS: Mapping[str, int] = {"spans": 0, "minutes": 2, "ledger": 0, "runs": 0, "executions": 0, "hours": 0}
+
+
+class BadDays(ValueError):
+    """Days that can't be kept; `kind` names the culprit."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind} {message}")
+        self.kind = kind
+        self.message = message
+
+
+class Kept(NamedTuple):
+    """What holds for a kind: the days, those that the project says itself, and those that it has without."""
+
+    kind: str
+    days: int
+    own: int | None
+    default: int
+
+
+class Change(NamedTuple):
+    """A kind whose days change from `was` to `days`; `own` is what the project, or the instance, says from now on."""
+
+    kind: str
+    was: int
+    days: int
+    own: int | None
+
+    @property
+    def is_shorter(self) -> bool:
+        return self.days < self.was
+
+
+class Late(NamedTuple):
+    """How long ago a span may have started, and the label of the kind that sets this limit."""
+
+    most: timedelta
+    limited_by: str
+
+
+def of_project(project_id: int) -> dict[str, Kept]:
+    """What a project keeps, by kind; inside its transaction."""
+    return _kept(_rows(project_id))
+
+
+def of_instance() -> dict[str, Kept]:
+    """What a project keeps that says nothing itself; `own` is what the instance's admins have set."""
+    with crossing():
+        return {
+            kind: Kept(kind, one.default, one.default if is_set else None, KINDS[kind].days)
+            for kind, one, is_set in _of_instance()
+        }
+
+
+def _of_instance() -> list[tuple[str, Kept, bool]]:
+    rows = dict(Keeping.objects.filter(project=None).values_list("kind", "days"))
+    kept = _kept([(kind, days, False) for kind, days in rows.items()])
+    return [(kind, one, kind in rows) for kind, one in kept.items()]
+
+
+def _rows(project_id: int) -> list[tuple[str, int, bool]]:
+    with connection.cursor() as cursor:
+        cursor.execute(STANDING, {"project_id": project_id})
+        return cursor.fetchall()
+
+
+def _kept(rows: list[tuple[str, int, bool]]) -> dict[str, Kept]:
+    defaults = {kind: one.days for kind, one in KINDS.items()}
+    defaults |= {kind: days for kind, days, is_own in rows if not is_own and kind in KINDS}
+    own = {kind: days for kind, days, is_own in rows if is_own}
+    return {kind: Kept(kind, own.get(kind, days), own.get(kind), days) for kind, days in defaults.items()}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What everybody keeps at one moment: the days of each project, by kind."""
+
+    days: Mapping[int, Mapping[str, int]]
+    default: Mapping[str, int]
+
+    def longest(self, kind: str) -> int:
+        """The days after which nobody keeps it any more."""
+        return max((own[kind] for own in self.days.values()), default=self.default[kind])
+
+    def groups(self, kind: str) -> dict[int, list[int]]:
+        """The projects by how many days they keep it."""
+        found: dict[int, list[int]] = {}
+        for project_id, own in self.days.items():
+            found.setdefault(own[kind], []).append(project_id)
+        return found
+
+
+def standing() -> Standing:
+    """What everybody keeps now, in three queries."""
+    with crossing():
+        default = {kind: one.default for kind, one, _ in _of_instance()}
+        days = {project_id: dict(default) for project_id in Project.objects.order_by("pk").values_list("pk", flat=True)}
+        own = Keeping.objects.exclude(project=None).values_list("project_id", "kind", "days")
+        for project_id, kind, kept in own:
+            if project_id in days and kind in default:
+                days[project_id][kind] = kept
+    return Standing(days, default)
+
+
+def followers(kind: str) -> list[int]:
+    """The projects that say no days of their own for a kind; inside a crossing transaction."""
+    own = Keeping.objects.filter(kind=kind).exclude(project=None).values("project_id")
+    return list(Project.objects.exclude(pk__in=own).order_by("pk").values_list("pk", flat=True))
+
+
+def planned(wanted: Mapping[str, int | None], kept: Mapping[str, Kept]) -> list[Change]:
+    """What the wanted days (None: those that hold without) change. Raises BadDays."""
+    found = []
+    for kind, own in wanted.items():
+        if kind not in KINDS:
+            raise BadDays(kind, f"is no kind that is kept; there are {', '.join(KINDS)}")
+        bounds = KINDS[kind]
+        if own is not None and not bounds.least <= own <= bounds.most:
+            raise BadDays(kind, f"must be kept for {bounds.least} to {bounds.most} days")
+        days = kept[kind].default if own is None else own
+        if own != kept[kind].own:
+            found.append(Change(kind, kept[kind].days, days, own))
+    return found
+
+
+def change(project_id: int, wanted: Mapping[str, int | None], *, actor: str, now: datetime) -> list[Change]:
+    """Set what the project keeps, inside its transaction; returns what changed. Raises BadDays."""
+    # Two who change at once come one after the other, so that the journal's "was" is true.
+    Project.objects.select_for_update(no_key=True).get(pk=project_id)
+    made = planned(wanted, of_project(project_id))
+    _write(project_id, made)
+    _record(project_id, made, whose="project", actor=actor, now=now)
+    return made
+
+
+def change_for_all(wanted: Mapping[str, int | None], *, actor: str, now: datetime) -> list[Change]:
+    """Set what every project keeps that says nothing itself: for the instance's admins. Raises BadDays."""
+    keeper = commons.keeper()
+    with crossing():
+        Project.objects.select_for_update(no_key=True).get(pk=keeper)
+        made = planned(wanted, of_instance())
+        _write(None, made)
+    with tenant(keeper):
+        _record(keeper, made, whose="instance", actor=actor, now=now)
+    return made
+
+
+def _write(project_id: int | None, made: list[Change]) -> None:
+    for one in made:
+        found = Keeping.objects.filter(project_id=project_id, kind=one.kind)
+        if one.own is None:
+            found.delete()
+        elif not found.update(days=one.own):
+            Keeping.objects.create(project_id=project_id, kind=one.kind, days=one.own)
+    _remembered.clear()
+
+
+def _record(project_id: int, made: list[Change], *, whose: str, actor: str, now: datetime) -> None:
+    for one in made:
+        changes.record(
+            project_id,
+            Subject.KEEPING,
+            one.kind,
+            to_state="changed",
+            cause="edited",
+            actor=actor,
+            now=now,
+            data={"of": whose, "was": one.was, "days": one.days, "own": one.own},
+            concerns_alerts=False,
+        )
+
+
+# {project: (when it was read, what it said)}
+_remembered: dict[int, tuple[datetime, Late]] = {}
+
+
+def late(project_id: int, *, now: datetime) -> Late:
+    """How late a span of the project may come: all that it changes has to stand still, and for a day more.
+
+    Each process reads it anew after REMEMBERED_FOR.
+    """
+    known = _remembered.get(project_id)
+    if known is not None and timedelta() <= now - known[0] < REMEMBERED_FOR:
+        return known[1]
+    if len(_remembered) >= MOST_REMEMBERED:
+        _remembered.clear()
+    found = lateness({kind: one.days for kind, one in of_project(project_id).items()})
+    _remembered[project_id] = now, found
+    return found
+
+
+def lateness(days: Mapping[str, int]) -> Late:
+    """The limit that follows from the days that are kept."""
+    shortest = min(CHANGED_BY_SPANS, key=lambda kind: days[kind] - CHANGED_BY_SPANS[kind])
+    most = timedelta(days=days[shortest] - CHANGED_BY_SPANS[shortest]) - MARGIN
+    return Late(most, KINDS[shortest].label.lower())
