@@ -120,5 +120,7 @@ ENDINGS: dict[str, Ending] = {
     "agent_silent": Ending("once we hear from it, or somebody changes what is expected of it"),
     "fleet_silent": Ending("once the fleet beats again", _fleet),
     "job_silent": Ending("once it runs again, or ends on purpose"),
+    "room_tight": Ending("once there is room again"),
+    "room_out": Ending("once there is room for what agents report again"),
     "channel_failing": Ending("once a message arrives by it, or it is turned off", _channel),
 }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from alerts import signs, troubles, verdicts
 from alerts.judgements import Judgement
-from monitor.models import StateChange, Subject
+from monitor.models import RoomLevel, StateChange, Subject
 from monitor.models.executions import ENDED, Status, Verdict
 from monitor.models.queue import CLOSED_ITEMS, HELD, ItemStatus
 
@@ -61,6 +61,10 @@ RULES = (
     Rule(Subject.JOB, troubles.fleet_silent, causes=["fleet_silent"]),
     Rule(Subject.JOB, troubles.job_silent, to=["silent"]),
     Rule(Subject.JOB, troubles.job_back, to=["alive"]),
+    Rule(Subject.ROOM, troubles.room_out, to=[RoomLevel.STOPPED]),
+    Rule(Subject.ROOM, troubles.room_not_out, to=[RoomLevel.WARNED], was=[RoomLevel.STOPPED]),
+    Rule(Subject.ROOM, troubles.room_tight, to=[RoomLevel.WARNED]),
+    Rule(Subject.ROOM, troubles.roomy, to=[RoomLevel.ROOMY]),
 )
 
 

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from alerts.judgements import Judgement, Raise, Settle, fingerprint
 from alerts.models import Level
-from alerts.wording import clock, interval, message, one_line, span, usd
+from alerts.wording import clock, interval, message, one_line, size, span, usd
 from monitor.models import QueueItem, StateChange, Trip
 from monitor.models.money import BudgetScope
 
@@ -240,6 +240,62 @@ def job_silent(change: StateChange, about: None) -> Judgement:
 
 def job_back(change: StateChange, about: None) -> Judgement:
     return Settle(fingerprint("job", change.subject_id), "it runs again", change.actor)
+
+
+def room_tight(change: StateChange, about: None) -> Judgement:
+    """The disk of the database, or the limit that was set for it, is nearly used up."""
+    return _of_room(
+        change,
+        level=Level.WARNING,
+        type="room_tight",
+        done="nothing was stopped, and nothing was deleted but what is old.",
+        otherwise=f"at {_percent(change.data.get('stops_at'))} agents' new work is refused until there is room again.",
+    )
+
+
+def room_out(change: StateChange, about: None) -> Judgement:
+    """So little is left that agents' doors are shut."""
+    return _of_room(
+        change,
+        level=Level.CRITICAL,
+        type="room_out",
+        done="traces, batches, calls, new executions and new conversations are refused; who sent them tries again. "
+        "Heartbeats, ends, messages and everything that people do still work.",
+        otherwise="what agents report is lost once they can't hold it any longer.",
+    )
+
+
+def room_not_out(change: StateChange, about: None) -> Judgement:
+    return Settle("room:room_out", "there is room for what agents report again")
+
+
+def roomy(change: StateChange, about: None) -> Judgement:
+    return Settle("room:room_tight", "there is room again")
+
+
+def _of_room(change: StateChange, *, level: str, type: str, done: str, otherwise: str) -> Raise:
+    facts = change.data
+    what = "disk" if facts.get("is_disk") else "room of the database"
+    left = int(facts.get("total_bytes", 0)) - int(facts.get("used_bytes", 0))
+    return Raise(
+        fingerprint=fingerprint("room", type),
+        level=level,
+        type=type,
+        title=f"The {what} is {_percent(facts.get('share'))} full",
+        message=message(
+            where=f"Handrail itself, the {what}",
+            since=clock(change.at),
+            bad=f"{size(left)} of {size(facts.get('total_bytes', 0))} are left.",
+            done=done,
+            otherwise=otherwise,
+            path="/system/growth",
+        ),
+        data=dict(facts),
+    )
+
+
+def _percent(share: Any) -> str:
+    return f"{100 * float(share or 0):.0f} %"
 
 
 def _money(change: StateChange, trip: Trip | None) -> dict[str, Any]:

@@ -62,6 +62,12 @@ def usd(amount: Any) -> str:
     return f"${Decimal(f'{value:.2g}').normalize():f}"
 
 
+def size(count: int) -> str:
+    """A number of bytes: `812 MB`, `1.3 GB`."""
+    units = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+    return next((f"{count / unit:.1f} {name}" for unit, name in units if count >= unit), f"{count} bytes")
+
+
 def one_line(text: str, limit: int) -> str:
     """The text on one line, cut at `limit` characters with an ellipsis."""
     flat = " ".join(text.split())

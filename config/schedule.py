@@ -43,6 +43,7 @@ JOBS: tuple[Job, ...] = (
     Job("clocks.unanswered", 15, "monitor.clocks.unanswered"),
     Job("renewals.close_over", 30, "monitor.renewals.close_over"),
     Job("people.presence", 15, "monitor.people.presence"),
+    Job("room.look", 15, "monitor.room.look"),
     Job("jobs.silence", 15, "monitor.jobs.report_silence", alone=True),
     Job("alerts.judge", 5, "alerts.judge.judge"),
     Job("alerts.settle_over", 30, "alerts.endings.settle_over", alone=True),
@@ -51,6 +52,7 @@ JOBS: tuple[Job, ...] = (
     Job("rollups.close_hours", 60, "monitor.rollups.close_hours", alone=True),
     Job("retention.drop_partitions", 3600, "monitor.retention.drop_partitions", alone=True),
     Job("retention.prune", 600, "monitor.retention.prune", alone=True),
+    Job("growth.sample", 3600, "monitor.growth.sample", alone=True),
     Job("alerts.prune", 600, "alerts.retention.prune", alone=True),
     *([BACKUP] if BACKUP_DIR else []),
 )

@@ -137,6 +137,34 @@ BACKUP_KEEP = env.int("HANDRAIL_BACKUP_KEEP", default=48)
 if BACKUP_KEEP < 1:
     raise refusal("HANDRAIL_BACKUP_KEEP", str(BACKUP_KEEP), "a whole number from 1")
 
+# Room ----------------------------------------------------------------------------------------------
+# Where the database's disk can be seen, how large the database may become (0: no limit), and the shares of either at
+# which people are warned and agents' doors shut.
+
+
+def _disk_path() -> Path | None:
+    """A folder on the database's disk; None where that is another machine's."""
+    if named := env.str("HANDRAIL_DISK_PATH", default=""):
+        if not Path(named).is_dir():
+            raise refusal("HANDRAIL_DISK_PATH", named, "a folder of this machine, on the disk of the database")
+        return Path(named)
+    return PLACES.home if PLACES.database_url == DATABASE_URL else None
+
+
+def _share(name: str, default: float) -> float:
+    percent = env.float(name, default=default)
+    if not 1 <= percent <= 100:
+        raise refusal(name, env.str(name), "a share in percent, 1 to 100")
+    return percent / 100
+
+
+DISK_PATH = _disk_path()
+DB_MAX_BYTES = max(env.int("HANDRAIL_DB_MAX_BYTES", default=0), 0)
+DISK_WARN = _share("HANDRAIL_DISK_WARN", 80)
+DISK_STOP = _share("HANDRAIL_DISK_STOP", 95)
+if DISK_WARN >= DISK_STOP:
+    raise refusal("HANDRAIL_DISK_WARN", env.str("HANDRAIL_DISK_WARN", default="80"), "less than HANDRAIL_DISK_STOP")
+
 # Redis and Celery ----------------------------------------------------------------------------------
 
 REDIS_URL = env.str("REDIS_URL", default=PLACES.redis_url)

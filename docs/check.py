@@ -25,7 +25,7 @@ DOCS = ROOT / "docs"
 APPS = ("config", "dashboard", "alerts", "monitor", "launcher", "frontend")
 SHELL = ("launcher/setup", ".ci/run")
 # What reads a setting: the first text among the arguments is its name.
-READERS = {"_usd", "_number"}
+READERS = {"_usd", "_number", "_share"}
 ENVIRONMENTS = {"env", "environ", "os.environ"}
 MADE_ELSEWHERE = {"changepassword"}  # A command of Django, which operators need.
 

@@ -202,7 +202,8 @@ def change_for_all(wanted: Mapping[str, int | None], *, actor: str, now: datetim
 
 def _write(project_id: int | None, made: list[Change]) -> None:
     for one in made:
-        found = Keeping.objects.filter(project_id=project_id, kind=one.kind)
+        found = Keeping.objects.filter(kind=one.kind)
+        found = found.filter(project=None) if project_id is None else found.filter(project_id=project_id)
         if one.own is None:
             found.delete()
         elif not found.update(days=one.own):

@@ -5,7 +5,7 @@ it any more. Until then the rows of whoever keeps less are deleted from it: so n
 things are kept. What is deleted gives its space to nobody else before the day is dropped.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
@@ -234,7 +234,7 @@ def _in_batches(statement: str, values: Mapping[str, Any], *, most: int, first: 
 OTHERS = {"alerts": ("alerts_alert", "alerts_alertevent", "alerts_delivery")}
 
 
-def tables_of(kind: str) -> Collection[str]:
+def tables_of(kind: str) -> list[str]:
     """The tables that hold a kind, the one that tells its age first."""
     found = [table for table, one in PARTITIONED.items() if one.kind == kind]
     found += [one.table for one in PRUNED if one.kind == kind]

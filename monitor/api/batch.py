@@ -10,7 +10,7 @@ import msgspec
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 from django.urls import path
 
-from monitor import masking, reporting
+from monitor import masking, reporting, room
 from monitor.api import bodies, execution_events, problems
 from monitor.api.caller import Caller, Request
 from monitor.api.door import Door, endpoint
@@ -79,6 +79,10 @@ def _execution(name: str, caller: Caller, event: Any, now: datetime) -> bool | P
     )
 
 
+# Taken while the disk is nearly full as well: they end what is stored, keep it from being taken for dead, or may call
+# for a person.
+ALWAYS_TAKEN = {"execution.heartbeat", "execution.completed", "execution.failed", "message"}
+NO_ROOM = "was not stored: the disk of the database is nearly full"
 # Events beside reports, each told in a transaction of its own.
 TELLINGS: Mapping[str, Telling] = {
     "message": Telling(MessageEvent, _message),
@@ -106,6 +110,7 @@ class Batch(Door):
         if len(body.events) > MOST_EVENTS:
             raise bad_field("events", f"may hold {MOST_EVENTS:,} events; these are {len(body.events):,}")
         caller, now = request.caller, request.now
+        is_shut = room.gate.is_shut(now=now)
         answer = BatchAnswer(0, 0, [])
         reports: dict[int, Report] = {}
         tellings: dict[int, tuple[str, msgspec.Struct]] = {}
@@ -115,11 +120,15 @@ class Batch(Door):
             except Problem as problem:
                 answer.rejected.append(_rejected(index, problem))
                 continue
-            if isinstance(event, Report):
+            if is_shut and name not in ALWAYS_TAKEN:
+                answer.rejected.append(RejectedEvent(index, [FieldError("event", NO_ROOM)], True))
+            elif isinstance(event, Report):
                 reports[index] = event
             else:
                 tellings[index] = name, event
         left = {*tellings, *reports}
+        if is_shut and not left:
+            raise problems.no_room()
         try:
             for index, (name, event) in tellings.items():
                 _tell(answer, caller, index, name, event, now=now)

@@ -133,7 +133,9 @@ class Conversations(Door):
         found, following = paginate(rows, ("-updated_at", "-id"), query, request)
         return ConversationPage([ConversationOut.of(row) for row in found], following)
 
-    @endpoint(scope="ingest", body=OpenBody, answer=ConversationOut, status=201, also=(200, 409), verbatim=True)
+    @endpoint(
+        scope="ingest", body=OpenBody, answer=ConversationOut, status=201, also=(200, 409), verbatim=True, grows=True
+    )
     def post(self, request: Request, body: OpenBody) -> Answer:
         """Open a conversation; the same again is a 200, with other content a 409."""
         with refusals():

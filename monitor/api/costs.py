@@ -24,7 +24,16 @@ EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo
 class Calls(Door):
     """One call of a model, or of a tool that costs."""
 
-    @endpoint(scope="ingest", rate="ingest", body=Call, answer=CallAnswer, status=201, also=(200, 409), bound=False)
+    @endpoint(
+        scope="ingest",
+        rate="ingest",
+        body=Call,
+        answer=CallAnswer,
+        status=201,
+        also=(200, 409),
+        bound=False,
+        grows=True,
+    )
     def post(self, request: Request, body: Call) -> Answer:
         caller = request.caller
         try:

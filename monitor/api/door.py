@@ -21,7 +21,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from rest_framework.views import APIView
 
-from monitor import masking
+from monitor import masking, room
 from monitor.api import bodies, problems, throttles
 from monitor.api.caller import Request, identify, require
 from monitor.api.problems import Problem, Throttled
@@ -46,6 +46,7 @@ class Contract:
     also: tuple[int, ...]
     bound: bool
     verbatim: bool = False
+    grows: bool = False
 
     @property
     def is_telemetry(self) -> bool:
@@ -75,6 +76,7 @@ def endpoint(
     also: tuple[int, ...] = (),
     bound: bool = True,
     verbatim: bool = False,
+    grows: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Make a method of a Door a call of the API.
 
@@ -82,8 +84,9 @@ def endpoint(
     `answer` is the Struct it returns; `also` lists further statuses it may answer, for the OpenAPI document.
     With `bound` false the method opens its transactions itself. What agents report is masked where the project asks
     for it, unless it is `verbatim`; who takes a body of bytes, or spans, masks what it makes of them.
+    What `grows` is refused while the disk is nearly full.
     """
-    contract = Contract(scope, rate, body, query, answer, status, content_types, also, bound, verbatim)
+    contract = Contract(scope, rate, body, query, answer, status, content_types, also, bound, verbatim, grows)
 
     def decorate(handler: Handler) -> Handler:
         @wraps(handler)
@@ -127,12 +130,14 @@ class Door(APIView):
         pass
 
     def admit(self, request: Request, contract: Contract, path: Mapping[str, Any]) -> None:
-        """Let the caller in, or raise what is wrong: 401, 429, 403, in this order."""
+        """Let the caller in, or raise what is wrong: 401, 429, 403, 503, in this order."""
         request.caller = identify(request, now=request.now)
         self.toll = throttles.take(request.caller, contract.rate)
         if self.toll is not None and not self.toll.allowed:
             raise Throttled(contract.rate, self.toll.per_minute, self.toll.retry_after_s)
         require(request.caller, contract.scope)
+        if contract.grows and room.gate.is_shut(now=request.now):
+            raise problems.no_room()
         if any(isinstance(value, str) and "\0" in value for value in path.values()):
             raise Problem(404, "Not found")
 

@@ -198,7 +198,7 @@ class Executions(Door):
         rows, following = paginate(found, ("-started_at", "-id"), query, request)
         return ExecutionPage(results=[show(row) for row in rows], next=following)
 
-    @endpoint(scope="ingest", body=NewExecution, answer=ExecutionOut, status=201, also=(200, 409))
+    @endpoint(scope="ingest", body=NewExecution, answer=ExecutionOut, status=201, also=(200, 409), grows=True)
     def post(self, request: Request, body: NewExecution) -> Answer:
         """Register an execution, or track one that is done. The same id and content again answers 200."""
         caller = request.caller

@@ -23,7 +23,7 @@ MEDIA_TYPES = (otlp.PROTOBUF, otlp.JSON)
 class Traces(Door):
     """Spans in protobuf or JSON; bad ones are named in `partial_success`, the others are kept."""
 
-    @endpoint(scope="ingest", rate="ingest", content_types=MEDIA_TYPES, also=(400, 413, 415), bound=False)
+    @endpoint(scope="ingest", rate="ingest", content_types=MEDIA_TYPES, also=(400, 413, 415), bound=False, grows=True)
     def post(self, request: Request) -> HttpResponse:
         caller = request.caller
         decoded = _decoded(request, otlp.decode)

@@ -1,0 +1,289 @@
+"""How large each kind of data is, how fast it grows, and when the room is full at this pace. Nothing is counted.
+
+Sizes are those of files, rows are PostgreSQL's estimates. One sample a day is kept: the last.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
+from math import sqrt
+from statistics import fmean, stdev
+from typing import Any
+
+from django.db import connection
+
+from monitor import keeping, retention, room
+from monitor.models import GrowthSample
+from monitor.retention import DAYS_AHEAD, EACH_PROJECT, PARTITIONED, PRUNED, tables_of
+from monitor.room import Room
+from monitor.tenancy import crossing
+
+DAY = timedelta(days=1)
+PACE_OVER = timedelta(days=7)
+# A pace of less than a day says more about the hour than about the day.
+LEAST_PACE = timedelta(hours=20)
+# From so many days at least, and so many at most, a forecast is drawn; parts of a day are left out.
+FORECAST_FROM, DAYS_FORECAST = 3, 7
+LEAST_STEP = timedelta(hours=12)
+SHOWN = timedelta(days=30)
+SAMPLES_KEPT = timedelta(days=800)
+OTHER, ROOM = "other", "room"
+# The middle four of five outcomes lie within so many standard errors.
+FOUR_OF_FIVE = 1.28
+# A partition that was never analysed has its count from the statistics of its inserts.
+SIZES = """
+SELECT coalesce(parent.relname, own.relname) AS name, sum(pg_total_relation_size(own.oid))::bigint,
+       sum(CASE WHEN own.reltuples < 0 THEN pg_stat_get_live_tuples(own.oid) ELSE own.reltuples END)::bigint
+  FROM pg_class AS own
+  LEFT JOIN pg_inherits AS tree ON tree.inhrelid = own.oid
+  LEFT JOIN pg_class AS parent ON parent.oid = tree.inhparent
+ WHERE own.relkind = 'r' AND own.relnamespace = 'public'::regnamespace
+ GROUP BY 1
+"""
+FIRST_DAY = """
+SELECT min(to_date(right(own.relname, 8), 'YYYYMMDD'))
+  FROM pg_inherits AS tree JOIN pg_class AS own ON own.oid = tree.inhrelid
+ WHERE tree.inhparent = %(table)s::regclass AND own.relname ~ '_p[0-9]{8}$' AND pg_relation_size(own.oid) > 0
+"""
+SAMPLE = """
+INSERT INTO monitor_growthsample ("on", name, at, rows, bytes)
+SELECT %(on)s, name, %(at)s, rows, bytes FROM unnest(%(names)s::text[], %(rows)s::bigint[], %(bytes)s::bigint[])
+    AS found (name, rows, bytes)
+ON CONFLICT ("on", name) DO UPDATE SET at = excluded.at, rows = excluded.rows, bytes = excluded.bytes
+"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a kind is; `rows` is an estimate."""
+
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """A kind of data: its size, by how much it grows a day (None: not known yet), how far back it reaches.
+
+    `days` and `own_days` are how long it is kept at most by anybody, and by the instance; None for what stays.
+    """
+
+    kind: str
+    size: Size
+    rows_a_day: float | None
+    bytes_a_day: float | None
+    oldest_at: datetime | None
+    days: int | None
+    default_days: int | None
+
+    @property
+    def leaves_from(self) -> datetime | None:
+        """When the first of it is as old as it is kept, and as much begins to leave as comes."""
+        return self.oldest_at + timedelta(days=self.days) if self.oldest_at and self.days else None
+
+    @property
+    def label(self) -> str:
+        return keeping.KINDS[self.kind].label if self.kind in keeping.KINDS else "Everything else"
+
+    @property
+    def holds(self) -> str:
+        return (
+            keeping.KINDS[self.kind].holds
+            if self.kind in keeping.KINDS
+            else "people, keys, budgets, agents and the like"
+        )
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """The days of a table: how many there are, and how many of those to come are made of those that should be."""
+
+    table: str
+    days: int
+    first: date | None
+    ahead: int
+    wanted_ahead: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """When the room is full at the pace of the last days: between `soonest` and `latest`, four times of five.
+
+    Each is None where it does not come to that. `bytes_a_day` is the pace; `days` say how many days it is drawn from.
+    """
+
+    bytes_a_day: float
+    margin_a_day: float
+    days: int
+    full_in_days: float | None
+    soonest_in_days: float | None
+    latest_in_days: float | None
+
+
+@dataclass(frozen=True)
+class Growth:
+    """All of it at one moment. `used` are the daily samples of the room, oldest first."""
+
+    kinds: list[Held]
+    partitions: list[Partitions]
+    room: Room | None
+    used: list[tuple[datetime, int]]
+    forecast: Forecast | None
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.size.bytes for one in self.kinds)
+
+    @property
+    def bytes_a_day(self) -> float | None:
+        known = [one.bytes_a_day for one in self.kinds if one.bytes_a_day is not None]
+        return sum(known) if known else None
+
+
+def sample(*, now: datetime) -> int:
+    """Write how large everything is; the last of a day stays. Returns how many kinds there are."""
+    found: dict[str, Size] = sizes()
+    known = room.measure()
+    if known is not None:
+        found = {**found, ROOM: Size(known.total_bytes, known.used_bytes)}
+    with crossing(), connection.cursor() as cursor:
+        values: dict[str, Any] = {
+            "on": now.astimezone(UTC).date(),
+            "at": now,
+            "names": list(found),
+            "rows": [one.rows for one in found.values()],
+            "bytes": [one.bytes for one in found.values()],
+        }
+        cursor.execute(SAMPLE, values)
+        GrowthSample.objects.filter(on__lt=(now - SAMPLES_KEPT).date()).delete()
+    return len(found)
+
+
+def sizes() -> dict[str, Size]:
+    """The size of every kind, and of everything else together."""
+    with connection.cursor() as cursor:
+        cursor.execute(SIZES)
+        tables = {name: Size(rows, size) for name, size, rows in cursor.fetchall()}
+    found = {kind: _sum(tables.pop(table, Size(0, 0)) for table in tables_of(kind)) for kind in keeping.KINDS}
+    return {**found, OTHER: _sum(tables.values())}
+
+
+def look(*, now: datetime) -> Growth:
+    """How everything has grown and will grow."""
+    found, measured, kept = sizes(), room.measure(), keeping.standing()
+    with crossing():
+        since = (now - max(SHOWN, PACE_OVER + DAY)).date()
+        samples = list(GrowthSample.objects.filter(on__gte=since).order_by("on"))
+        oldest = {kind: _oldest(kind) for kind in keeping.KINDS}
+    by_name: dict[str, list[GrowthSample]] = {}
+    for one in samples:
+        by_name.setdefault(one.name, []).append(one)
+    kinds = []
+    for kind, size in found.items():
+        paces = _pace(by_name.get(kind, ()), size, now=now)
+        is_kept = kind in keeping.KINDS
+        kinds.append(
+            Held(
+                kind=kind,
+                size=size,
+                rows_a_day=paces[0] if paces else None,
+                bytes_a_day=paces[1] if paces else None,
+                oldest_at=oldest.get(kind),
+                days=kept.longest(kind) if is_kept else None,
+                default_days=kept.default[kind] if is_kept else None,
+            )
+        )
+    # A disk that was made larger begins anew.
+    used = [(one.at, one.bytes) for one in by_name.get(ROOM, ()) if measured and one.rows == measured.total_bytes]
+    return Growth(
+        kinds=sorted(kinds, key=lambda one: (one.kind == OTHER, -one.size.bytes)),
+        partitions=[_partitions(table, now=now) for table in PARTITIONED],
+        room=measured,
+        used=used,
+        forecast=forecast(used[-DAYS_FORECAST - 1 :], measured) if measured else None,
+    )
+
+
+def forecast(used: Sequence[tuple[datetime, int]], measured: Room) -> Forecast | None:
+    """What the sizes of the last days say of the coming ones; None while they are too few to say anything."""
+    steps = [
+        (size - before) / ((at - began) / DAY)
+        for (began, before), (at, size) in pairwise(used)
+        if at - began >= LEAST_STEP
+    ]
+    if len(steps) < FORECAST_FROM:
+        return None
+    pace = fmean(steps)
+    margin = FOUR_OF_FIVE * stdev(steps) / sqrt(len(steps))
+    left = measured.total_bytes - measured.used_bytes
+    return Forecast(
+        bytes_a_day=pace,
+        margin_a_day=margin,
+        days=len(steps),
+        full_in_days=_days_until(left, pace),
+        soonest_in_days=_days_until(left, pace + margin),
+        latest_in_days=_days_until(left, pace - margin),
+    )
+
+
+def _days_until(left: int, pace: float) -> float | None:
+    return left / pace if pace > 0 else None
+
+
+def _pace(samples: Iterable[GrowthSample], size: Size, *, now: datetime) -> tuple[float, float] | None:
+    """(rows, bytes) a day since the sample of a week ago, or the oldest there is."""
+    first = next((one for one in samples if one.at >= now - PACE_OVER - DAY), None)
+    if first is None or now - first.at < LEAST_PACE:
+        return None
+    days = (now - first.at) / DAY
+    return (size.rows - first.rows) / days, (size.bytes - first.bytes) / days
+
+
+def _oldest(kind: str) -> datetime | None:
+    """The oldest row, by an index; of what lies in days the oldest day that holds anything."""
+    table = next(iter(tables_of(kind)))
+    with connection.cursor() as cursor:
+        if table in PARTITIONED:
+            cursor.execute(FIRST_DAY, {"table": table})
+            (day,) = cursor.fetchone()
+            return None if day is None else datetime.combine(day, time(), UTC)
+        cursor.execute(_OLDEST[table])
+        (at,) = cursor.fetchone()
+        return None if at is None else at
+
+
+def _oldest_of(table: str, column: str, *, by_project: bool, where: str = "true") -> str:
+    if not by_project:
+        return f"SELECT min({column}) FROM {table} WHERE {column} IS NOT NULL AND {where}"  # noqa: S608
+    return f"""
+        SELECT min(first) FROM monitor_project AS project, LATERAL (
+            SELECT min({column}) AS first FROM {table} WHERE project_id = project.id) AS found
+    """  # noqa: S608
+
+
+_OLDEST: Mapping[str, str] = {
+    "alerts_alert": _oldest_of("alerts_alert", "resolved_at", by_project=False, where="status = 'resolved'"),
+    **{
+        one.table: _oldest_of(one.table, one.column, by_project=EACH_PROJECT in one.also)
+        for one in PRUNED
+        if one.table != "monitor_budgetwindow"
+    },
+}
+
+
+def _partitions(table: str, *, now: datetime) -> Partitions:
+    days = retention.days_of(table)
+    today = now.astimezone(UTC).date()
+    return Partitions(
+        table=table,
+        days=len(days),
+        first=days[0] if days else None,
+        ahead=sum(today < day <= today + timedelta(days=DAYS_AHEAD) for day in days),
+        wanted_ahead=DAYS_AHEAD,
+    )
+
+
+def _sum(found: Iterable[Size]) -> Size:
+    found = list(found)
+    return Size(sum(one.rows for one in found), sum(one.bytes for one in found))
