@@ -57,10 +57,10 @@ def bar(
     label: str = "",
     *,
     reserved: float = 0.0,
-    mark: float | None = None,
+    mark: float | Sequence[float] | None = None,
     thin: bool = False,
 ) -> SafeString:
-    """A share of one as a bar; `reserved` is hatched behind it, `mark` is a tick at a threshold."""
+    """A share of one as a bar; `reserved` is hatched behind it, `mark` is a tick at a threshold, or several are."""
     filled = min(1.0, max(0.0, float(share)))
     held = min(1.0 - filled, max(0.0, float(reserved)))
     pieces = [format_html('<rect class="bar-fill" width="{}%" height="100%"/>', f"{filled * 100:.2f}")]
@@ -77,11 +77,11 @@ def bar(
     )
     if mark is None:
         return drawn
-    tick = format_html(
-        '<svg class="bar-mark" aria-hidden="true"><rect x="{}%" width="2" height="100%"/></svg>',
-        f"{float(mark) * 100:.2f}",
+    marks = [mark] if isinstance(mark, int | float) else mark
+    ticks = _joined(format_html('<rect x="{}%" width="2" height="100%"/>', f"{one * 100:.2f}") for one in marks)
+    return format_html(
+        '<span class="bar-marked">{}<svg class="bar-mark" aria-hidden="true">{}</svg></span>', drawn, ticks
     )
-    return format_html('<span class="bar-marked">{}{}</span>', drawn, tick)
 
 
 def split(shares: Iterable[tuple[float, str, str]]) -> SafeString:

@@ -97,13 +97,17 @@ class Held:
 
 @dataclass(frozen=True)
 class Partitions:
-    """The days of a table: how many there are, and how many of those to come are made of those that should be."""
+    """The days of a kind: how many there are, and how many of those to come are made of those that should be."""
 
-    table: str
+    kind: str
     days: int
     first: date | None
     ahead: int
     wanted_ahead: int
+
+    @property
+    def label(self) -> str:
+        return keeping.KINDS[self.kind].label
 
 
 @dataclass(frozen=True)
@@ -276,7 +280,7 @@ def _partitions(table: str, *, now: datetime) -> Partitions:
     days = retention.days_of(table)
     today = now.astimezone(UTC).date()
     return Partitions(
-        table=table,
+        kind=PARTITIONED[table].kind,
         days=len(days),
         first=days[0] if days else None,
         ahead=sum(today < day <= today + timedelta(days=DAYS_AHEAD) for day in days),

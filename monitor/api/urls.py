@@ -21,4 +21,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/", include("monitor.api.agents")),
     path("api/v1/", include("monitor.api.views")),
     path("api/v1/", include("monitor.api.monitoring")),
+    path("api/v1/", include("monitor.api.keeping")),
 ]

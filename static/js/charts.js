@@ -193,7 +193,7 @@ function tableOf(spec) {
 async function paint(figure, spec) {
   const library = await plotly();
   const c = palette();
-  const traces = spec.kind === "line" ? lines(spec, c) : [...forecast(spec, c), ...bars(spec, c)];
+  const traces = [...forecast(spec, c), ...(spec.kind === "line" ? lines(spec, c) : bars(spec, c))];
   const money = spec.unit === "$";
   for (const trace of traces) {
     const form = money ? "$%{y:,.2f}" : `%{y:,}${spec.unit ? ` ${spec.unit}` : ""}`;

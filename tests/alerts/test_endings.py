@@ -1,12 +1,14 @@
 """Every alert that Handrail raises by itself ends by itself, or is known to wait for a person."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import transaction
+from django.conf import settings
+from django.db import connection, transaction
 
 from alerts import delivery
 from alerts.endings import ENDINGS, settle_over
@@ -14,7 +16,7 @@ from alerts.judge import judge
 from alerts.judgements import Raise
 from alerts.models import Channel
 from alerts.rules import RULES, judgement
-from monitor import agents, cadence, claims, clocks, jobs, limits, loopwatch, renewals, silence, trips
+from monitor import agents, cadence, claims, clocks, jobs, limits, loopwatch, renewals, room, silence, trips
 from monitor.api.executions import register
 from monitor.models import HumanAgent, Person, Price, Project, StateChange, Trip
 from monitor.registration import NewExecution
@@ -318,6 +320,48 @@ def trace_turns_out_to_be_registered(project_id: int) -> Iterator[datetime]:
     yield after(700)
 
 
+def there_is_room_again(project_id: int) -> Iterator[datetime]:
+    with a_disk() as fill:
+        fill(0.81)
+        room.look(now=NOON)
+        yield NOON
+        fill(0.5)
+        room.look(now=after(60))
+        yield after(60)
+
+
+def doors_open_again(project_id: int) -> Iterator[datetime]:
+    with a_disk() as fill:
+        fill(0.97)
+        room.look(now=NOON)
+        yield NOON
+        fill(0.85)
+        room.look(now=after(60))
+        yield after(60)
+        # The warning stays for as long as little is left.
+        assert [alert.status for alert in alerts("room_tight")] == ["firing"]
+        fill(0.5)
+        room.look(now=after(90))
+        yield after(90)
+
+
+@contextmanager
+def a_disk() -> Iterator[Callable[[float], None]]:
+    """A limit of the database that is as nearly used up as the story wants."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_database_size(current_database())")
+        size = cursor.fetchone()[0]
+
+    def fill(share: float) -> None:
+        settings.DB_MAX_BYTES = round(size / share)
+
+    before = settings.DB_MAX_BYTES
+    try:
+        yield fill
+    finally:
+        settings.DB_MAX_BYTES = before
+
+
 STORIES: list[tuple[str, Story]] = [
     ("tool_loop", loops_and_stops),
     ("trace_silent", trace_is_heard_of),
@@ -348,6 +392,8 @@ STORIES: list[tuple[str, Story]] = [
     ("fleet_silent", fleet_is_called_off),
     ("job_silent", job_runs_again),
     ("job_silent", job_ends_on_purpose),
+    ("room_tight", there_is_room_again),
+    ("room_out", doors_open_again),
 ]
 
 

@@ -85,6 +85,7 @@ def moved(to: str, cause: str, was: str = "running") -> StateChange:
 
 BEFORE = NOW - timedelta(hours=2, minutes=5)
 AWAITED = {"expected_every_s": 3600, "expected_since": BEFORE.isoformat()}
+NEARLY_FULL = {"used_bytes": 81 * 10**9, "total_bytes": 100 * 10**9, "share": 0.81, "is_disk": True, "stops_at": 0.95}
 RAISED = [
     (moved("retrying", "zombie"), EXECUTION, "warning", "support-bot stopped sending heartbeats"),
     (moved("retrying", "timed_out"), EXECUTION, "warning", "support-bot ran out of time"),
@@ -170,6 +171,18 @@ RAISED = [
         None,
         "critical",
         "The periodic job watch.overdue of Handrail itself is silent",
+    ),
+    (
+        news("room", "warned", "measured", "database", was="roomy", data=NEARLY_FULL),
+        None,
+        "warning",
+        "The disk is 81 % full",
+    ),
+    (
+        news("room", "stopped", "measured", "database", was="warned", data=NEARLY_FULL | {"share": 0.96}),
+        None,
+        "critical",
+        "The disk is 96 % full",
     ),
 ]
 

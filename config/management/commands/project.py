@@ -1,6 +1,7 @@
 """`manage.py project NAME`: what holds for all agents of a project; prints it, after changing what options name."""
 
 from argparse import ArgumentParser
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from zoneinfo import available_timezones
 
@@ -8,8 +9,10 @@ import msgspec
 from django.core.management.base import BaseCommand, CommandError
 from msgspec import Meta
 
+from config.keeping import ACTOR, add_keep, confirm, lines, wanted
+from monitor import keeping, leaving
 from monitor.models import Project
-from monitor.tenancy import crossing
+from monitor.tenancy import crossing, tenant
 
 Seconds = Annotated[int, Meta(ge=1, le=86_400)]
 Days = Annotated[int, Meta(ge=1, le=80 * 86_400)]
@@ -46,19 +49,38 @@ class Command(BaseCommand):
         parser.add_argument("name")
         for field, (_, words) in OPTIONS.items():
             parser.add_argument(f"--{field.replace('_', '-')}", dest=field, help=words)
+        add_keep(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         named = {field: _value(field, options[field]) for field in OPTIONS if options[field] is not None}
-        with crossing():
-            found = Project.objects.filter(name=options["name"])
+        days, now = wanted(options["keep"]), datetime.now(UTC)
+        project = _project(options["name"])
+        if days:
+            with tenant(project.pk):
+                plan = keeping.planned(days, keeping.of_project(project.pk))
+                left = leaving.of_project(plan, project.pk, now=now)
+            confirm(self, plan, left, is_sure=options["yes"])
+        with tenant(project.pk):
             if named:
-                found.update(**named)
-            project = found.first()
-            if project is None:
-                known = ", ".join(Project.objects.order_by("name").values_list("name", flat=True))
-                raise CommandError(f"There is no project {options['name']!r}. There is: {known}.")
+                Project.objects.filter(pk=project.pk).update(**named)
+            if days:
+                keeping.change(project.pk, days, actor=ACTOR, now=now)
+            kept = keeping.of_project(project.pk)
+            project.refresh_from_db()
         for field in OPTIONS:
             self.stdout.write(f"{field:<26} {_shown(getattr(project, field))}")
+        for line in lines(kept):
+            self.stdout.write(line)
+
+
+def _project(name: str) -> Project:
+    """Raises CommandError, which names those that there are."""
+    with crossing():
+        project = Project.objects.filter(name=name).first()
+        if project is None:
+            known = ", ".join(Project.objects.order_by("name").values_list("name", flat=True))
+            raise CommandError(f"There is no project {name!r}. There is: {known}.")
+    return project
 
 
 def _value(field: str, text: str) -> Any:
