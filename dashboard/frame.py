@@ -14,7 +14,7 @@ from django.utils.functional import SimpleLazyObject
 from alerts import statistics
 from dashboard import words, written
 from dashboard.access import Visitor
-from monitor import jobs
+from monitor import jobs, room
 from monitor.models import JobHeartbeat, QueueItem
 from monitor.models.queue import ItemStatus
 
@@ -186,6 +186,9 @@ def frame_for(request: HttpRequest, *, now: datetime, here: str = "") -> Frame:
         return Frame(nav=(), range=span)
     counts = _counts(visitor, now=now)
     watcher, banner = _watch(now=now)
+    if banner is None and room.gate.is_shut(now=now):
+        strong, text = "The disk of the database is nearly full.", "Agents’ new work is refused until there is room."
+        banner = Banner(strong, text, "/system/growth", "See Growth")
     human = visitor.human
     return Frame(
         nav=nav_for(here or request.path, counts),

@@ -8,12 +8,11 @@ from django.db.models import Min
 
 from alerts.models import Delivery, DeliveryStatus
 from dashboard import words
-from monitor import jobs, listening, vitals
+from monitor import jobs, listening, room, vitals
 from monitor.models import JobHeartbeat
 from monitor.tenancy import crossing
 
 LATE = timedelta(seconds=60)
-DISK_AMBER, DISK_RED = 0.85, 0.95
 MEMORY_AMBER = 0.92
 CONNECTIONS_AMBER = 0.8
 # Twice as much to do as there are cores.
@@ -31,6 +30,8 @@ JOBS = {
     "clocks.unanswered": ("Gives unanswered chats back", "A chat whose holder is silent stays with them."),
     "renewals.close_over": ("Closes trips whose time is over", "They stay in the queue, though nothing is refused."),
     "people.presence": ("Sets absent people to away", "Work may be given to people who have left."),
+    "room.look": ("Watches the room that is left", "Nobody is told when the disk fills up. Doors shut all the same."),
+    "growth.sample": ("Notes how data grows", "The forecast of when the disk is full stands still."),
     "jobs.silence": ("Watches these jobs", "A job that stops is not told by an alert."),
     "alerts.judge": ("Turns events into alerts", "New alerts are not raised. Events are kept and judged later."),
     "alerts.escalate": ("Escalates and wakes alerts", "Warnings do not become critical, snoozed ones sleep on."),
@@ -207,11 +208,7 @@ def _of_stores(database: vitals.DatabaseVitals, redis: vitals.RedisVitals, machi
     if redis.error:
         means = "Pages look every few seconds instead of hearing at once, and workers rest. Alerts still go out."
         found.append(Ill("Redis does not answer.", means, f"Start it again. It said {redis.error}.", "amber"))
-    if machine.disk_share >= DISK_AMBER:
-        full = words.percent(machine.disk_share)
-        tone = "red" if machine.disk_share >= DISK_RED else "amber"
-        means = "When it is full the database stops, and nothing more is stored or watched."
-        found.append(Ill(f"The disk is {full} full.", means, "Make room, or keep traces for fewer days.", tone))
+    found += _of_room(machine)
     if machine.load_share >= LOAD_AMBER:
         strong = f"The machine has more to do than it can: load {machine.load:.1f} on {machine.cores} cores."
         found.append(Ill(strong, "Pages and jobs are slower.", "See what runs beside Handrail, or add cores.", "amber"))
@@ -224,6 +221,21 @@ def _of_stores(database: vitals.DatabaseVitals, redis: vitals.RedisVitals, machi
         means = "At the limit new requests are refused."
         found.append(Ill(f"{used} database connections are used.", means, "Raise max_connections.", "amber"))
     return found
+
+
+def _of_room(machine: vitals.Machine) -> list[Ill]:
+    """The room of the database; where nobody sees that, the disk of this machine."""
+    seen = room.measure()
+    share, name = (seen.share, seen.name) if seen else (machine.disk_share, "disk")
+    if share < settings.DISK_WARN:
+        return []
+    strong = f"The {name} is {words.percent(share)} full."
+    do = "Make room, or keep things for fewer days."
+    if seen is None or share < settings.DISK_STOP:
+        means = "When it is full the database stops, and nothing more is stored or watched."
+        return [Ill(strong, means, do, "red" if share >= settings.DISK_STOP else "amber")]
+    means = "Agents’ new work is refused; heartbeats, ends and people still come through."
+    return [Ill(strong, means, do)]
 
 
 def _of_backlogs(undelivered: datetime | None, unjudged: datetime | None, *, now: datetime) -> list[Ill]:

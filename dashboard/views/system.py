@@ -24,7 +24,6 @@ def system(request: PageRequest) -> HttpResponse:
         context |= {
             "health": health.look(now=request.now, whole_errors=whole_errors),
             "versions": versions(),
-            "disk_amber": health.DISK_AMBER,
         }
     if part != "health":
         sizes, kept = vitals.table_sizes(now=request.now), retention.longest_of_tables()

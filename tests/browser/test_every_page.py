@@ -16,6 +16,8 @@ pytestmark = pytest.mark.browser
 EVERYWHERE = {
     **{name: f"/{name}" for name in ("executions", "agents", "costs", "alerts", "queue", "system")},
     "overview": "/",
+    "growth": "/system/growth",
+    "keeping": "/system/keeping",
     "budgets": "/costs/budgets",
     "trips": "/costs/trips",
     "unpriced": "/costs/unpriced",
