@@ -50,7 +50,7 @@ def tell(found: Growth, *, now: datetime) -> Told:
 def _sentence(of: Room, forecast: Forecast | None, level: RoomLevel) -> str:
     full = f"The {of.name} is {words.percent(of.share)} full"
     if level == RoomLevel.STOPPED:
-        return f"{full}, and agents' new work is refused."
+        return f"{full}, and agents’ new work is refused."
     if forecast is None:
         return f"{full}."
     if forecast.full_in_days is None:
@@ -113,11 +113,12 @@ def _spec(found: Growth, of: Room, *, now: datetime) -> dict[str, Any] | None:
     points = {at.astimezone(UTC).date(): _percent(used, of) for at, used in found.used}
     if len(points) < 2:
         return None
+    points[now.astimezone(UTC).date()] = _percent(of.used_bytes, of)
     grid = charts.day_grid(min(points), max(points))
     spec = charts.line(grid, "used", [(charts.midnight(day), value) for day, value in points.items()], unit="%")
     spec["thresholds"] = [
         {"y": settings.DISK_WARN * 100, "label": "people are warned", "level": "warning"},
-        {"y": settings.DISK_STOP * 100, "label": "agents' new work is refused", "level": "critical"},
+        {"y": settings.DISK_STOP * 100, "label": "agents’ new work is refused", "level": "critical"},
     ]
     if found.forecast is not None:
         spec["forecast"] = _ahead(found.forecast, of, grid)

@@ -136,16 +136,16 @@ def amount(value: int | float | None) -> str:
     return f"{size:,.0f}"
 
 
-def size(count: int | None) -> str:
+def size(count: int | float | None) -> str:
     """Bytes: `812 B`, `4.2 MB`, `1.3 GB`; None is `unknown`."""
     if count is None:
         return UNKNOWN
-    left = float(count)
+    sign, left = "−" if count < 0 else "", abs(float(count))
     for letter in ("B", "kB", "MB", "GB"):
-        if abs(left) < 999.5:
-            return f"{left:.0f}{GAP}{letter}" if letter in ("B", "kB") else f"{left:.1f}{GAP}{letter}"
+        if left < 999.5:
+            return f"{sign}{left:.0f}{GAP}{letter}" if letter in ("B", "kB") else f"{sign}{left:.1f}{GAP}{letter}"
         left /= 1000
-    return f"{left:,.1f}{GAP}TB"
+    return f"{sign}{left:,.1f}{GAP}TB"
 
 
 def percent(share: float | Decimal | None, places: int = 0) -> str:

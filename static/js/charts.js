@@ -130,6 +130,12 @@ export function ticks(spec) {
   return { tickvals: values, ticktext: texts, range: [0, top * 1.08] };
 }
 
+const daysOf = (spec) => spec.series[0].y.length + (spec.forecast?.median.length ?? 0);
+const daysBetweenTicks = (days) => {
+  const most = matchMedia("(width < 600px)").matches ? 6 : 11;
+  return [3, 7, 14, 30, 90].find((step) => days / step <= most) ?? 180;
+};
+
 function layoutOf(spec, c) {
   const scale = ticks(spec);
   const left = Math.max(36, 12 + 6.5 * Math.max(...scale.ticktext.map((text) => text.length)));
@@ -150,7 +156,7 @@ function layoutOf(spec, c) {
       spikecolor: c["line-2"],
       spikethickness: 1,
       spikedash: "solid",
-      ...(spec.dt === 86400 && spec.series[0].y.length > 9 ? { dtick: 3 * 86_400_000 } : {}),
+      ...(spec.dt === 86400 && daysOf(spec) > 9 ? { dtick: daysBetweenTicks(daysOf(spec)) * 86_400_000 } : {}),
       showline: true,
       linecolor: c["line-2"],
       ticks: "",
