@@ -12,7 +12,8 @@ Whoever writes takes what it needs of these in this order, several of one kind i
 8. conversations
 9. the counter of the agents' events, held until commit
 10. commands
-11. the loops of a project (an advisory lock, for itself alone)
+11. the loops of a project (an advisory lock), how long it keeps things (its own row), the state of the room: each for
+    itself alone
 
 A verb that needs a later lock to know which earlier one it wants may close a circle all the same: a trip cancels
 a run's executions one after the other. So every door that writes does it through `unhindered`, and what it runs may
