@@ -41,10 +41,13 @@ SELECT coalesce(parent.relname, own.relname) AS name, sum(pg_total_relation_size
  WHERE own.relkind = 'r' AND own.relnamespace = 'public'::regnamespace
  GROUP BY 1
 """
-FIRST_DAY = """
-SELECT min(to_date(right(own.relname, 8), 'YYYYMMDD'))
+# Files may be left of rows that are gone: of so many days that have any, the first with a row is looked for.
+LOOKED_AT = 10
+FILLED_DAYS = """
+SELECT to_date(right(own.relname, 8), 'YYYYMMDD') AS day
   FROM pg_inherits AS tree JOIN pg_class AS own ON own.oid = tree.inhrelid
  WHERE tree.inhparent = %(table)s::regclass AND own.relname ~ '_p[0-9]{8}$' AND pg_relation_size(own.oid) > 0
+ ORDER BY day LIMIT %(most)s
 """
 SAMPLE = """
 INSERT INTO monitor_growthsample ("on", name, at, rows, bytes)
@@ -249,12 +252,18 @@ def _oldest(kind: str) -> datetime | None:
     table = next(iter(tables_of(kind)))
     with connection.cursor() as cursor:
         if table in PARTITIONED:
-            cursor.execute(FIRST_DAY, {"table": table})
-            (day,) = cursor.fetchone()
-            return None if day is None else datetime.combine(day, time(), UTC)
+            cursor.execute(FILLED_DAYS, {"table": table, "most": LOOKED_AT})
+            for (day,) in cursor.fetchall():
+                first = datetime.combine(day, time(), UTC)
+                column = PARTITIONED[table].column
+                holds = f"SELECT EXISTS (SELECT FROM {table} WHERE {column} >= %s AND {column} < %s)"  # noqa: S608
+                cursor.execute(holds, [first, first + DAY])
+                if cursor.fetchone()[0]:
+                    return first
+            return None
         cursor.execute(_OLDEST[table])
         (at,) = cursor.fetchone()
-        return None if at is None else at
+        return at
 
 
 def _oldest_of(table: str, column: str, *, by_project: bool, where: str = "true") -> str:

@@ -42,7 +42,7 @@ class Logs(Door):
     Messages that name no span are counted in `partial_success`.
     """
 
-    @endpoint(scope="ingest", rate="ingest", content_types=MEDIA_TYPES, also=(400, 413, 415), bound=False)
+    @endpoint(scope="ingest", rate="ingest", content_types=MEDIA_TYPES, also=(400, 413, 415), bound=False, grows=True)
     def post(self, request: Request) -> HttpResponse:
         project_id = request.caller.project_id
         decoded = _decoded(request, otlp_logs.decode)

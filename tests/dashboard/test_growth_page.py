@@ -209,7 +209,7 @@ def test_the_page_asks_little(
     visitor = signed_in()
     fill(0.4)
     # What the page itself reads, and before it session, project and frame.
-    with django_assert_max_num_queries(50):
+    with django_assert_max_num_queries(75):
         visitor.client.get("/system/growth")
 
 

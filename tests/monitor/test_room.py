@@ -170,6 +170,7 @@ def client(project: Project) -> Client:
 GROWS = [
     ("/v1/traces", a_trace()),
     ("/api/public/otel/v1/traces", a_trace()),
+    ("/v1/logs", {"resourceLogs": []}),
     ("/api/v1/batch", {"events": [{"type": "call", "model": "gpt-4o", "input_tokens": 1}]}),
     ("/api/v1/calls", {"model": "gpt-4o", "input_tokens": 1}),
     ("/api/v1/executions", {"agent": "planner"}),
@@ -241,9 +242,10 @@ def test_of_a_batch_the_ends_are_taken_and_the_rest_is_to_be_sent_again(
         {"type": "execution.completed", "execution_id": work},
         {"type": "execution.started", "agent": "planner"},
         {"type": "unheard of"},
+        {"type": "message", "conversation_id": "talk", "role": "user", "content": "A person, please"},
     ]
     answer = client.post("/api/v1/batch", {"events": events}, content_type=JSON).json()
-    assert answer["accepted"] == 1
+    assert answer["accepted"] == 2
     assert [(one["index"], one["retryable"]) for one in answer["rejected"]] == [(0, True), (2, True), (3, False)]
     assert answer["rejected"][0]["errors"] == [
         {"field": "event", "message": "was not stored: the disk of the database is nearly full"}
