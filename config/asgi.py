@@ -18,9 +18,11 @@ from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
 from django.urls import Resolver404, resolve
 
+from config.admission import Admission
 from config.bridge import Bridge, Receive, Scope, Send
 from config.crank import start_standby
 from config.hearing import start_signing
+from config.shedding import ShedCounts
 from monitor.api.waiting import LongPoll, Looking
 from monitor.checks import role_problems
 from monitor.listen import ears
@@ -48,11 +50,14 @@ def _is_long_poll(path: str) -> bool:
 
 
 def waits(scope: Scope) -> bool:
-    """Whether a request may wait: a stream for pages, or a GET that says how long it waits or wants a stream."""
+    """Whether a request may wait: a stream for pages, or a GET that says how long it waits or wants a stream.
+
+    Whether the process is up is asked here too, for no thread must be needed to say so.
+    """
     if scope["method"] != "GET":
         return False
     path = scope["path"]
-    if path.startswith("/events/"):
+    if path.startswith("/events/") or path == "/health":
         return True
     asks = b"wait=" in scope["query_string"] or any(
         name == b"accept" and value.startswith(b"text/event-stream") for name, value in scope["headers"]
@@ -65,7 +70,18 @@ class Application:
 
     def __init__(self) -> None:
         self._waiting = WaitingHandler()
-        self._working = Bridge(WSGIHandler(), threads=settings.WEB_THREADS, max_body_bytes=settings.MAX_BODY_BYTES)
+        admission = Admission(
+            threads=settings.WEB_THREADS,
+            most_waiting=settings.MOST_WAITING,
+            most_bytes=settings.MOST_WAITING_BYTES,
+            tell=ShedCounts(settings.REDIS_URL).add,
+        )
+        self._working = Bridge(
+            WSGIHandler(),
+            threads=settings.WEB_THREADS,
+            max_body_bytes=settings.MAX_BODY_BYTES,
+            admission=admission,
+        )
         Looking.give_threads(LOOKING_THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from config.admission import BODY_WITHIN_S, Admission, Shed, Visit, late, slow
+
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -27,25 +29,55 @@ class Disconnected(Exception):
 class Bridge:
     """An ASGI application for http scopes that runs a WSGI application in its threads."""
 
-    def __init__(self, app: WsgiApp, *, threads: int, max_body_bytes: int) -> None:
+    def __init__(self, app: WsgiApp, *, threads: int, max_body_bytes: int, admission: Admission) -> None:
         self._app = app
+        self._admission = admission
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="web")
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit = self._admission.visit(scope["path"], scope["headers"])
+        is_at_work = False
         try:
-            body, length = await self._body(scope, receive)
+            body, length = await self._body(scope, receive, visit)
+            await visit.turn()
+            loop = asyncio.get_running_loop()
+            call = _Call(self._app, environ(scope, body, length), loop, send)
+            working = loop.run_in_executor(self._pool, call.run)
+            # A thread that is told of as late goes on, and holds its place until it is done.
+            working.add_done_callback(visit.leave)
+            is_at_work = True
+            await self._answer(call, working, visit.answer_within_s, send)
         except Disconnected:
             return
-        loop = asyncio.get_running_loop()
-        call = _Call(self._app, environ(scope, body, length), loop, send)
-        await loop.run_in_executor(self._pool, call.run)
+        except Shed as shed:
+            await self._admission.refuse(shed, scope["path"], send)
+        finally:
+            if not is_at_work:
+                visit.leave()
+
+    @staticmethod
+    async def _answer(call: "_Call", working: "asyncio.Future[None]", within_s: float | None, send: Send) -> None:
+        """Await the thread and send what it has not sent yet. Raises Shed."""
+        await asyncio.wait({working}, timeout=within_s)
+        if not working.done() and not call.started:
+            call.is_late = True
+            raise late()
+        await working
         if call.rest is not None:
             if not call.started:
                 await send(call.start)
             await send({"type": "http.response.body", "body": call.rest})
 
-    async def _body(self, scope: Scope, receive: Receive) -> tuple[bytes, int | None]:
+    async def _body(self, scope: Scope, receive: Receive, visit: Visit) -> tuple[bytes, int | None]:
+        """The body and its length. Raises Disconnected and Shed."""
+        try:
+            async with asyncio.timeout(BODY_WITHIN_S):
+                return await self._read(scope, receive, visit)
+        except TimeoutError:
+            raise slow() from None
+
+    async def _read(self, scope: Scope, receive: Receive, visit: Visit) -> tuple[bytes, int | None]:
         """The body and its length. One that is too large is not read: its length alone is told."""
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), None)
         if declared is not None and (not declared.isdigit() or int(declared) > self._max_body_bytes):
@@ -57,6 +89,7 @@ class Bridge:
             if message["type"] == "http.disconnect":
                 raise Disconnected
             if piece := message.get("body", b""):
+                visit.hold(len(piece))
                 pieces.append(piece)
                 size += len(piece)
             if not message.get("more_body", False):
@@ -77,6 +110,7 @@ class _Call:
         self._send = send
         self.start: Message = {}
         self.started = False
+        self.is_late = False  # It has been answered for.
         self.rest: bytes | None = None
 
     def run(self) -> None:
@@ -108,6 +142,8 @@ class _Call:
         """Send a piece of a long answer; waits until the client has taken it."""
 
         async def deliver() -> None:
+            if self.is_late:
+                return
             if not self.started:
                 await self._send(self.start)
                 self.started = True

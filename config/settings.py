@@ -95,6 +95,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATABASE_URL = env.str("DATABASE_URL", default=PLACES.database_url)
 DB_ROLE = env.str("HANDRAIL_DB_ROLE", default="app")
 DB_POOL_SIZE = env.int("HANDRAIL_DB_POOL", default=0)
+STATEMENT_TIMEOUT_S = env.int("HANDRAIL_STATEMENT_TIMEOUT_S", default=0)
+KEEP_ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
 
 def _database(url: str) -> dict[str, Any]:
@@ -111,10 +113,17 @@ def _database(url: str) -> dict[str, Any]:
     }
     if DB_ROLE == "app":
         options["options"] = f"{parts.get('options', '')} -c role=handrail_app".strip()
+    # Over a network: a server that went away without a word is noticed in less than half a minute.
+    options = {"connect_timeout": 3, "tcp_user_timeout": 15_000, **KEEP_ALIVE} | options
+    if STATEMENT_TIMEOUT_S:
+        limits = f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c idle_in_transaction_session_timeout=60s"
+        options["options"] = f"{limits} {options.get('options', '')}".strip()
     # Django turns the driver's prepared statements off; so high that only what asks for one gets it: the hot paths.
     options["prepare_threshold"] = 2**31
     if DB_POOL_SIZE:
-        options["pool"] = {"min_size": 1, "max_size": DB_POOL_SIZE, "timeout": 10}
+        # Who calls waits 3 s for a connection. An attempt to connect is soon given up, for the next caller begins
+        # another: each that goes on would wait longer and longer, also when the server is back.
+        options["pool"] = {"min_size": 1, "max_size": DB_POOL_SIZE, "timeout": 3, "reconnect_timeout": 1}
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": parts.get("dbname", "handrail"),
@@ -246,6 +255,8 @@ MAX_BODY_BYTES = env.int("HANDRAIL_MAX_BODY_BYTES", default=5 * 1024 * 1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 STANDBY = env.bool("HANDRAIL_STANDBY", default=True)
 WEB_THREADS = env.int("HANDRAIL_WEB_THREADS", default=10)
+MOST_WAITING = env.int("HANDRAIL_MOST_WAITING", default=200)
+MOST_WAITING_BYTES = max(env.int("HANDRAIL_MOST_WAITING_BYTES", default=64 * 1024 * 1024), 2 * MAX_BODY_BYTES)
 MAX_WAIT_S = env.float("HANDRAIL_MAX_WAIT_S", default=25.0)
 GENERAL_PER_MINUTE = env.int("HANDRAIL_RATE_GENERAL", default=100)
 METRICS_TOKEN = env.str("HANDRAIL_METRICS_TOKEN", default="")

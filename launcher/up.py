@@ -28,6 +28,8 @@ MANAGE = [sys.executable, "manage.py"]
 CELERY = [sys.executable, "-m", "celery", "--quiet", "--app", "config"]
 # Celery warns of root on every start; in a container that is how it is.
 CELERY_ENV = {"PYTHONWARNINGS": "ignore:You're running the worker"}
+# What the web processes have unless it is set: see docs/settings.md.
+OF_WEB = {"HANDRAIL_DB_POOL": "10", "HANDRAIL_STATEMENT_TIMEOUT_S": "30"}
 OWNER = {"HANDRAIL_DB_ROLE": "owner"}
 LEAVING_S = 10.0  # The children of a killed supervisor are gone by then, and its port is free.
 
@@ -206,7 +208,7 @@ def web_parts(settings: Settings, listener: socket.socket) -> list[Part]:
             command=_constant(command),
             is_ready=lambda: web_answers(settings.host, settings.port),
             grace_s=3.0,
-            env={"HANDRAIL_DB_POOL": os.environ.get("HANDRAIL_DB_POOL", "10")},
+            env={name: os.environ.get(name, default) for name, default in OF_WEB.items()},
             pass_fds=(fd,),
         )
         for name in names

@@ -1,6 +1,7 @@
 """Live news over Redis: a hint, after commit, that something changed. Losing one loses nothing."""
 
 import logging
+import time
 
 import orjson
 import redis
@@ -8,7 +9,11 @@ from django.conf import settings
 from django.db import transaction
 
 log = logging.getLogger(__name__)
-_client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1)
+PATIENCE_S = 0.25
+AWAY_FOR_S = 2.0
+
+_client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
+_away_until = 0.0
 
 
 def channel(project_id: int) -> str:
@@ -31,8 +36,13 @@ def tell(project_id: int, topic: str, subject_id: str = "") -> None:
 
 
 def _publish(name: str, message: bytes) -> None:
+    global _away_until
+    if time.monotonic() < _away_until:
+        return
     try:
         _client.publish(name, message)
     except redis.RedisError as error:
+        # A Redis that hangs must not cost every request its patience.
+        _away_until = time.monotonic() + AWAY_FOR_S
         # Pages and long-polls fall back to looking by themselves.
         log.warning("live news not sent: %s", error)

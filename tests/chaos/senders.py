@@ -27,6 +27,8 @@ MODEL = "gpt-4o"
 TRY_AGAIN = {429, 502, 503, 504}
 ANSWER_WITHIN_S = 20.0
 LONGEST_PAUSE_S = 2.0
+# Longer than any part is ever away.
+PATIENCE_S = 180.0
 
 
 class Sums(NamedTuple):
@@ -117,8 +119,9 @@ class Sender:
 
     def _tell(self, body: Body) -> None:
         """Send until it is answered well."""
-        pause_s = 0.05
+        pause_s, until_s = 0.05, time.monotonic() + PATIENCE_S
         while True:
+            assert time.monotonic() < until_s, f"{body.path} was not taken within {PATIENCE_S} s"
             wait_s = pause_s
             try:
                 answer = self._client.post(body.path, content=body.content, headers=body.headers)

@@ -1,4 +1,4 @@
-"""Everything is killed again and again while programs report: what was acknowledged is there, once, to the last cent."""
+"""Everything is killed again and again amid reports: what was acknowledged is there, once, to the last cent."""
 
 import os
 import random
@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from decimal import Decimal
-from pathlib import Path
 
 import httpx
 import pytest
@@ -103,8 +101,8 @@ def test_what_was_acknowledged_outlives_every_kill(handrail: Instance, capsys: p
     until(lambda: is_quiet(handrail), "every job and process turns again", within_s=120)
     with capsys.disabled():
         sys.stdout.write(
-            f"\nseed {SEED}: {sum(killed.values())} kills in {lasted_s:.0f} s {dict(killed)}; {truth.requests} requests "
-            f"with {len(truth.acknowledged)} spans acknowledged, {len(truth.abandoned)} given up; "
+            f"\nseed {SEED}: {sum(killed.values())} kills in {lasted_s:.0f} s {dict(killed)}; "
+            f"{truth.requests} requests with {len(truth.acknowledged)} spans acknowledged, {len(truth.abandoned)} given up; "
             f"answers {dict(truth.statuses)}\n"
         )
 
@@ -143,8 +141,7 @@ def pids_of(handrail: Instance, name: str) -> list[int]:
 def everything_is_there_once(handrail: Instance, truth: Truth) -> None:
     rows = ask(
         handrail,
-        "SELECT replace(trace_id::text, '-', ''), lpad(to_hex(span_id), 16, '0') FROM monitor_span"
-        f" WHERE {OF_PROJECT}",
+        f"SELECT replace(trace_id::text, '-', ''), lpad(to_hex(span_id), 16, '0') FROM monitor_span WHERE {OF_PROJECT}",
     )
     by_otlp = {trace for trace, span in truth.acknowledged if span}
     by_otlp |= {trace for body in truth.abandoned for trace, _ in body.tells}
