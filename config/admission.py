@@ -1,8 +1,8 @@
 """Who may come in: bounded queues before the threads, so that too much is told to come back and never piles up.
 
-There are two rooms: reports that come in floods, and everything else, which is pages, health, heartbeats and ends.
-Each leaves some threads to the other. In a room, whoever waits is let in by turns of their keys, those first that hold
-the fewest threads, and no key may fill more than half of the room. Everything here happens in the event loop.
+There are two rooms, each with threads of its own: for reports, which come in floods, and for everything else, which is
+pages, heartbeats and ends. In a room, whoever waits is let in by turns of their keys, those first that hold the fewest
+threads, and no key may fill more than half of the room. Everything here happens in the event loop.
 """
 
 import asyncio
@@ -104,8 +104,7 @@ class Visit:
 class Room:
     """So many threads at most, so many requests that wait for one, and so many bytes of bodies."""
 
-    def __init__(self, name: str, *, threads: int, most_waiting: int, most_bytes: int) -> None:
-        self.name = name
+    def __init__(self, *, threads: int, most_waiting: int, most_bytes: int) -> None:
         self._free = threads
         self._most_waiting = most_waiting
         self._most_bytes = most_bytes
@@ -177,12 +176,11 @@ class Room:
 class Admission:
     """The rooms of one process."""
 
-    def __init__(self, *, threads: int, most_waiting: int, most_bytes: int, tell: Tell) -> None:
+    def __init__(self, *, threads: int, ingest_threads: int, most_waiting: int, most_bytes: int, tell: Tell) -> None:
         self._tell = tell
-        most = {"most_waiting": most_waiting, "most_bytes": most_bytes}
-        left = max(1, threads - max(1, threads // 5))
-        self._ingest = Room("ingest", threads=left, **most)
-        self._other = Room("other", threads=left, **most)
+        ingest_threads = max(1, min(ingest_threads, threads - 1))
+        self._ingest = Room(threads=ingest_threads, most_waiting=most_waiting, most_bytes=most_bytes)
+        self._other = Room(threads=max(1, threads - ingest_threads), most_waiting=most_waiting, most_bytes=most_bytes)
 
     def visit(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Visit:
         """Begin a request of a path; it is whose `Authorization`, or cookies, it brings."""

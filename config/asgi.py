@@ -72,6 +72,7 @@ class Application:
         self._waiting = WaitingHandler()
         admission = Admission(
             threads=settings.WEB_THREADS,
+            ingest_threads=settings.INGEST_THREADS,
             most_waiting=settings.MOST_WAITING,
             most_bytes=settings.MOST_WAITING_BYTES,
             tell=ShedCounts(settings.REDIS_URL).add,

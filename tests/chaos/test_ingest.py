@@ -102,8 +102,8 @@ def test_what_was_acknowledged_outlives_every_kill(handrail: Instance, capsys: p
     with capsys.disabled():
         sys.stdout.write(
             f"\nseed {SEED}: {sum(killed.values())} kills in {lasted_s:.0f} s {dict(killed)}; "
-            f"{truth.requests} requests with {len(truth.acknowledged)} spans acknowledged, {len(truth.abandoned)} given up; "
-            f"answers {dict(truth.statuses)}\n"
+            f"{truth.requests} requests with {len(truth.acknowledged)} spans acknowledged, "
+            f"{len(truth.abandoned)} given up; answers {dict(truth.statuses)}\n"
         )
 
 
