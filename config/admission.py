@@ -8,6 +8,7 @@ threads, and no key may fill more than half of the room. Everything here happens
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any
 
 from monitor.api.problems import API_PATHS, RETRY_AFTER_S, Problem, render, unavailable
@@ -55,10 +56,11 @@ def slow() -> Shed:
 class Visit:
     """One request: the bytes that it holds and its turn. Whoever began it has to leave, once the thread is done."""
 
-    __slots__ = ("_held", "_key", "_room", "_turn", "answer_within_s")
+    __slots__ = ("_answer_within_s", "_came_s", "_held", "_key", "_room", "_turn")
 
     def __init__(self, room: "Room", key: int, answer_within_s: float | None) -> None:
-        self.answer_within_s = answer_within_s
+        self._answer_within_s = answer_within_s
+        self._came_s = 0.0
         self._room = room
         self._key = key
         self._held = 0
@@ -70,8 +72,9 @@ class Visit:
         self._held += size
 
     async def turn(self) -> None:
-        """Return when a thread is free for it. Raises Shed."""
+        """The body is there: return when a thread is free for it. Raises Shed."""
         room = self._room
+        self._came_s = monotonic()
         if room.take(self._key):
             self._turn = True
             return
@@ -86,6 +89,12 @@ class Visit:
             room.give_up(self._key, self._turn)
             self._turn = False
             raise _busy("waited")
+
+    def left_s(self) -> float | None:
+        """How long the sender still waits for an answer; None where nobody counts."""
+        if self._answer_within_s is None:
+            return None
+        return max(0.0, self._came_s + self._answer_within_s - monotonic())
 
     def leave(self, *_: object) -> None:
         """Let go of the thread and the bytes."""

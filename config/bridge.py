@@ -47,7 +47,7 @@ class Bridge:
             # A thread that is told of as late goes on, and holds its place until it is done.
             working.add_done_callback(visit.leave)
             is_at_work = True
-            await self._answer(call, working, visit.answer_within_s, send)
+            await self._answer(call, working, visit.left_s(), send)
         except Disconnected:
             return
         except Shed as shed:

@@ -121,9 +121,9 @@ def _database(url: str) -> dict[str, Any]:
     # Django turns the driver's prepared statements off; so high that only what asks for one gets it: the hot paths.
     options["prepare_threshold"] = 2**31
     if DB_POOL_SIZE:
-        # Who calls waits 3 s for a connection. An attempt to connect is soon given up, for the next caller begins
+        # Who calls waits 2 s for a connection. An attempt to connect is soon given up, for the next caller begins
         # another: each that goes on would wait longer and longer, also when the server is back.
-        options["pool"] = {"min_size": 1, "max_size": DB_POOL_SIZE, "timeout": 3, "reconnect_timeout": 1}
+        options["pool"] = {"min_size": 1, "max_size": DB_POOL_SIZE, "timeout": 2, "reconnect_timeout": 1}
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": parts.get("dbname", "handrail"),

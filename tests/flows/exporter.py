@@ -1,0 +1,29 @@
+"""A program with OpenTelemetry's own exporter as it comes: works for so many seconds and tells of every piece of it.
+
+python exporter.py SECONDS SPANS_A_SECOND     prints how many spans it made; the environment says where they go
+"""
+
+import sys
+import time
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+
+def main(seconds: float, a_second: int) -> None:
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    tracer = provider.get_tracer("tests")
+    made, began_s = 0, time.monotonic()
+    while (passed_s := time.monotonic() - began_s) < seconds:
+        while made < passed_s * a_second:
+            with tracer.start_as_current_span("work"):
+                made += 1
+        time.sleep(0.01)
+    provider.shutdown()
+    sys.stdout.write(f"{made}\n")
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]))
