@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from monitor import mapper
 from monitor.otlp_json import JsonRequest, json_request, json_spans
+from monitor.otlp_parts import MOST_PARTS, json_parts, protobuf_parts
 from monitor.otlp_text import clean, readable
 from monitor.records import Rejection, Span
 from monitor.story import Event
@@ -23,6 +24,8 @@ JSON = "application/json"
 MOST_REASONS = 5
 # Each member of a gzip body costs a copy of what follows it.
 MOST_MEMBERS = 100
+# A body of fewer bytes has too few parts to be worth counting them.
+SMALL_BYTES = 256 * 1024
 
 
 class OtlpError(ValueError):
@@ -109,11 +112,17 @@ def decode(body: bytes, content_type: str) -> TracesRequest:
     UnsupportedMediaType or Malformed.
     """
     if media_type_of(content_type) == PROTOBUF:
-        return TracesRequest(PROTOBUF, parsed(body, ExportTraceServiceRequest, "an OTLP trace export"))
+        message = parsed(body, ExportTraceServiceRequest, "an OTLP trace export")
+        if len(body) > SMALL_BYTES and protobuf_parts(message) > MOST_PARTS:
+            raise _too_many()
+        return TracesRequest(PROTOBUF, message)
     try:
-        return TracesRequest(JSON, json_request(body))
+        request = json_request(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"the body is not an OTLP trace export in JSON: {error}") from error
+    if len(body) > SMALL_BYTES and json_parts(request) > MOST_PARTS:
+        raise _too_many()
+    return TracesRequest(JSON, request)
 
 
 def media_type_of(content_type: str) -> str:
@@ -155,6 +164,10 @@ def partial_success(media_type: str, rejections: Sequence[Rejection], signal: Si
         setattr(response.partial_success, signal.field, len(rejections))
         response.partial_success.error_message = text
     return response.SerializeToString()
+
+
+def _too_many() -> Malformed:
+    return Malformed(f"the body has more than {MOST_PARTS:,} parts (a span counts as five); send fewer at once")
 
 
 def parsed(body: bytes, message: type[M], what: str) -> M:

@@ -1,11 +1,15 @@
 """Text that PostgreSQL can hold: without NUL bytes, in valid UTF-8."""
 
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 DEEPEST = 64
+# Each costs microseconds; a body of five megabytes that means something has fewer.
+MOST_FIELDS = 500_000
 
 
 def clean(text: str) -> str:
@@ -13,18 +17,24 @@ def clean(text: str) -> str:
     return text.replace("\x00", "\ufffd") if "\x00" in text else text
 
 
-def readable(body: bytes, message: Descriptor, depth: int = 0) -> bytes:
+def readable(body: bytes, message: Descriptor) -> bytes:
     """Return a protobuf message whose text is valid UTF-8, U+FFFD in the place of what was not.
 
     Clients that cut a label in the middle of a character send such text. Raises ValueError when the bytes
-    are no message at all.
+    are no message at all, or one of more than MOST_FIELDS fields.
     """
+    return _readable(body, message, 0, count(1))
+
+
+def _readable(body: bytes, message: Descriptor, depth: int, counted: Iterator[int]) -> bytes:
     if depth > DEEPEST:
         raise ValueError("nested too deep")
     out = bytearray()
     at = 0
     while at < len(body):
         begin = at
+        if next(counted) > MOST_FIELDS:
+            raise ValueError("too many fields")
         key, at = _varint(body, at)
         wire = key & 7
         if wire == _VARINT:
@@ -43,7 +53,7 @@ def readable(body: bytes, message: Descriptor, depth: int = 0) -> bytes:
             if field is not None and field.type == FieldDescriptor.TYPE_STRING:
                 part = part.decode("utf-8", "replace").encode()
             elif field is not None and field.type == FieldDescriptor.TYPE_MESSAGE:
-                part = readable(part, field.message_type, depth + 1)
+                part = _readable(part, field.message_type, depth + 1, counted)
             out += _as_varint(key) + _as_varint(len(part)) + part
             continue
         else:
