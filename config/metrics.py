@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from alerts.models import Delivery, DeliveryStatus
+from config.shedding import ShedCounts
 from monitor import doorcounts, latency
 from monitor.models import Execution, JobHeartbeat, QueueItem
 from monitor.models.executions import OPEN
@@ -135,6 +136,12 @@ def _of_ourselves(*, now: datetime) -> Iterator[Metric]:
             waiting.add_metric([kind], count)
         unsent = Delivery.objects.filter(status__in=[DeliveryStatus.PENDING, DeliveryStatus.SENDING])
         oldest = unsent.aggregate(oldest=Min("due_at"))["oldest"]
+    shed = CounterMetricFamily(
+        "handrail_requests_shed", "Not worked at, for too much was asked.", labels=["room", "reason"]
+    )
+    for (room, reason), count in ShedCounts(settings.REDIS_URL).totals().items():
+        shed.add_metric([room, reason], count)
+    yield shed
     yield lag
     yield period
     yield opened

@@ -1,0 +1,163 @@
+"""Who is let in: bounded rooms, turns of keys, and what is told to those who are not."""
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from config import admission
+from config.admission import Admission, Shed, Visit
+from config.bridge import Bridge
+
+TRACES, BEAT = "/v1/traces", "/api/v1/executions/1/heartbeat"
+
+
+def rooms(**given: int) -> tuple[Admission, Counter[tuple[str, str]]]:
+    told: Counter[tuple[str, str]] = Counter()
+    most = {"threads": 4, "ingest_threads": 2, "most_waiting": 4, "most_bytes": 1000} | given
+    return Admission(**most, tell=lambda *what: told.update([what])), told
+
+
+def visit(admitting: Admission, key: str, path: str = TRACES) -> Visit:
+    return admitting.visit(path, [(b"authorization", key.encode())])
+
+
+def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), 30))
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_threads_go_to_the_key_that_has_the_fewest() -> None:
+    async def story() -> None:
+        admitting, _ = rooms(most_waiting=20)
+        greedy = [visit(admitting, "greedy") for _ in range(7)]
+        order: list[str] = []
+
+        async def come(name: str, one: Visit) -> None:
+            await one.turn()
+            order.append(name)
+
+        tasks = [asyncio.create_task(come("greedy", one)) for one in greedy]
+        await settled()
+        polite = visit(admitting, "polite")
+        tasks.append(asyncio.create_task(come("polite", polite)))
+        await settled()
+        assert order == ["greedy", "greedy"]
+        greedy[0].leave()
+        await settled()
+        assert order == ["greedy", "greedy", "polite"]
+        for one in (*greedy, polite):
+            await settled()
+            one.leave()
+        await asyncio.gather(*tasks)
+        assert order == ["greedy", "greedy", "polite", *["greedy"] * 5]
+        # Nothing was lost: as many threads are free as in the beginning.
+        for _ in range(2):
+            await visit(admitting, "last").turn()
+
+    run(story)
+
+
+def test_a_room_is_bounded_and_no_key_fills_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "TURN_WITHIN_S", 0.2)
+
+    async def story() -> None:
+        admitting, _ = rooms()
+        working = [visit(admitting, "a") for _ in range(2)]
+        for one in working:
+            await one.turn()
+        waiting = [asyncio.create_task(visit(admitting, key).turn()) for key in ("a", "a", "b")]
+        await settled()
+        with pytest.raises(Shed) as greedy:
+            await visit(admitting, "a").turn()
+        assert (greedy.value.reason, greedy.value.problem.status) == ("greedy", 429)
+        waiting.append(asyncio.create_task(visit(admitting, "c").turn()))
+        await settled()
+        with pytest.raises(Shed) as full:
+            await visit(admitting, "d").turn()
+        assert (full.value.reason, full.value.problem.status) == ("full", 503)
+        # The other room is open all the while.
+        await visit(admitting, "a", BEAT).turn()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [one.reason for one in ends if isinstance(one, Shed)] == ["waited"] * 4
+        for one in working:
+            one.leave()
+        await visit(admitting, "a").turn()
+
+    run(story)
+
+
+def test_bytes_are_counted_until_they_are_let_go() -> None:
+    admitting, _ = rooms()
+    first, second = visit(admitting, "a"), visit(admitting, "b")
+    first.hold(500)
+    with pytest.raises(Shed) as greedy:
+        first.hold(1)
+    second.hold(500)
+    with pytest.raises(Shed) as full:
+        visit(admitting, "c").hold(1)
+    assert (greedy.value.reason, full.value.reason) == ("greedy", "bytes")
+    first.leave()
+    visit(admitting, "c").hold(500)
+
+
+def test_a_late_answer_is_told_in_time_and_its_thread_counted_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "TRACES_WITHIN_S", 0.1)
+    go_on = threading.Event()
+
+    def work(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        go_on.wait(20)
+        start("200 OK", [])
+        return [b"done"]
+
+    async def story() -> None:
+        admitting, told = rooms(threads=2, ingest_threads=1)
+        bridge = Bridge(work, threads=2, max_body_bytes=1000, admission=admitting)
+        status, headers, body = await ask(bridge, TRACES)
+        assert (status, json.loads(body)["status"], headers[b"retry-after"]) == (503, 503, b"2")
+        assert told == {("ingest", "late"): 1}
+        waiting = asyncio.create_task(visit(admitting, "b").turn())
+        await settled()
+        assert not waiting.done()
+        go_on.set()
+        await waiting
+
+    run(story)
+
+
+def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config.bridge.BODY_WITHIN_S", 0.1)
+
+    async def story() -> None:
+        admitting, told = rooms()
+        bridge = Bridge(lambda *_: [], threads=1, max_body_bytes=1000, admission=admitting)
+        status, _, _ = await ask(bridge, TRACES, more=True)
+        assert (status, told) == (408, {("ingest", "slow"): 1})
+
+    run(story)
+
+
+async def ask(bridge: Bridge, path: str, *, more: bool = False) -> tuple[int, dict[bytes, bytes], bytes]:
+    """The answer to a request whose body is complete, or never is."""
+    messages = [{"type": "http.request", "body": b"x", "more_body": more}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        return await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "http_version": "1.1"}
+    await bridge(scope, receive, send)
+    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
