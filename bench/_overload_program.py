@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
+from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -67,12 +68,12 @@ class Caller:
 
 async def main(way: str, port: int, key: str, seconds: float, more: str) -> None:
     caller, until_s = Caller(port, key), time.monotonic() + seconds
-    traces = {"line": "POST /v1/traces", "content_type": "application/x-protobuf", "until_s": until_s}
+    traces: dict[str, Any] = {"line": "POST /v1/traces", "content_type": "application/x-protobuf", "until_s": until_s}
     if way == "flood":
         body = export(SPANS_OF_A_FLOOD)
         await asyncio.gather(*(caller.ask("traces", body=body, every_s=0, **traces) for _ in range(int(more))))
     else:
-        plain = {"body": b"", "content_type": "", "until_s": until_s, "every_s": EVERY_S}
+        plain: dict[str, Any] = {"body": b"", "content_type": "", "until_s": until_s, "every_s": EVERY_S}
         beat = plain | {"body": b'{"progress":1}', "content_type": "application/json"}
         await asyncio.gather(
             caller.ask("traces", body=export(SPANS_OF_A_POLITE), every_s=EVERY_S, **traces),

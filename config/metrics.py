@@ -136,9 +136,7 @@ def _of_ourselves(*, now: datetime) -> Iterator[Metric]:
             waiting.add_metric([kind], count)
         unsent = Delivery.objects.filter(status__in=[DeliveryStatus.PENDING, DeliveryStatus.SENDING])
         oldest = unsent.aggregate(oldest=Min("due_at"))["oldest"]
-    shed = CounterMetricFamily(
-        "handrail_requests_shed", "Not worked at, for too much was asked.", labels=["room", "reason"]
-    )
+    shed = CounterMetricFamily("handrail_requests_shed", "Not worked at: too much.", labels=["room", "reason"])
     for (room, reason), count in ShedCounts(settings.REDIS_URL).totals().items():
         shed.add_metric([room, reason], count)
     yield shed

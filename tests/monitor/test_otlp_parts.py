@@ -1,0 +1,80 @@
+"""Bodies that are cheap to send and dear to read are refused before they are read."""
+
+import time
+
+import pytest
+
+from monitor import otlp
+from monitor.otlp_parts import MOST_PARTS
+from tests.monitor.otlp_builders import as_json, as_protobuf, export, json_span
+
+MOST_BYTES = 5 * 1024 * 1024
+
+
+def field(number: int, body: bytes) -> bytes:
+    size, out = len(body), bytearray([number << 3 | 2])
+    while size > 127:
+        out.append(size & 127 | 128)
+        size >>= 7
+    return bytes(out) + bytes([size]) + body
+
+
+def empties(tag: bytes) -> bytes:
+    return (tag + b"\0") * (MOST_BYTES // 2 - 50)
+
+
+def in_a_span(body: bytes) -> bytes:
+    return field(1, field(2, field(2, field(1, b"t" * 16) + field(2, b"s" * 8) + body)))
+
+
+NOT_UTF8 = field(9, field(1, b"\xff"))
+HOSTILE = {
+    "groups": empties(b"\x0a"),
+    "scopes": field(1, empties(b"\x12")),
+    "attributes of a resource": field(1, field(1, empties(b"\x0a"))),
+    "spans": field(1, field(2, empties(b"\x12"))),
+    "attributes": in_a_span(empties(b"\x4a")),
+    "events": in_a_span(empties(b"\x5a")),
+    "a list": in_a_span(field(9, field(2, field(5, empties(b"\x0a"))))),
+    "a list in a list": in_a_span(field(9, field(2, field(5, field(1, field(5, empties(b"\x0a"))))))),
+    "a map": in_a_span(field(9, field(2, field(6, empties(b"\x0a"))))),
+    "attributes beside what is not UTF-8": in_a_span(NOT_UTF8 + empties(b"\x4a")),
+    "spans beside what is not UTF-8": in_a_span(NOT_UTF8) + field(1, field(2, empties(b"\x12"))),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_body_of_nothing_but_parts_is_refused_quickly(name: str) -> None:
+    began_s = time.process_time()
+    with pytest.raises(otlp.Malformed):
+        otlp.decode(HOSTILE[name], otlp.PROTOBUF)
+    # Read to the end they take ten to twenty-five.
+    assert time.process_time() - began_s < 6
+
+
+@pytest.mark.parametrize("spans", [b"{}," * 1_000_000, b"1," * 2_000_000])
+def test_the_same_in_json(spans: bytes) -> None:
+    body = b'{"resourceSpans":[{"scopeSpans":[{"spans":[' + spans + b"{}]}]}]}"
+    with pytest.raises(otlp.Malformed):
+        otlp.decode(body, otlp.JSON)
+
+
+def test_what_means_something_is_not_refused() -> None:
+    many = as_protobuf(export(json_span(attributes={f"key-{n}": n for n in range(100_000)})))
+    [span], refused = otlp.spans(otlp.decode(many, otlp.PROTOBUF))
+    assert (len(span.attributes), refused) == (100_000, [])
+    crowd = export(*(json_span(span=n) for n in range(1, 20_001)))
+    for body, media_type in ((as_protobuf(crowd), otlp.PROTOBUF), (as_json(crowd), otlp.JSON)):
+        spans, refused = otlp.spans(otlp.decode(body, media_type))
+        assert (len(spans), refused) == (20_000, [])
+
+
+def test_parts_are_counted_to_the_last() -> None:
+    padding = json_span(attributes={"text": "x" * otlp.SMALL_BYTES})
+    # One group, one scope, one attribute and its span leave room for so many spans.
+    room = (MOST_PARTS - 3) // 5 - 1
+    fits = export(padding, *(json_span(span=n) for n in range(1, room + 1)))
+    otlp.decode(as_protobuf(fits), otlp.PROTOBUF)
+    fits["resourceSpans"][0]["scopeSpans"][0]["spans"].append(json_span())
+    with pytest.raises(otlp.Malformed, match="250,000 parts"):
+        otlp.decode(as_protobuf(fits), otlp.PROTOBUF)
