@@ -1,4 +1,4 @@
-"""Runs benchmarks by their names, all of them without one, each on servers of its own that are thrown away afterwards.
+"""Runs benchmarks by their names, without one all but the long ones, each on throw-away servers of its own.
 
 A benchmark is a module of this package with `main()`, which prints what it measured.
 """
@@ -14,6 +14,8 @@ import django
 
 ROOT = Path(__file__).resolve().parent.parent
 ALONE = "--on-these-servers"
+# Takes an hour and much of a disk: only when it is asked for.
+LONG = {"scale"}
 
 
 def names() -> list[str]:
@@ -29,7 +31,7 @@ def main(wanted: list[str]) -> int:
         print(f"There is no benchmark {', '.join(unknown)}; there are {', '.join(names())}.", file=sys.stderr)
         return 2
     failed = 0
-    for name in wanted or names():
+    for name in wanted or [name for name in names() if name not in LONG]:
         print(f"\n{name}", flush=True)
         alone = [sys.executable, "-m", "launcher.throwaway", "--", sys.executable, "-m", "bench", ALONE, name]
         failed = subprocess.run(alone, cwd=ROOT, check=False).returncode or failed

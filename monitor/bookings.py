@@ -29,8 +29,8 @@ class Role(StrEnum):
     TOOL = "tool"
 
 
-def roles(trace: Iterable[Known | Row], parents: Mapping[int, int] | None = None) -> dict[int, Role]:
-    """Return how each span of one trace counts; spans that count for nothing are left out.
+def roles(trace: Iterable[Known | Row], parents: Mapping[int, int]) -> dict[int, Role]:
+    """Return how each span of one trace counts, given its parents; spans that count for nothing are left out.
 
     Leaf calls count, and those that nobody metered too: as unpriced when they succeeded. A tool counts once
     it has ended.
@@ -41,12 +41,16 @@ def roles(trace: Iterable[Known | Row], parents: Mapping[int, int] | None = None
         ended = span.ended_at is not None
         if span.kind == "tool" and ended:
             found[span.span_id] = Role.TOOL
+        is_call = ended and span.kind in CALL_KINDS
+        if not (is_call or span.bears_usage):
+            # Of what neither bears nor calls only the place between others counts, which `parents` tells.
+            continue
         meters.append(
             Meter(
                 span_id=span.span_id,
                 parent_span_id=span.parent_span_id,
                 bears=span.bears_usage,
-                is_call=ended and span.kind in CALL_KINDS,
+                is_call=is_call,
                 response_id=span.response_id or None,
                 tokens=span.tokens,
             )

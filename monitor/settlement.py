@@ -66,8 +66,8 @@ def _look(
     parents = metering.parents(spans)
     counted = roles(spans.values(), parents)
     placed = lineage.places(project_id, trace, spans, parents, ground.by_trace.get(trace))
-    before = roles(stored.values()) if stored else {}
     above = metering.parents(stored) if stored else {}
+    before = roles(stored.values(), above) if stored else {}
     turned = []
     for span_id, span in spans.items():
         place = placed[span_id]

@@ -246,8 +246,9 @@ def assert_books_balance(project: Project) -> None:
         works = {}
         for trace, rows in traces.items():
             spans = {row.span_id: row for row in rows}
-            counted = roles(rows)
-            placed = lineage.places(project.pk, trace, spans, metering.parents(spans), work_of(project, trace))
+            parents = metering.parents(spans)
+            counted = roles(rows, parents)
+            placed = lineage.places(project.pk, trace, spans, parents, work_of(project, trace))
             for row in rows:
                 place = placed[row.span_id]
                 assert (row.agent, row.conversation_id, row.run_id, row.execution_id) == (
