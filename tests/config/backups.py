@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,12 +94,12 @@ def back_up(url: str, base: Path, *, keep: int | None = None) -> Path:
 
 
 def kill_after(process: subprocess.Popen[str], words: str) -> list[str]:
-    """kill -9 as soon as it says so; the lines until then."""
+    """kill -9 as soon as a line says so (`words` is a regular expression); the lines until then."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if words in line:
+        if re.search(words, line):
             break
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)

@@ -259,7 +259,7 @@ def test_a_file_that_broke_is_written_again_and_not_trusted(url: str, tmp_path: 
 
 def test_a_killed_restore_goes_on_where_it_was(url: str, target: str, tmp_path: Path) -> None:
     backup = back_up(url, tmp_path)
-    kill_after(begin(target, "restore", backup), "1/")
+    kill_after(begin(target, "restore", backup), r"^1/\d+ ")
     loaded = ask(target, "SELECT array_agg(name) FROM handrail_restoring.loaded")
     assert 0 < len(loaded) < sum(part["sections"] != [] for part in contents(backup)["parts"]) - 1
     # Until it has ended nothing starts on it, and the application's role enters nothing.

@@ -19,8 +19,8 @@ from tests.flows.running import address, api, ask, make_key, manage, rows_of, se
 from tests.launcher.instance import Instance
 
 PROJECT = "replay"
-# What changes without anybody telling anything: signs of life, the replay's own key, who is signed in.
-RESTLESS = {"monitor_jobheartbeat", "monitor_apikey", "django_session"}
+# What changes without anybody telling anything: signs of life, the replay's own key, who is signed in, the disk.
+RESTLESS = {"monitor_jobheartbeat", "monitor_apikey", "django_session", "monitor_roomstate", "monitor_growthsample"}
 OF_PROJECT = "project_id = (SELECT id FROM monitor_project WHERE name = 'replay')"
 
 

@@ -17,6 +17,7 @@ SELECT kind, input, output FROM monitor_span
 
 def test_messages_in_logs_complete_spans_that_come_before_and_after(handrail: Instance) -> None:
     key = make_key(handrail, "signals", scopes="ingest")
+    before = counted(handrail)
     said = clientprograms.run_here(
         PROGRAM,
         {
@@ -29,11 +30,16 @@ def test_messages_in_logs_complete_spans_that_come_before_and_after(handrail: In
         ("llm", "Where is my lamp?", '{"content":"On its way.","role":"assistant"}'),
         ("tool", '{"order": 7}', "shelf 3"),
     ]
-    page = httpx.get(f"{address(handrail)}/metrics").raise_for_status().text
-    counts = dict(line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("handrail_otlp"))
-    assert counts == {
-        'handrail_otlp_log_records_total{outcome="kept"}': "3.0",
-        'handrail_otlp_log_records_total{outcome="rejected"}': "0.0",
-        'handrail_otlp_log_records_total{outcome="dropped"}': "1.0",
-        "handrail_otlp_metric_points_total": "1.0",
+    assert {name: count - before[name] for name, count in counted(handrail).items()} == {
+        'handrail_otlp_log_records_total{outcome="kept"}': 3,
+        'handrail_otlp_log_records_total{outcome="rejected"}': 0,
+        'handrail_otlp_log_records_total{outcome="dropped"}': 1,
+        "handrail_otlp_metric_points_total": 1,
     }
+
+
+def counted(instance: Instance) -> dict[str, float]:
+    """What the instance has counted of all that programs sent to it."""
+    page = httpx.get(f"{address(instance)}/metrics").raise_for_status().text
+    lines = [line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("handrail_otlp")]
+    return {name: float(count) for name, count in lines}

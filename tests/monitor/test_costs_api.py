@@ -110,13 +110,6 @@ def test_what_is_no_export_is_refused(client: Client, body: bytes, media_type: s
     assert client.post("/v1/traces", body, content_type=media_type, headers=headers).status_code == status
 
 
-def test_metrics_and_logs_are_answered(client: Client) -> None:
-    for path in ("/v1/metrics", "/v1/logs"):
-        answer = client.post(path, b"anything", content_type="application/x-protobuf")
-        assert (answer.status_code, answer.content) == (200, b"")
-        assert post(client, path, {}).json() == {}
-
-
 def test_a_call_answers_what_it_cost_and_where_the_budgets_stand(north: Project, client: Client) -> None:
     a_budget(north, "run", "5")
     answer = post(client, "/api/v1/calls", CALL | {"cost_usd": "0.5", "latency_ms": 1200})
