@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -159,6 +160,10 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Side by side only one of several tests that go by one id would be run.
+    named = Counter(item.nodeid for item in items)
+    if twice := [name for name, count in named.items() if count > 1]:
+        raise pytest.UsageError(f"Several tests go by one id: {', '.join(twice)}")
     if chromium() is None:
         for item in items:
             if item.get_closest_marker("browser"):
