@@ -18,7 +18,7 @@ from launcher.places import Places
 from launcher.postgres import Postgres
 from tests.flows import clientprograms
 from tests.flows.running import address, ask, make_key
-from tests.launcher.instance import Instance, send, until
+from tests.launcher.instance import Instance, send, send_all, until
 from tests.monitor.otlp_builders import as_protobuf, export, json_span
 
 PROTOBUF = {"content-type": "application/x-protobuf"}
@@ -34,8 +34,7 @@ def handrail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     try:
         yield instance.begin().ready()
     finally:
-        for pid in instance.processes():
-            send(pid, signal.SIGCONT)
+        send_all(instance.processes(), signal.SIGCONT)
         instance.end()
 
 
@@ -71,13 +70,11 @@ def tell(client: httpx.Client, door: tuple[str, bytes, dict[str, str]]) -> tuple
 
 @contextmanager
 def stopped(pids: list[int]) -> Iterator[None]:
-    for pid in pids:
-        send(pid, signal.SIGSTOP)
+    send_all(pids, signal.SIGSTOP)
     try:
         yield
     finally:
-        for pid in pids:
-            send(pid, signal.SIGCONT)
+        send_all(pids, signal.SIGCONT)
 
 
 def pids_of(handrail: Instance, words: str) -> list[int]:

@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from launcher.up import web_answers
@@ -132,3 +133,10 @@ class Instance:
 def send(pid: int | None, number: signal.Signals) -> None:
     assert pid is not None
     os.kill(pid, number)
+
+
+def send_all(pids: Iterable[int], number: signal.Signals) -> None:
+    """To each that still is: a backend or a job may end by itself after it was listed."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
