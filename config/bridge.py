@@ -114,10 +114,11 @@ class _Call:
         self.rest: bytes | None = None
 
     def run(self) -> None:
-        answer = self._app(self._environ, self._start_response)
         held: list[bytes] = []
         size = 0
+        answer: Iterable[bytes] = ()
         try:
+            answer = self._app(self._environ, self._start_response)
             for piece in answer:
                 held.append(piece)
                 size += len(piece)
@@ -128,6 +129,8 @@ class _Call:
             close = getattr(answer, "close", None)
             if close is not None:
                 close()
+            # A view and its request refer to each other until the garbage collector comes by: not so long the body.
+            self._environ["wsgi.input"].close()
         self.rest = b"".join(held)
 
     def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:

@@ -5,6 +5,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -141,6 +142,26 @@ def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
         bridge = Bridge(lambda *_: [], threads=1, max_body_bytes=1000, admission=admitting)
         status, _, _ = await ask(bridge, TRACES, more=True)
         assert (status, told) == (408, {("ingest", "slow"): 1})
+
+    run(story)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_body_is_let_go_with_its_answer_whoever_still_holds_the_request(fails: bool) -> None:
+    held: list[dict[str, Any]] = []
+
+    def work(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        held.append(environ)
+        if fails:
+            raise LookupError
+        start("200 OK", [])
+        return [environ["wsgi.input"].read()]
+
+    async def story() -> None:
+        bridge = Bridge(work, threads=1, max_body_bytes=1000, admission=rooms()[0])
+        with pytest.raises(LookupError) if fails else nullcontext():
+            assert (await ask(bridge, TRACES))[2] == b"x"
+        assert held[0]["wsgi.input"].closed
 
     run(story)
 
