@@ -11,9 +11,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from monitor import mapper
+from monitor import mapper, otlp_parts
 from monitor.otlp_json import JsonRequest, json_request, json_spans
-from monitor.otlp_parts import MOST_PARTS, json_parts, protobuf_parts
+from monitor.otlp_parts import MOST_PARTS, Layout
 from monitor.otlp_text import clean, readable
 from monitor.records import Rejection, Span
 from monitor.story import Event
@@ -113,15 +113,13 @@ def decode(body: bytes, content_type: str) -> TracesRequest:
     """
     if media_type_of(content_type) == PROTOBUF:
         message = parsed(body, ExportTraceServiceRequest, "an OTLP trace export")
-        if len(body) > SMALL_BYTES and protobuf_parts(message) > MOST_PARTS:
-            raise _too_many()
+        bounded(body, message, otlp_parts.TRACES)
         return TracesRequest(PROTOBUF, message)
     try:
         request = json_request(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"the body is not an OTLP trace export in JSON: {error}") from error
-    if len(body) > SMALL_BYTES and json_parts(request) > MOST_PARTS:
-        raise _too_many()
+    bounded(body, request, otlp_parts.TRACES)
     return TracesRequest(JSON, request)
 
 
@@ -166,8 +164,13 @@ def partial_success(media_type: str, rejections: Sequence[Rejection], signal: Si
     return response.SerializeToString()
 
 
-def _too_many() -> Malformed:
-    return Malformed(f"the body has more than {MOST_PARTS:,} parts (a span counts as five); send fewer at once")
+def bounded(body: bytes, message: Any, layout: Layout) -> None:
+    """Raise Malformed when what the body was decoded to has more parts than can be read in a few seconds."""
+    if len(body) <= SMALL_BYTES:
+        return
+    count = otlp_parts.protobuf_parts if isinstance(message, Message) else otlp_parts.json_parts
+    if count(message, layout) > MOST_PARTS:
+        raise Malformed(f"the body has more than {MOST_PARTS:,} parts (a record counts as five); send fewer at once")
 
 
 def parsed(body: bytes, message: type[M], what: str) -> M:

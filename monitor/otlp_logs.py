@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import msgspec
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 
-from monitor import semconv
-from monitor.otlp import Malformed, Signal, media_type_of, parsed, value
+from monitor import otlp_parts, semconv
+from monitor.otlp import Malformed, Signal, bounded, media_type_of, parsed, value
 from monitor.otlp_json import MOST_INT64, Pair, Value, identity, integer, json_value, pairs, repaired
 from monitor.otlp_text import clean
 from monitor.records import DIGEST_BYTES, Rejection
@@ -94,12 +94,16 @@ class LogsRequest(NamedTuple):
 def decode(body: bytes, content_type: str) -> LogsRequest:
     """Parse an export by its media type; raises UnsupportedMediaType or Malformed."""
     media_type = media_type_of(content_type)
+    message: ExportLogsServiceRequest | JsonLogs
     if media_type.endswith("json"):
         try:
-            return LogsRequest(media_type, repaired(body, _logs))
+            message = repaired(body, _logs)
         except (msgspec.DecodeError, RecursionError) as error:
             raise Malformed(f"the body is not an OTLP logs export in JSON: {error}") from error
-    return LogsRequest(media_type, parsed(body, ExportLogsServiceRequest, "an OTLP logs export"))
+    else:
+        message = parsed(body, ExportLogsServiceRequest, "an OTLP logs export")
+    bounded(body, message, otlp_parts.LOGS)
+    return LogsRequest(media_type, message)
 
 
 def read(request: LogsRequest) -> Read:

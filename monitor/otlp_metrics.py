@@ -9,7 +9,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
-from monitor.otlp import PROTOBUF, Malformed, Signal, media_type_of, parsed
+from monitor import otlp_parts
+from monitor.otlp import PROTOBUF, Malformed, Signal, bounded, media_type_of, parsed
 from monitor.otlp_json import repaired
 
 METRICS = Signal(ExportMetricsServiceResponse, "rejected_data_points", "rejectedDataPoints", "a data point")
@@ -58,11 +59,14 @@ def decode(body: bytes, content_type: str) -> MetricsRequest:
     media_type = media_type_of(content_type)
     if media_type == PROTOBUF:
         message = parsed(body, ExportMetricsServiceRequest, "an OTLP metrics export")
+        bounded(body, message, otlp_parts.METRICS)
         return MetricsRequest(media_type, sum(_protobuf_points(message)))
     try:
-        return MetricsRequest(media_type, sum(_json_points(repaired(body, _metrics))))
+        told = repaired(body, _metrics)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"the body is not an OTLP metrics export in JSON: {error}") from error
+    bounded(body, told, otlp_parts.METRICS)
+    return MetricsRequest(media_type, sum(_json_points(told)))
 
 
 def _protobuf_points(message: ExportMetricsServiceRequest) -> Iterator[int]:

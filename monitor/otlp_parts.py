@@ -1,34 +1,54 @@
 """How many parts an export has: what takes two bytes to send takes microseconds and hundreds of bytes to read."""
 
-from collections.abc import Iterable
-from typing import Any
-
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-from monitor.otlp_json import JsonRequest
+from typing import Any, NamedTuple
 
 MOST_PARTS = 250_000
-OF_A_SPAN = 5
+OF_A_RECORD = 5
 
 
-def protobuf_parts(message: ExportTraceServiceRequest) -> int:
-    """The groups, spans, events, attributes and their values; counted no further than just above MOST_PARTS."""
-    parts = len(message.resource_spans)
-    for resource_spans in message.resource_spans:
+class Layout(NamedTuple):
+    """Where the records of a signal lie in its exports, in protobuf as in JSON."""
+
+    resources: str
+    scopes: str
+    records: str
+
+
+TRACES = Layout("resource_spans", "scope_spans", "spans")
+LOGS = Layout("resource_logs", "scope_logs", "log_records")
+METRICS = Layout("resource_metrics", "scope_metrics", "metrics")
+
+
+def protobuf_parts(message: Any, layout: Layout) -> int:
+    """The groups, records, events, attributes and their values; counted no further than just above MOST_PARTS."""
+    groups = getattr(message, layout.resources)
+    parts = len(groups)
+    for group in groups:
         if parts > MOST_PARTS:
             return parts
-        parts += len(resource_spans.scope_spans) + _values(resource_spans.resource.attributes, parts)
-        for scope_spans in resource_spans.scope_spans:
-            parts += OF_A_SPAN * len(scope_spans.spans)
+        scopes = getattr(group, layout.scopes)
+        parts += len(scopes) + _values(group.resource.attributes, parts)
+        for scope in scopes:
+            records = getattr(scope, layout.records)
+            parts += OF_A_RECORD * len(records)
             if parts > MOST_PARTS:
                 return parts
-            for span in scope_spans.spans:
-                parts += len(span.events) + _values(span.attributes, parts)
+            for record in records:
+                parts += _of_record(record, parts)
                 if parts > MOST_PARTS:
                     return parts
-                for event in span.events:
-                    parts += _values(event.attributes, parts)
     return parts
+
+
+def _of_record(record: Any, before: int) -> int:
+    events = getattr(record, "events", ())
+    parts = len(events) + _values(getattr(record, "attributes", ()), before)
+    if before + parts > MOST_PARTS:
+        return parts
+    for event in events:
+        parts += _values(event.attributes, before + parts)
+    body = getattr(record, "body", None)
+    return parts if body is None else parts + _inner(body, before + parts)
 
 
 def _values(attributes: Any, before: int) -> int:
@@ -56,11 +76,11 @@ def _inner(value: Any, before: int) -> int:
     return parts
 
 
-def json_parts(request: JsonRequest) -> int:
-    """The groups and spans; what is in a span is read quickly enough."""
-    groups: Iterable[Any] = request.resource_spans or ()
-    parts = len(request.resource_spans or ())
-    for resource_spans in groups:
-        parts += len(resource_spans.scope_spans or ())
-        parts += sum(OF_A_SPAN * len(one.spans or ()) for one in resource_spans.scope_spans or ())
+def json_parts(request: Any, layout: Layout) -> int:
+    """The groups and records; what is in a record is read quickly enough."""
+    groups = getattr(request, layout.resources) or ()
+    parts = len(groups)
+    for group in groups:
+        scopes = getattr(group, layout.scopes) or ()
+        parts += len(scopes) + sum(OF_A_RECORD * len(getattr(scope, layout.records) or ()) for scope in scopes)
     return parts

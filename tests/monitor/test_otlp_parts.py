@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from monitor import otlp
+from monitor import otlp, otlp_logs, otlp_metrics
 from monitor.otlp_parts import MOST_PARTS
 from tests.monitor.otlp_builders import as_json, as_protobuf, export, json_span
 
@@ -50,6 +50,35 @@ def test_a_body_of_nothing_but_parts_is_refused_quickly(name: str) -> None:
         otlp.decode(HOSTILE[name], otlp.PROTOBUF)
     # Read to the end they take ten to twenty-five.
     assert time.process_time() - began_s < 6
+
+
+LOGS = {
+    "groups": empties(b"\x0a"),
+    "records": field(1, field(2, empties(b"\x12"))),
+    "attributes of a record": field(1, field(2, field(2, empties(b"\x32")))),
+    "a list as a body": field(1, field(2, field(2, field(5, field(5, empties(b"\x0a")))))),
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_logs_of_nothing_but_parts_are_refused_as_well(name: str) -> None:
+    with pytest.raises(otlp.Malformed):
+        otlp_logs.decode(LOGS[name], otlp.PROTOBUF)
+
+
+def test_and_metrics() -> None:
+    metrics = field(1, field(2, empties(b"\x12")))
+    with pytest.raises(otlp.Malformed):
+        otlp_metrics.decode(metrics, otlp.PROTOBUF)
+
+
+@pytest.mark.parametrize("signal", [("Logs", "logRecords"), ("Metrics", "metrics")])
+def test_logs_and_metrics_in_json(signal: tuple[str, str]) -> None:
+    name, records = signal
+    body = f'{{"resource{name}":[{{"scope{name}":[{{"{records}":[' + "{}," * 100_000 + "{}]}]}]}"
+    decode = otlp_logs.decode if name == "Logs" else otlp_metrics.decode
+    with pytest.raises(otlp.Malformed, match="more than 250,000 parts"):
+        decode(body.encode(), otlp.JSON)
 
 
 @pytest.mark.parametrize("spans", [b"{}," * 1_000_000, b"1," * 2_000_000])
