@@ -22,7 +22,7 @@ from django.test import Client
 from psycopg import sql
 
 from bench import _agents
-from monitor import groupcommit, keys, otlp, pipeline, retention, rollups
+from monitor import closing, groupcommit, keys, otlp, pipeline, retention
 from monitor.models import Agent, Membership, Person, Project
 from monitor.tenancy import crossing
 
@@ -81,6 +81,19 @@ SELECT project_id, at, agent, '', provider, model, kind, sum(n), 0, sum(lasted),
                0, ceil(ln(greatest(duration_ms, 1)) / ln(1.04))::bigint AS bucket
           FROM monitor_execution WHERE ended_at >= %(since)s GROUP BY 1, 2, 3, bucket) AS counted
  GROUP BY project_id, at, agent, provider, model, kind
+"""
+OPEN_ALL = """
+INSERT INTO monitor_rolledday (project_id, starts_at, ends_at, time_zone)
+SELECT DISTINCT project_id, date_trunc('day', hour, 'UTC'), date_trunc('day', hour, 'UTC') + interval '24 hours', 'UTC'
+  FROM monitor_hourrollup
+    ON CONFLICT (project_id, starts_at) DO UPDATE SET closed_at = NULL
+"""
+COUNT_RUNS = """
+INSERT INTO monitor_runquarter (project_id, at, begun, ended)
+SELECT project_id, date_bin('15 minutes', at, '2000-01-01 00:00Z') AS quarter, sum(begins), sum(ends)
+  FROM (SELECT project_id, first_at AS at, 1 AS begins, 0 AS ends FROM monitor_run
+        UNION ALL SELECT project_id, last_at, 0, 1 FROM monitor_run) AS turns
+ GROUP BY project_id, quarter
 """
 WIDTH = "SELECT avg(pg_column_size(s.*)) FROM (SELECT * FROM monitor_span LIMIT 10000) AS s"
 SIZE = "SELECT pg_database_size(current_database())"
@@ -236,6 +249,14 @@ def _sum_up(owner: psycopg.Connection, *, now: datetime) -> None:
         owner.execute(f"TRUNCATE {table}")
         owner.execute(SUM_UP.format(table=table, unit=unit), {"since": since})
         owner.execute(f"VACUUM (ANALYZE) {table}")
+    with crossing(), connection.cursor() as cursor:
+        cursor.execute(OPEN_ALL)
+    while closing.close_days(now=now):
+        pass
+    owner.execute("VACUUM (ANALYZE) monitor_dayrollup, monitor_rolledday")
+    owner.execute("TRUNCATE monitor_runquarter")
+    owner.execute(COUNT_RUNS)
+    owner.execute("VACUUM (ANALYZE) monitor_runquarter")
 
 
 def _look(browser: Client, key: str, *, now: datetime) -> dict[str, Looked]:
@@ -337,7 +358,7 @@ def _ingest(project_id: int) -> float:
         spent.append((_cpu_us(pid) - before_us) / len(spans))
         if done.accepted != len(spans):
             raise RuntimeError(f"{done.accepted} of {len(spans)} spans were taken")
-    rollups.close_hours(now=datetime.now(UTC))
+    closing.close_hours(now=datetime.now(UTC))
     connections.close_all()
     return statistics.median(spent)
 

@@ -49,7 +49,7 @@ JOBS: tuple[Job, ...] = (
     Job("alerts.settle_over", 30, "alerts.endings.settle_over", alone=True),
     Job("alerts.escalate", 5, "alerts.escalation.escalate_due"),
     Job("alerts.deliver", 5, "alerts.delivery.deliver"),
-    Job("rollups.close_hours", 60, "monitor.rollups.close_hours", alone=True),
+    Job("rollups.close_hours", 60, "monitor.closing.close", alone=True),
     Job("retention.drop_partitions", 3600, "monitor.retention.drop_partitions", alone=True),
     Job("retention.prune", 600, "monitor.retention.prune", alone=True),
     Job("growth.sample", 3600, "monitor.growth.sample", alone=True),

@@ -1,6 +1,6 @@
 """What belongs to the whole instance and to no project: global budgets and their trips, and who may see them."""
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from monitor.models import Project, QueueItem, Trip
 from monitor.models.queue import ItemKind
@@ -31,4 +31,9 @@ def home(trip: Trip) -> int | None:
 def keeper() -> int:
     """The project that keeps the journal of what belongs to the whole instance: its first."""
     with crossing():
-        return Project.objects.order_by("pk").values_list("pk", flat=True)[0]
+        return first_project()[0]
+
+
+def first_project() -> QuerySet[Project, int]:
+    """`keeper` within a query that crosses projects."""
+    return Project.objects.order_by("pk").values_list("pk", flat=True)[:1]

@@ -3,7 +3,7 @@
 Whoever writes takes what it needs of these in this order, several of one kind in the order of their keys:
 
 1. the partitions of days, and the traces (advisory locks)
-2. runs, traces, agents
+2. runs, the quarters of an hour in which they begin and end, traces, agents
 3. the hours of the rollups, then their minutes
 4. the windows of budgets
 5. the row of a person

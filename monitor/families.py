@@ -8,6 +8,8 @@ from django.db.models import Count, Q
 
 from monitor.models import Execution
 from monitor.models.executions import ENDED, OPEN, Status
+from monitor.pipeline import Statement
+from monitor.together import Together
 
 # A cancel reaches what is 50 levels down; a circle of parents ends here, too.
 DESCENDANTS = """
@@ -60,10 +62,16 @@ def open_below(project_id: int, execution_id: UUID) -> list[UUID]:
 
 def count_below(project_id: int, execution_id: UUID, *, most: int) -> Below:
     """What is below an execution, down to where a cancel reaches; counting stops at `most` + 1."""
+    with Together() as asked:
+        found = asking_below(asked, project_id, execution_id, most=most)
+    return found[0]
+
+
+def asking_below(asked: Together, project_id: int, execution_id: UUID, *, most: int) -> list[Below]:
+    """`count_below` asked with others: it alone."""
     named: dict[str, Any] = {"project_id": project_id, "id": execution_id, "limit": most + 1}
-    with connection.cursor() as cursor:
-        cursor.execute(BELOW, named | {"open": [str(one) for one in OPEN]})
-        return Below(*cursor.fetchone())
+    statement = Statement(BELOW, named | {"open": [str(one) for one in OPEN]})
+    return asked.ask(statement, lambda rows: [Below(*row) for row in rows])
 
 
 def count_children(project_id: int, execution_id: UUID, *, most: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ Sizes are those of files, rows are PostgreSQL's estimates. One sample a day is k
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from math import sqrt
 from statistics import fmean, stdev
@@ -13,11 +13,13 @@ from typing import Any
 
 from django.db import connection
 
-from monitor import keeping, retention, room
+from monitor import keeping, room
 from monitor.models import GrowthSample
+from monitor.pipeline import Statement
 from monitor.retention import DAYS_AHEAD, EACH_PROJECT, PARTITIONED, PRUNED, tables_of
 from monitor.room import Room
 from monitor.tenancy import crossing
+from monitor.together import Together
 
 DAY = timedelta(days=1)
 PACE_OVER = timedelta(days=7)
@@ -41,14 +43,16 @@ SELECT coalesce(parent.relname, own.relname) AS name, sum(pg_total_relation_size
  WHERE own.relkind = 'r' AND own.relnamespace = 'public'::regnamespace
  GROUP BY 1
 """
+# The days of each table, oldest first, and whether any files are left of them.
+DAYS = """
+SELECT parent.relname, to_date(right(own.relname, 8), 'YYYYMMDD') AS day, pg_relation_size(own.oid) > 0
+  FROM pg_inherits AS tree
+  JOIN pg_class AS own ON own.oid = tree.inhrelid
+  JOIN pg_class AS parent ON parent.oid = tree.inhparent
+ WHERE tree.inhparent = ANY(%(tables)s::regclass[]) AND own.relname ~ '_p[0-9]{8}$' ORDER BY day
+"""
 # Files may be left of rows that are gone: of so many days that have any, the first with a row is looked for.
 LOOKED_AT = 10
-FILLED_DAYS = """
-SELECT to_date(right(own.relname, 8), 'YYYYMMDD') AS day
-  FROM pg_inherits AS tree JOIN pg_class AS own ON own.oid = tree.inhrelid
- WHERE tree.inhparent = %(table)s::regclass AND own.relname ~ '_p[0-9]{8}$' AND pg_relation_size(own.oid) > 0
- ORDER BY day LIMIT %(most)s
-"""
 SAMPLE = """
 INSERT INTO monitor_growthsample ("on", name, at, rows, bytes)
 SELECT %(on)s, name, %(at)s, rows, bytes FROM unnest(%(names)s::text[], %(rows)s::bigint[], %(bytes)s::bigint[])
@@ -178,11 +182,26 @@ def sizes() -> dict[str, Size]:
 
 def look(*, now: datetime) -> Growth:
     """How everything has grown and will grow."""
-    found, measured, kept = sizes(), room.measure(), keeping.standing()
-    with crossing():
-        since = (now - max(SHOWN, PACE_OVER + DAY)).date()
-        samples = list(GrowthSample.objects.filter(on__gte=since).order_by("on"))
-        oldest = {kind: _oldest(kind) for kind in keeping.KINDS}
+    measured, found = room.measure(), sizes()
+    since = (now - max(SHOWN, PACE_OVER + DAY)).date()
+    first_tables = {kind: tables_of(kind)[0] for kind in keeping.KINDS}
+    with Together(across=True) as asked:
+        standing = keeping.asking(asked)
+        samples = asked.rows(GrowthSample.objects.filter(on__gte=since).order_by("on"))
+        days = asked.ask(Statement(DAYS, {"tables": list(PARTITIONED)}), list)
+    with Together(across=True) as asked:
+        firsts = {
+            kind: asked.ask(Statement(_OLDEST[table], {}), list)
+            for kind, table in first_tables.items()
+            if table not in PARTITIONED
+        }
+        firsts |= {
+            kind: asked.ask(Statement(_first_filled(table, days), None), list)
+            for kind, table in first_tables.items()
+            if table in PARTITIONED
+        }
+    oldest = {kind: rows[0][0] for kind, rows in firsts.items()}
+    kept = standing()
     by_name: dict[str, list[GrowthSample]] = {}
     for one in samples:
         by_name.setdefault(one.name, []).append(one)
@@ -205,7 +224,7 @@ def look(*, now: datetime) -> Growth:
     used = [(one.at, one.bytes) for one in by_name.get(ROOM, ()) if measured and one.rows == measured.total_bytes]
     return Growth(
         kinds=sorted(kinds, key=lambda one: (one.kind == OTHER, -one.size.bytes)),
-        partitions=[_partitions(table, now=now) for table in PARTITIONED],
+        partitions=[_partitions(table, days, now=now) for table in PARTITIONED],
         room=measured,
         used=used,
         forecast=forecast(used[-DAYS_FORECAST - 1 :], measured) if measured else None,
@@ -247,23 +266,16 @@ def _pace(samples: Iterable[GrowthSample], size: Size, *, now: datetime) -> tupl
     return (size.rows - first.rows) / days, (size.bytes - first.bytes) / days
 
 
-def _oldest(kind: str) -> datetime | None:
-    """The oldest row, by an index; of what lies in days the oldest day that holds anything."""
-    table = next(iter(tables_of(kind)))
-    with connection.cursor() as cursor:
-        if table in PARTITIONED:
-            cursor.execute(FILLED_DAYS, {"table": table, "most": LOOKED_AT})
-            for (day,) in cursor.fetchall():
-                first = datetime.combine(day, time(), UTC)
-                column = PARTITIONED[table].column
-                holds = f"SELECT EXISTS (SELECT FROM {table} WHERE {column} >= %s AND {column} < %s)"  # noqa: S608
-                cursor.execute(holds, [first, first + DAY])
-                if cursor.fetchone()[0]:
-                    return first
-            return None
-        cursor.execute(_OLDEST[table])
-        (at,) = cursor.fetchone()
-        return at
+def _first_filled(table: str, days: Iterable[tuple[str, date, bool]]) -> str:
+    """SQL for the first day of a table that holds a row. The days are its text, so that each looks at its own rows."""
+    column = PARTITIONED[table].column
+    filled = [day for name, day, has_files in days if name == table and has_files][:LOOKED_AT]
+    cases = " ".join(
+        f"""WHEN EXISTS (SELECT FROM {table} WHERE {column} >= '{day} 00:00Z' AND {column} < '{day + DAY} 00:00Z')
+            THEN timestamptz '{day} 00:00Z'"""
+        for day in filled
+    )
+    return f"SELECT CASE {cases} END" if cases else "SELECT NULL::timestamptz"
 
 
 def _oldest_of(table: str, column: str, *, by_project: bool, where: str = "true") -> str:
@@ -285,8 +297,8 @@ _OLDEST: Mapping[str, str] = {
 }
 
 
-def _partitions(table: str, *, now: datetime) -> Partitions:
-    days = retention.days_of(table)
+def _partitions(table: str, found: Iterable[tuple[str, date, bool]], *, now: datetime) -> Partitions:
+    days = [day for name, day, _ in found if name == table]
     today = now.astimezone(UTC).date()
     return Partitions(
         kind=PARTITIONED[table].kind,

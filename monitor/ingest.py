@@ -187,6 +187,7 @@ def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, now: d
     sums = store.upserting(
         project_id,
         runs=books.runs,
+        mending=runs.mending(project_id, settled.left, settled.renamed),
         traces=_traces(rows, settled.replaced),
         agents=settled.agents,
         first_keys=models,
@@ -198,7 +199,6 @@ def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, now: d
     verdict = budgets.judge(charging, answers[len(sums) + len(folding) :])
     pipeline.flush(
         [
-            *runs.mending(project_id, settled.left, settled.renamed),
             *registration.telling(project_id, books, now=now),
             *store.adding_up(project_id, books.works, books.conversations, now=now),
         ]

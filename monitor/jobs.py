@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -167,7 +167,11 @@ def one_by_one(act: Callable[..., bool], found: Iterable[tuple[Any, ...]], *, no
 
 def silent(*, now: datetime) -> list[JobHeartbeat]:
     """What has given no good sign for 3 periods, counted from when somebody was able to notice."""
-    rows = list(JobHeartbeat.objects.order_by("name"))
+    return silent_of(list(JobHeartbeat.objects.order_by("name")), now=now)
+
+
+def silent_of(rows: Sequence[JobHeartbeat], *, now: datetime) -> list[JobHeartbeat]:
+    """Which of all the rows are silent."""
     crank = next((row for row in rows if row.name == CRANK), None)
     listening_since = crank.last_started_at if crank else None
     return [row for row in rows if row.name != CRANK and _is_silent(row, listening_since, now=now)]

@@ -3,7 +3,7 @@
 A project says days of its own or none; then those of the instance hold, then those of KINDS.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from django.db import connection
 from monitor import changes, commons
 from monitor.models import Keeping, Project, Subject
 from monitor.tenancy import crossing, tenant
+from monitor.together import Together
 
 # What a process remembers of a project's days is so old at most; a span may come a day too late all the same.
 REMEMBERED_FOR = timedelta(seconds=10)
@@ -101,16 +102,11 @@ def of_project(project_id: int) -> dict[str, Kept]:
 def of_instance() -> dict[str, Kept]:
     """What a project keeps that says nothing itself; `own` is what the instance's admins have set."""
     with crossing():
-        return {
-            kind: Kept(kind, one.default, one.default if is_set else None, KINDS[kind].days)
-            for kind, one, is_set in _of_instance()
-        }
-
-
-def _of_instance() -> list[tuple[str, Kept, bool]]:
-    rows = dict(Keeping.objects.filter(project=None).values_list("kind", "days"))
-    kept = _kept([(kind, days, False) for kind, days in rows.items()])
-    return [(kind, one, kind in rows) for kind, one in kept.items()]
+        said = dict(Keeping.objects.filter(project=None).values_list("kind", "days"))
+    return {
+        kind: Kept(kind, one.default, said.get(kind), KINDS[kind].days)
+        for kind, one in _kept([(kind, days, False) for kind, days in said.items()]).items()
+    }
 
 
 def _rows(project_id: int) -> list[tuple[str, int, bool]]:
@@ -146,14 +142,26 @@ class Standing:
 
 
 def standing() -> Standing:
-    """What everybody keeps now, in three queries."""
-    with crossing():
-        default = {kind: one.default for kind, one, _ in _of_instance()}
-        days = {project_id: dict(default) for project_id in Project.objects.order_by("pk").values_list("pk", flat=True)}
-        own = Keeping.objects.exclude(project=None).values_list("project_id", "kind", "days")
-        for project_id, kind, kept in own:
-            if project_id in days and kind in default:
-                days[project_id][kind] = kept
+    """What everybody keeps now."""
+    with Together(across=True) as asked:
+        found = asking(asked)
+    return found()
+
+
+def asking(asked: Together) -> Callable[[], Standing]:
+    """`standing` asked with others, across projects; to be called once they are answered."""
+    projects = asked.rows(Project.objects.order_by("pk").values_list("pk", flat=True))
+    said = asked.rows(Keeping.objects.values_list("project_id", "kind", "days"))
+    return lambda: _standing(projects, said)
+
+
+def _standing(projects: Iterable[int], said: Sequence[tuple[int | None, str, int]]) -> Standing:
+    kept = _kept([(kind, days, False) for project_id, kind, days in said if project_id is None])
+    default = {kind: one.default for kind, one in kept.items()}
+    days = {project_id: dict(default) for project_id in projects}
+    for project_id, kind, own in said:
+        if project_id in days and kind in default:
+            days[project_id][kind] = own
     return Standing(days, default)
 
 

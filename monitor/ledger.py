@@ -1,17 +1,16 @@
 """Reading the books: what runs, periods and days cost, from rollups and run rows wherever they suffice."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
-from django.db import connection
 from django.db.models import Sum
 
-from monitor import rollups
+from monitor import rollups, rundays
 from monitor.models import LedgerEntry, Project, Run
 from monitor.rollups import Calendar, Totals
 
@@ -28,12 +27,6 @@ BACK = {
     "weekly": timedelta(weeks=12),
     "monthly": timedelta(days=366),
 }
-UNIQUE_RUNS = """
-SELECT day::date, (SELECT count(*) FROM monitor_run WHERE project_id = %(project_id)s
-                   AND first_at < (day + interval '1 day') AT TIME ZONE %(time_zone)s
-                   AND last_at >= day AT TIME ZONE %(time_zone)s)
-  FROM generate_series(%(first)s::date::timestamp, %(last)s::date::timestamp, interval '1 day') AS day
-"""
 
 
 class RunCosts(msgspec.Struct, kw_only=True):
@@ -176,26 +169,37 @@ def summary(
     """A period's costs, `since` (inclusive) to `until` (exclusive); its steps follow the project's calendar."""
     until = until or now + timedelta(minutes=1)
     since = since or until - BACK[period]
-    models = rollups.totals(project_id, since=since, until=until, kinds=CALLS, group_by="model")
-    tools = rollups.totals(project_id, since=since, until=until, kinds=TOOLS, group_by="model")
-    paid_tools = [one for one in tools if one.cost_usd]
+    models, tools = _by(project_id, "model", since, until)
     calendar = CALENDARS.get(period)
     zone = time_zone(project_id) if calendar else "UTC"
-    by_step, tool_steps = (
-        rollups.series(project_id, since=since, until=until, calendar=calendar, time_zone=zone, kinds=kinds)
-        for kinds in (CALLS, TOOLS)
+    steps = rollups.series(
+        project_id,
+        since=since,
+        until=until,
+        calendar=calendar,
+        time_zone=zone,
+        kinds=(*CALLS, *TOOLS),
+        group_by="kind",
     )
+    if group_by == "run":
+        groups = _runs(project_id, since, until)
+    else:
+        groups = _groups(*(_by(project_id, group_by, since, until) if group_by != "model" else (models, tools)))
+    paid_tools = [one for one in tools if one.cost_usd]
     return Summary(
         period=period,
         since=since,
         until=until,
-        summary=_summed(_total(project_id, CALLS, since, until), _total(project_id, TOOLS, since, until)),
+        summary=_summed(_total(models, since), _total(tools, since)),
         by_model=[
             ModelCosts(model=one.group, calls=one.count, cost_usd=one.cost_usd, avg_latency_ms=one.avg_ms)
             for one in sorted([*models, *paid_tools], key=lambda one: (-one.cost_usd, one.group))
         ],
-        groups=_runs(project_id, since, until) if group_by == "run" else _groups(project_id, group_by, since, until),
-        series=_points(by_step, {one.at: one.cost_usd for one in tool_steps}),
+        groups=groups,
+        series=_points(
+            (one for one in steps if one.group in CALLS),
+            {one.at: one.cost_usd for one in steps if one.group in TOOLS},
+        ),
     )
 
 
@@ -211,18 +215,10 @@ def daily(project_id: int, *, since: datetime, until: datetime) -> list[DayCosts
         day = one.at.astimezone(here).date()
         costs[day] += one.cost_usd
         calls[day] += one.count if one.group == "llm" else 0
-    days: dict[str, Any] = {
-        "project_id": project_id,
-        "time_zone": zone,
-        "first": since.astimezone(here).date(),
-        "last": (until - timedelta(microseconds=1)).astimezone(here).date(),
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(UNIQUE_RUNS, days)
-        found = cursor.fetchall()
+    first, last = (at.astimezone(here).date() for at in (since, until - timedelta(microseconds=1)))
     return [
         DayCosts(date=day, total_cost_usd=costs[day], total_calls=calls[day], unique_runs=runs)
-        for day, runs in found
+        for day, runs in rundays.active(project_id, first, last, time_zone=zone).items()
         if runs or day in costs
     ]
 
@@ -232,9 +228,21 @@ def time_zone(project_id: int) -> str:
     return Project.objects.values_list("time_zone", flat=True).get(pk=project_id)
 
 
-def _total(project_id: int, kinds: tuple[str, ...], since: datetime, until: datetime) -> Totals:
-    found = rollups.totals(project_id, since=since, until=until, kinds=kinds)
-    return found[0] if found else Totals(at=since)
+def _by(
+    project_id: int, group_by: rollups.GroupBy, since: datetime, until: datetime
+) -> tuple[list[Totals], list[Totals]]:
+    """What calls and what tools add up to, by group."""
+    calls, tools = (
+        rollups.totals(project_id, since=since, until=until, kinds=kinds, group_by=group_by) for kinds in (CALLS, TOOLS)
+    )
+    return calls, tools
+
+
+def _total(groups: Sequence[Totals], since: datetime) -> Totals:
+    """All groups together."""
+    if not groups:
+        return Totals(at=since)
+    return Totals(at=since, **{name: sum(getattr(one, name) for one in groups) for name in rollups.SUMS})
 
 
 def _summed(calls: Totals, tools: Totals) -> Summed:
@@ -259,16 +267,11 @@ def _success_rate(totals: Totals) -> float | None:
     return None if totals.error_rate is None else 1 - totals.error_rate
 
 
-def _groups(
-    project_id: int, group_by: Literal["model", "provider", "agent", "department"], since: datetime, until: datetime
-) -> list[GroupCosts]:
-    calls, tools = (
-        {one.group: one for one in rollups.totals(project_id, since=since, until=until, kinds=kinds, group_by=group_by)}
-        for kinds in (CALLS, TOOLS)
-    )
+def _groups(called: Iterable[Totals], used: Iterable[Totals]) -> list[GroupCosts]:
+    calls, tools = ({one.group: one for one in found} for found in (called, used))
     groups = []
     for name in calls.keys() | {name for name, one in tools.items() if one.cost_usd}:
-        one = calls.get(name, Totals(at=since))
+        one = calls[name] if name in calls else Totals(at=tools[name].at)
         groups.append(
             GroupCosts(
                 group=name,

@@ -9,10 +9,13 @@ from django.db import connection
 
 
 class Statement(NamedTuple):
-    """SQL with named parameters; prepared by the driver, so its text must not vary with the data."""
+    """SQL with named parameters; prepared by the driver, so its text must not vary with the data.
+
+    With None for the parameters the text is whole, and it is not prepared.
+    """
 
     sql: str
-    parameters: dict[str, Any]
+    parameters: dict[str, Any] | None
 
 
 def flush(statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
@@ -31,7 +34,7 @@ def flush(statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
 
 def _send(session: psycopg.Connection, statement: Statement) -> psycopg.Cursor:
     cursor = psycopg.Cursor(session)
-    return cursor.execute(statement.sql, statement.parameters, prepare=True)
+    return cursor.execute(statement.sql, statement.parameters, prepare=statement.parameters is not None)
 
 
 def _rows(cursor: psycopg.Cursor) -> list[tuple[Any, ...]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
-from monitor import keeping
+from monitor import keeping, rundays
 from monitor.keeping import Standing
 from monitor.models.queue import OPEN_ITEMS
 from monitor.tenancy import crossing
@@ -83,6 +83,9 @@ SELECT FROM monitor_execution AS work
 PRUNED = (
     Pruned("monitor_minuterollup", "minute", "minutes", EACH_PROJECT),
     Pruned("monitor_hourrollup", "hour", "hours", EACH_PROJECT),
+    # The day before its sums: then its hours stand for it.
+    Pruned("monitor_rolledday", "starts_at", "hours", EACH_PROJECT),
+    Pruned("monitor_dayrollup", "day", "hours", EACH_PROJECT),
     Pruned("monitor_ingestkey", "at", "ids"),
     Pruned("monitor_spanlog", "received_at", "logs"),
     # It tells where its spans are. Found by its start, which does not move with each of its spans.
@@ -141,6 +144,8 @@ def prune(*, now: datetime) -> int:
     """Delete old rows in bounded batches, each its own transaction; what is left over is the next run's."""
     kept = keeping.standing()
     deleted = sum(_prune(pruned, kept, now=now) for pruned in PRUNED)
+    for days, whose, values in groups(kept, "runs"):
+        rundays.fold(f"{EACH_PROJECT} AND {whose}", values, before=now - timedelta(days=days))
     return deleted + sum(_prune_days(table, one, kept, now=now) for table, one in PARTITIONED.items())
 
 
@@ -241,7 +246,6 @@ def tables_of(kind: str) -> list[str]:
     return list(dict.fromkeys((*found, *OTHERS.get(kind, ()))))
 
 
-def longest_of_tables() -> dict[str, int]:
+def longest_of_tables(kept: Standing) -> dict[str, int]:
     """For how many days each table keeps rows at most, by whoever keeps them for the longest."""
-    kept = keeping.standing()
     return {table: kept.longest(kind) for kind in keeping.KINDS for table in tables_of(kind)}

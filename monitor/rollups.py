@@ -1,17 +1,18 @@
-"""Rollups: sums and latency histograms by minute, exact at commit, and by hour, recomputed from the minutes."""
+"""Rollups: sums and latency histograms by minute, exact at commit; read with the hours and days that closing makes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from monitor import latency, pipeline, tallies
+from monitor import latency, pipeline
 from monitor.latency import Histogram
 from monitor.pipeline import Statement
-from monitor.tenancy import crossing
+from monitor.together import Together
 
 KEY = ("agent", "department", "provider", "model", "kind")
 SUMS = (
@@ -27,8 +28,8 @@ SUMS = (
     "unpriced",
     "cancelled",
 )
-HOURS_AT_ONCE = 200
 MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
 ZERO = Decimal(0)
 
 _TYPES = {"cost_usd": "numeric", "reported_usd": "numeric", "computed_usd": "numeric"}
@@ -44,44 +45,18 @@ ON CONFLICT (project_id, minute, {", ".join(KEY)}) DO UPDATE SET
        latency = CASE WHEN cardinality(held.latency) < {latency.LONGEST_LIST} THEN held.latency || excluded.latency
                       ELSE {latency.added_up("held.latency || excluded.latency")} END
 """  # noqa: S608
-_SUMMED = ", ".join(f"sum({name})::{_TYPES.get(name, 'bigint')} AS {name}" for name in SUMS)
+SUMMED = ", ".join(f"sum({name})::{_TYPES.get(name, 'bigint')} AS {name}" for name in SUMS)
 # The update locks the mark: whoever closes the hour passes it over until this transaction has ended.
 MARK = """
 INSERT INTO monitor_dirtyhour (project_id, hour, marked_at)
 SELECT %(project_id)s, hour, %(now)s FROM unnest(%(hours)s::timestamptz[]) AS hour
 ON CONFLICT (project_id, hour) DO UPDATE SET marked_at = excluded.marked_at
 """
-CLAIM = """
-DELETE FROM monitor_dirtyhour AS mark USING (
-    SELECT project_id, hour FROM monitor_dirtyhour
-     WHERE hour < date_trunc('hour', %(now)s::timestamptz, 'UTC')
-     ORDER BY project_id, hour LIMIT %(most)s FOR UPDATE SKIP LOCKED
-) AS due
- WHERE mark.project_id = due.project_id AND mark.hour = due.hour
-RETURNING mark.project_id, mark.hour
-"""
-FORGET = """
-DELETE FROM monitor_hourrollup USING unnest(%(projects)s::int[], %(hours)s::timestamptz[]) AS claimed (project_id, at)
- WHERE monitor_hourrollup.project_id = claimed.project_id AND hour = at
-"""
-_JOINED = f"""
+JOINED = f"""
     SELECT bin, {{labels}}, array_agg((n << {latency.SHIFT}) + bucket ORDER BY bucket) AS latency
       FROM (SELECT bin, {{labels}}, number & {latency.MASK} AS bucket, sum(number >> {latency.SHIFT})::bigint AS n
               FROM facts, unnest(latency) AS number GROUP BY bin, {{labels}}, bucket) AS counted
      WHERE n <> 0 GROUP BY bin, {{labels}}
-"""  # noqa: S608
-RECOMPUTE = f"""
-WITH facts AS MATERIALIZED (
-    SELECT claimed.project_id, at AS bin, {", ".join(KEY)}, {", ".join(SUMS)}, latency
-      FROM unnest(%(projects)s::int[], %(hours)s::timestamptz[]) AS claimed (project_id, at)
-      JOIN monitor_minuterollup AS minutes
-        ON minutes.project_id = claimed.project_id AND minute >= at AND minute < at + interval '1 hour'
-), sums AS (
-    SELECT project_id, bin, {", ".join(KEY)}, {_SUMMED} FROM facts GROUP BY project_id, bin, {", ".join(KEY)}
-), joined AS ({_JOINED.format(labels=", ".join(("project_id", *KEY)))})
-INSERT INTO monitor_hourrollup (project_id, hour, {", ".join(KEY)}, {", ".join(SUMS)}, latency)
-SELECT project_id, bin, {", ".join(KEY)}, {", ".join(SUMS)}, coalesce(latency, '{{}}')
-  FROM sums LEFT JOIN joined USING (project_id, bin, {", ".join(KEY)})
 """  # noqa: S608
 STEPS = {
     "none": "%(since)s::timestamptz",
@@ -91,42 +66,85 @@ STEPS = {
 GROUPS = ("", "agent", "department", "provider", "model", "kind")
 
 
-def _reading(step: str, group: str, *, with_latency: bool) -> str:
-    """Whole hours come from the hour rollups but those marked dirty; those, and what sticks out, from the minutes."""
+_ITS_ZONE = "(SELECT time_zone FROM monitor_project WHERE id = %(project_id)s)"
+# Days are those of the project's calendar: what is cut by another one they don't add up to.
+_IN_ITS_ZONE = {
+    "none": f"time_zone = {_ITS_ZONE}",
+    "calendar": f"time_zone = {_ITS_ZONE} AND time_zone = %(time_zone)s",
+}
+
+
+def _reading(step: str, group: str, *, by_days: bool, with_latency: bool) -> str:
+    """Closed days come from their rollup, whole hours beside them from theirs, the rest from the minutes.
+
+    Hours marked dirty are read from the minutes, and so no day that holds one is taken whole.
+    """
     columns = ", ".join((*SUMS, "latency") if with_latency else SUMS)
+    label = group or "''"
     chosen = """kind = ANY(%(kinds)s) AND (%(only_agent)s::text IS NULL OR agent = %(only_agent)s)
        AND (%(only_department)s::text IS NULL OR department = %(only_department)s)"""
-    facts = f"""
+    dirty = """
 WITH dirty AS MATERIALIZED (
     SELECT hour FROM monitor_dirtyhour
      WHERE project_id = %(project_id)s AND hour >= %(first_hour)s AND hour < %(last_hour)s
-), found AS (
-    SELECT hour AS at, {group or "''"} AS label, {columns} FROM monitor_hourrollup
+)"""
+    whole_hours = f"""
+    SELECT hour AS at, {label} AS label, {columns} FROM monitor_hourrollup
      WHERE project_id = %(project_id)s AND hour >= %(first_hour)s AND hour < %(last_hour)s
-       AND hour NOT IN (SELECT hour FROM dirty) AND {chosen}
+       AND hour NOT IN (SELECT hour FROM dirty) AND {chosen}"""  # noqa: S608
+    if by_days:
+        dirty += f""", days AS MATERIALIZED (
+    SELECT starts_at, ends_at FROM monitor_rolledday
+     WHERE project_id = %(project_id)s AND starts_at >= %(first_hour)s AND ends_at <= %(last_hour)s
+       AND closed_at IS NOT NULL AND {_IN_ITS_ZONE[step]}
+       AND NOT EXISTS (SELECT FROM dirty WHERE hour >= starts_at AND hour < ends_at)
+), gaps AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT lag(ends_at, 1, %(first_hour)s::timestamptz) OVER (ORDER BY starts_at) AS opens_at,
+               starts_at AS closes_at FROM days
+        UNION ALL
+        SELECT coalesce(max(ends_at), %(first_hour)s::timestamptz), %(last_hour)s::timestamptz FROM days
+    ) AS gap WHERE opens_at < closes_at
+)"""  # noqa: S608
+        # By their ends alone the planner takes any gap for a large one: hence LATERAL, day by day and gap by gap.
+        whole_hours = f"""
+    SELECT starts_at AS at, part.* FROM days, LATERAL (
+        SELECT {label} AS label, {columns} FROM monitor_dayrollup
+         WHERE project_id = %(project_id)s AND day = starts_at AND {chosen}
+        OFFSET 0
+    ) AS part
     UNION ALL
-    SELECT minute, {group or "''"}, {columns} FROM monitor_minuterollup
+    SELECT part.* FROM gaps, LATERAL (
+        SELECT hour, {label}, {columns} FROM monitor_hourrollup
+         WHERE project_id = %(project_id)s AND hour >= opens_at AND hour < closes_at
+           AND hour NOT IN (SELECT hour FROM dirty) AND {chosen}
+        OFFSET 0
+    ) AS part"""  # noqa: S608
+    facts = f"""{dirty}, found AS ({whole_hours}
+    UNION ALL
+    SELECT minute, {label}, {columns} FROM monitor_minuterollup
      WHERE project_id = %(project_id)s
        AND (minute >= %(since)s AND minute < %(first_hour)s OR minute >= %(last_hour)s AND minute < %(until)s)
        AND {chosen}
     UNION ALL
-    SELECT minute, {group or "''"}, {columns} FROM dirty JOIN monitor_minuterollup
+    SELECT minute, {label}, {columns} FROM dirty JOIN monitor_minuterollup
         ON project_id = %(project_id)s AND minute >= hour AND minute < hour + interval '1 hour'
        AND {chosen}
 ), facts AS (SELECT {STEPS[step]} AS bin, label, {columns} FROM found
 ), sums AS (
-    SELECT bin, label, {_SUMMED} FROM facts GROUP BY bin, label HAVING sum(count) <> 0 OR sum(cost_usd) <> 0
+    SELECT bin, label, {SUMMED} FROM facts GROUP BY bin, label HAVING sum(count) <> 0 OR sum(cost_usd) <> 0
 )"""  # noqa: S608
     if not with_latency:
         return f"{facts} SELECT bin, label, {columns} FROM sums ORDER BY bin, label"  # noqa: S608
-    return f"""{facts}, joined AS ({_JOINED.format(labels="label")})
+    return f"""{facts}, joined AS ({JOINED.format(labels="label")})
 SELECT bin, label, {columns} FROM sums LEFT JOIN joined USING (bin, label) ORDER BY bin, label"""  # noqa: S608
 
 
 READS = {
-    (step, group, with_latency): _reading(step, group, with_latency=with_latency)
+    (step, group, by_days, with_latency): _reading(step, group, by_days=by_days, with_latency=with_latency)
     for step in STEPS
     for group in GROUPS
+    for by_days in ((False, True) if step in _IN_ITS_ZONE else (False,))
     for with_latency in (False, True)
 }
 GroupBy = Literal["", "agent", "department", "provider", "model", "kind"]
@@ -220,23 +238,6 @@ def _by_minute(deltas: Iterable[RollupDelta]) -> dict[tuple, tuple[list, dict[in
     return {key: held for key, held in minutes.items() if any(held[0]) or any(held[1].values())}
 
 
-def close_hours(*, now: datetime) -> int:
-    """Recompute marked hours that are over, in every project; return how many.
-
-    Each is claimed, so that any number of processes may do this at once, and set, never added to.
-    """
-    with crossing():
-        (claimed,) = pipeline.flush([Statement(CLAIM, {"now": now, "most": HOURS_AT_ONCE})])
-        if claimed:
-            parameters = {
-                "projects": pipeline.array(project_id for project_id, _ in claimed),
-                "hours": pipeline.times(hour for _, hour in claimed),
-            }
-            pipeline.flush([Statement(FORGET, parameters), Statement(RECOMPUTE, parameters)])
-            tallies.unsettle((hour for _, hour in claimed), now=now)
-    return len(claimed)
-
-
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """What a period adds up to; `at` is its start, `group` the value grouped by ("" without one).
 
@@ -287,10 +288,12 @@ def series(
     agent: str | None = None,
     department: str | None = None,
     with_latency: bool = False,
+    within: Together | None = None,
 ) -> list[Totals]:
     """Totals of each step of `step_s` seconds (or day, week or month of the time zone), by time, then group.
 
     `since` (inclusive) and `until` (exclusive) are rounded down to the minute. Steps without a row are left out.
+    `within` others it is asked together with them.
     """
     by_hours = _whole_hours(since, time_zone) if calendar else step_s % 3600 == 0
     return _read(
@@ -300,6 +303,7 @@ def series(
         | {"project_id": project_id, "kinds": list(kinds), "only_agent": agent, "only_department": department}
         | ({"calendar": calendar, "time_zone": time_zone} if calendar else {"step_s": step_s}),
         with_latency=with_latency,
+        within=within,
     )
 
 
@@ -313,6 +317,7 @@ def totals(
     agent: str | None = None,
     department: str | None = None,
     with_latency: bool = False,
+    within: Together | None = None,
 ) -> list[Totals]:
     """One row of totals for each group of the whole period, by group; without `group_by` at most one row."""
     return _read(
@@ -321,11 +326,22 @@ def totals(
         _bounds(since, until, by_hours=True)
         | {"project_id": project_id, "kinds": list(kinds), "only_agent": agent, "only_department": department},
         with_latency=with_latency,
+        within=within,
     )
 
 
-def _read(step: str, group_by: GroupBy, parameters: Mapping[str, Any], *, with_latency: bool) -> list[Totals]:
-    (rows,) = pipeline.flush([Statement(READS[step, group_by, with_latency], dict(parameters))])
+def _read(
+    step: str, group_by: GroupBy, parameters: Mapping[str, Any], *, with_latency: bool, within: Together | None
+) -> list[Totals]:
+    by_days = step in _IN_ITS_ZONE and parameters["last_hour"] - parameters["first_hour"] >= DAY
+    statement = Statement(READS[step, group_by, by_days, with_latency], dict(parameters))
+    if within is not None:
+        return within.ask(statement, partial(_totals, with_latency=with_latency))
+    (rows,) = pipeline.flush([statement])
+    return _totals(rows, with_latency=with_latency)
+
+
+def _totals(rows: Iterable[tuple[Any, ...]], *, with_latency: bool) -> list[Totals]:
     first = 2 + len(SUMS)
     return [
         Totals(

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from monitor import rundays
 from monitor.bookings import RunSums
 from monitor.pipeline import Statement, array, texts, times
 
-RUNS = """
+RUNS = rundays.counting("""
 INSERT INTO monitor_run AS run (project_id, run_id, agent, department, first_at, last_at, calls, failed_calls,
     unpriced_calls, tool_calls, latency_ms, input_tokens, output_tokens, cost_usd, reported_usd, computed_usd)
 SELECT %(project_id)s, * FROM unnest(%(run_id)s::text[], %(agent)s::text[], %(department)s::text[],
@@ -19,6 +20,8 @@ ON CONFLICT (project_id, run_id) DO UPDATE SET
     department = coalesce(nullif(run.department, ''), excluded.department),
     first_at = least(run.first_at, excluded.first_at),
     last_at = greatest(run.last_at, excluded.last_at),
+    was_first_at = run.first_at,
+    was_last_at = run.last_at,
     calls = run.calls + excluded.calls,
     failed_calls = run.failed_calls + excluded.failed_calls,
     unpriced_calls = run.unpriced_calls + excluded.unpriced_calls,
@@ -29,23 +32,27 @@ ON CONFLICT (project_id, run_id) DO UPDATE SET
     cost_usd = run.cost_usd + excluded.cost_usd,
     reported_usd = run.reported_usd + excluded.reported_usd,
     computed_usd = run.computed_usd + excluded.computed_usd
-"""
+RETURNING was_first_at, was_last_at, first_at, last_at
+""")
 RENAMED_RUNS = """
 UPDATE monitor_run AS run SET agent = told.agent
   FROM unnest(%(run_id)s::text[], %(was)s::text[], %(agent)s::text[]) AS told (run_id, was, agent)
  WHERE run.project_id = %(project_id)s AND run.run_id = told.run_id AND run.agent = told.was
 """
 # A run that somebody named takes its spans out of the run that goes by the trace.
-LEFT_RUNS = """
-UPDATE monitor_run AS run SET first_at = rest.first_at, last_at = rest.last_at
+LEFT_RUNS = rundays.counting("""
+UPDATE monitor_run AS run SET first_at = rest.first_at, last_at = rest.last_at,
+    was_first_at = run.first_at, was_last_at = run.last_at
   FROM unnest(%(run_id)s::text[], %(first_at)s::timestamptz[], %(last_at)s::timestamptz[])
     AS rest (run_id, first_at, last_at)
  WHERE run.project_id = %(project_id)s AND run.run_id = rest.run_id
-"""
-EMPTY_RUNS = """
+RETURNING was_first_at, was_last_at, run.first_at, run.last_at
+""")
+EMPTY_RUNS = rundays.counting("""
 DELETE FROM monitor_run WHERE project_id = %(project_id)s AND run_id = ANY(%(run_id)s::text[])
    AND calls = 0 AND tool_calls = 0 AND tripped_at IS NULL
-"""
+RETURNING first_at AS was_first_at, last_at AS was_last_at, NULL::timestamptz AS first_at, NULL::timestamptz AS last_at
+""")
 
 
 def summing(project_id: int, runs: Mapping[str, RunSums]) -> Statement:

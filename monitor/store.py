@@ -254,15 +254,20 @@ def upserting(
     project_id: int,
     *,
     runs: Mapping[str, RunSums],
+    mending: Iterable[Statement],
     traces: Mapping[str, TraceSpan],
     agents: Iterable[str],
     first_keys: Iterable[UUID],
     now: datetime,
 ) -> list[Statement]:
-    """The statements for runs, traces and agents, and last the keys, of which the new ones are returned."""
+    """The statements for runs, traces and agents, and last the keys, of which the new ones are returned.
+
+    `mending` is for runs as the sums leave them.
+    """
     placed = sorted(traces.items())
     return [
         summing(project_id, runs),
+        *mending,
         Statement(
             TRACE_UPSERT,
             {

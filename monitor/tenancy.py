@@ -1,11 +1,14 @@
 """Which project a transaction may see. PostgreSQL's row-level security reads what is set here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
+
+from monitor import pipeline
+from monitor.pipeline import Statement
 
 TENANT_ROLE = "handrail_app"
 CROSSING_ROLE = "handrail_jobs"
@@ -18,14 +21,13 @@ class Scope(NamedTuple):
     project: str
 
 
+BIND = "SELECT set_config('role', %(role)s, true), set_config('app.project', %(project)s, true)"
 _bound: ContextVar[Scope | None] = ContextVar("handrail_scope", default=None)
 
 
 def _bind(scope: Scope) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT set_config('role', %s, true), set_config('app.project', %s, true)", [scope.role, scope.project]
-        )
+        cursor.execute(BIND, scope._asdict())
 
 
 @contextmanager
@@ -57,3 +59,16 @@ def crossing() -> Iterator[None]:
     """A transaction that may cross projects: jobs, the look-up of keys, sign-in."""
     with _scope(Scope(CROSSING_ROLE, "")):
         yield
+
+
+def read_across(reads: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
+    """The rows of each of the reads, which cross projects, in one trip: wherever the transaction is bound to.
+
+    Where one of them fails the transaction is over, and its binding with it.
+    """
+    outer = _bound.get() if connection.in_atomic_block else None
+    if outer is None:
+        with crossing():
+            return pipeline.flush(reads)
+    crossed = Statement(BIND, Scope(CROSSING_ROLE, "")._asdict())
+    return pipeline.flush([crossed, *reads, Statement(BIND, outer._asdict())])[1:-1]

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -15,8 +16,8 @@ from django.conf import settings
 from django.db import connection
 from redis import Redis, RedisError
 
-from monitor.models import StateChange
-from monitor.tenancy import crossing
+from monitor.pipeline import Statement
+from monitor.together import Together
 
 REDIS_WITHIN_S = 0.5
 INGEST_MINUTES = 15
@@ -42,6 +43,9 @@ INGEST = """
 SELECT minute, sum(count) FILTER (WHERE kind = 'execution'), sum(count) FILTER (WHERE kind <> 'execution')
   FROM monitor_minuterollup WHERE minute >= %(since)s GROUP BY minute
 """
+
+# State changes that nobody has judged yet, over all projects, and when the oldest was.
+UNJUDGED = "SELECT count(*), min(at) FROM monitor_statechange WHERE judged_at IS NULL"
 
 
 @dataclass(frozen=True)
@@ -168,28 +172,34 @@ def machine() -> Machine:
 
 def table_sizes(*, now: datetime, most: int = 12) -> list[TableSize]:
     """The largest tables with their indexes, partitions summed under their parent."""
+    with Together() as asked:
+        return asking_table_sizes(asked, now=now, most=most)
+
+
+def asking_table_sizes(asked: Together, *, now: datetime, most: int = 12) -> list[TableSize]:
+    """`table_sizes` asked with others."""
     yesterday = f"%\\_p{now - timedelta(days=1):%Y%m%d}"
-    with connection.cursor() as cursor:
-        cursor.execute(TABLES, {"yesterday": yesterday, "most": most})
-        return [TableSize(*row) for row in cursor.fetchall()]
+    statement = Statement(TABLES, {"yesterday": yesterday, "most": most})
+    return asked.ask(statement, lambda rows: [TableSize(*row) for row in rows])
 
 
 def intake(*, now: datetime) -> Intake:
     """What came in over all projects in the last whole minutes."""
+    with Together(across=True) as asked:
+        found = asking_intake(asked, now=now)
+    return found[0]
+
+
+def asking_intake(asked: Together, *, now: datetime) -> list[Intake]:
+    """`intake` asked with others, across projects: it alone."""
     first = now.replace(second=0, microsecond=0) - timedelta(minutes=INGEST_MINUTES)
-    with crossing(), connection.cursor() as cursor:
-        cursor.execute(INGEST, {"since": first})
-        found = {minute: (executions or 0, calls or 0) for minute, executions, calls in cursor.fetchall()}
-    minutes = [found.get(first + timedelta(minutes=number), (0, 0)) for number in range(INGEST_MINUTES)]
-    return Intake([int(executions) for executions, _ in minutes], [int(calls) for _, calls in minutes])
 
+    def understand(rows: Iterable[tuple[datetime, int | None, int | None]]) -> list[Intake]:
+        found = {minute: (executions or 0, calls or 0) for minute, executions, calls in rows}
+        minutes = [found.get(first + timedelta(minutes=number), (0, 0)) for number in range(INGEST_MINUTES)]
+        return [Intake([int(executions) for executions, _ in minutes], [int(calls) for _, calls in minutes])]
 
-def unjudged() -> tuple[int, datetime | None]:
-    """How many state changes nobody has judged yet, over all projects, and when the oldest was."""
-    with crossing():
-        waiting = StateChange.objects.filter(judged_at=None)
-        oldest = waiting.order_by("id").values_list("at", flat=True).first()
-        return (waiting.count() if oldest else 0), oldest
+    return asked.ask(Statement(INGEST, {"since": first}), understand)
 
 
 @cache

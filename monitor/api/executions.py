@@ -2,6 +2,8 @@
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -17,7 +19,7 @@ from monitor.api.loops import LoopOut
 from monitor.api.pages import PageQuery, paginate
 from monitor.api.problems import Problem, bad_field
 from monitor.models import Command, Execution, StateChange, Subject
-from monitor.models.executions import StatusName
+from monitor.models.executions import ExecutionQuerySet, StatusName
 from monitor.registration import Aware, NewExecution
 from monitor.standstill import Still, StillName
 
@@ -190,11 +192,12 @@ class Executions(Door):
         since = query.started_after
         if query.search:
             since = since or request.now - SEARCH_BACK
-            found = found.filter(_matches(query.search))
         if since:
             found = found.filter(started_at__gte=since)
         if query.started_before:
             found = found.filter(started_at__lt=query.started_before)
+        if query.search:
+            found = _matching(found, query.search)
         rows, following = paginate(found, ("-started_at", "-id"), query, request)
         return ExecutionPage(results=[show(row) for row in rows], next=following)
 
@@ -207,14 +210,17 @@ class Executions(Door):
         return Answer(show(execution), status=201 if created else 200)
 
 
-def _matches(search: str) -> Q:
-    matches = Q()
-    for name in SEARCHED:
-        matches |= Q(**{f"{name}__icontains": search})
+def _matching(found: ExecutionQuerySet, search: str) -> ExecutionQuerySet:
+    """Those of the id, the run or the conversation; where none is, those that hold the words."""
     try:
-        return matches | Q(id=UUID(search))
+        if (whole := found.filter(id=UUID(search))).exists():
+            return whole
     except ValueError:
-        return matches
+        pass
+    named = found.named(search)
+    if named is not None:
+        return named
+    return found.filter(reduce(or_, (Q(**{f"{name}__icontains": search}) for name in SEARCHED)))
 
 
 class ExecutionDoor(Door):

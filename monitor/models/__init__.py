@@ -13,8 +13,8 @@ from monitor.models.money import Budget, BudgetWindow, LedgerEntry, Price, Trip
 from monitor.models.people import HumanAgent, Membership, Person
 from monitor.models.projects import Project
 from monitor.models.queue import EventCounter, QueueEvent, QueueItem
-from monitor.models.rollups import DirtyHour, HourRollup, MinuteRollup
-from monitor.models.spans import IngestKey, Run, Span, SpanLog, Trace
+from monitor.models.rollups import DayRollup, DirtyHour, HourRollup, MinuteRollup, RolledDay
+from monitor.models.spans import IngestKey, Run, RunQuarter, Span, SpanLog, Trace
 from monitor.models.views import SavedView
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "BudgetWindow",
     "Command",
     "Conversation",
+    "DayRollup",
     "DirtyHour",
     "EventCounter",
     "Execution",
@@ -43,9 +44,11 @@ __all__ = [
     "Project",
     "QueueEvent",
     "QueueItem",
+    "RolledDay",
     "RoomLevel",
     "RoomState",
     "Run",
+    "RunQuarter",
     "SavedView",
     "Span",
     "SpanLog",

@@ -70,6 +70,17 @@ class ExecutionQuerySet(models.QuerySet["Execution"]):
     def open(self) -> "ExecutionQuerySet":
         return self.filter(status__in=OPEN)
 
+    def named(self, text: str) -> "ExecutionQuerySet | None":
+        """Those of exactly this run or conversation, by an index; None when there are none."""
+        if not text:
+            return None
+        by = {name: self.filter(**{name: text}) for name in ("run_id", "conversation_id")}
+        first, second = (
+            found.order_by().annotate(by=models.Value(name)).values_list("by")[:1] for name, found in by.items()
+        )
+        # A run before a conversation of the same name.
+        return next((by[name] for (name,) in sorted(first.union(second, all=True), reverse=True)), None)
+
 
 class Execution(models.Model):
     """A live row: it moves by guarded updates and never again once it has ended.
@@ -215,6 +226,8 @@ class Execution(models.Model):
                 name="execution_by_conversation",
                 condition=~models.Q(conversation_id=""),
             ),
+            # Read by the API's list.
+            models.Index(fields=["project", "crew_id"], name="execution_by_crew", condition=~models.Q(crew_id="")),
             models.Index(
                 fields=["project", "parent_id"],
                 name="execution_by_parent",

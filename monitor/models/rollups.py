@@ -1,4 +1,4 @@
-"""Rollups: sums and latency histograms by minute and by hour, so that a chart never reads raw rows."""
+"""Rollups: sums and latency histograms by minute, hour and day, so that a chart never reads raw rows."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -57,3 +57,28 @@ class DirtyHour(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
     hour = models.DateTimeField()
     marked_at = models.DateTimeField()
+
+
+class DayRollup(Rollup):
+    """Recomputed (SET, never incremented) from the hours of a day of the project's calendar; `day` is its start."""
+
+    pk = models.CompositePrimaryKey("project_id", "day", "agent", "department", "provider", "model", "kind")
+    day = models.DateTimeField()
+
+
+class RolledDay(models.Model):
+    """A day of the project's calendar that has hours; its rollup stands for them where `closed_at` is set."""
+
+    pk = models.CompositePrimaryKey("project_id", "starts_at")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    time_zone = models.CharField(max_length=64)
+    closed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["project", "starts_at"], condition=models.Q(closed_at__isnull=True), name="rolled_day_open"
+            )
+        ]

@@ -161,6 +161,9 @@ class Run(models.Model):
     department = models.TextField(db_default="")
     first_at = models.DateTimeField()
     last_at = models.DateTimeField()
+    # Both before the last change: what PostgreSQL returns of an update it only tells from version 18 on.
+    was_first_at = models.DateTimeField(null=True)
+    was_last_at = models.DateTimeField(null=True)
     calls = models.IntegerField(db_default=0)
     failed_calls = models.IntegerField(db_default=0)
     unpriced_calls = models.IntegerField(db_default=0)
@@ -176,6 +179,17 @@ class Run(models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["project", "-last_at"], name="run_newest")]
+
+
+class RunQuarter(models.Model):
+    """How many runs began, and how many were last heard of, in a quarter of an hour; see monitor/rundays.py."""
+
+    pk = models.CompositePrimaryKey("project_id", "at")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
+    at = models.DateTimeField()
+    # Below zero for a moment where a run's start moves away from what is folded already.
+    begun = models.BigIntegerField(db_default=0)
+    ended = models.BigIntegerField(db_default=0)
 
 
 class IngestKey(models.Model):

@@ -270,7 +270,7 @@ def test_a_conversation_has_one_name_in_all_its_alerts(db: None) -> None:
     judge(now=NOW)
     with crossing():
         waits, silent = Alert.objects.order_by("-type")
-        waits_too = [one for one, _ in related(silent, now=NOW)]
+        waits_too = list(related(silent, now=NOW))
         assert (waits.type, waits.conversation_id, waits_too) == ("handover_unclaimed", name, [waits])
 
 

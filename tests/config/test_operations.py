@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from monitor import jobs, latency, rollups
+from monitor import closing, jobs, latency, rollups
 from monitor.checks import role_problems
 from monitor.models import JobHeartbeat
 from monitor.rollups import RollupDelta
@@ -105,7 +105,7 @@ def test_tallies_count_everything_once_whether_settled_or_not(db: None) -> None:
         assert (tally.count, tally.failed, tally.input_tokens) == (8, 4, 40)
         assert (tally.cost_usd, tally.duration_ms) == (Decimal(2), 4000)
         assert (latency.at_most(tally.histogram, 400), latency.at_most(tally.histogram, 600)) == (0, 8)
-        rollups.close_hours(now=now())
+        closing.close_hours(now=now())
     later = tallies(now=now() + timedelta(days=1))
     assert later[Key("tool", "a", "m")] == tally
 
@@ -121,12 +121,12 @@ def test_a_counter_does_not_go_back_when_the_hour_of_a_late_call_is_closed(db: N
         return tallies(now=now())[Key("llm", "a", "m")].count
 
     call(timedelta(days=20))
-    rollups.close_hours(now=now())
+    closing.close_hours(now=now())
     assert counted() == 1
     for late, ago in enumerate((timedelta(days=20), timedelta(days=80)), start=2):
         call(ago)
         assert counted() == late
-        rollups.close_hours(now=now())
+        closing.close_hours(now=now())
         assert [counted(), counted()] == [late, late]
 
 

@@ -1,7 +1,7 @@
 """Builders for spans that cost, and the proof that the books agree with the spans."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -22,6 +22,7 @@ from monitor.models import (
     MinuteRollup,
     Project,
     Run,
+    RunQuarter,
     Span,
     Trace,
 )
@@ -209,6 +210,7 @@ def books_of(project: Project) -> dict[str, Any]:
                     "last_at",
                 )
             ),
+            "quarters": quarters_of(),
             "traces": sorted(Trace.objects.values_list("trace_id", "first_at", "last_at", "spans"), key=str),
             "windows": sorted(
                 row
@@ -225,6 +227,15 @@ def minutes_of() -> dict[tuple, tuple]:
     found = MinuteRollup.objects.values_list("minute", *KEY, *SUMS, "latency")
     rows = ((*row[:-1], tuple(latency.joined([row[-1]]))) for row in found)
     return {row[: len(KEY) + 1]: row[len(KEY) + 1 :] for row in rows if any(row[len(KEY) + 1 :])}
+
+
+def quarters_of() -> dict[datetime, tuple[int, int]]:
+    """The quarters of an hour in which runs began or were last heard of, and how many."""
+    return {one.at: (one.begun, one.ended) for one in RunQuarter.objects.all() if one.begun or one.ended}
+
+
+def quarter(at: datetime) -> datetime:
+    return at.replace(minute=at.minute // 15 * 15, second=0, microsecond=0)
 
 
 def assert_books_balance(project: Project) -> None:
@@ -301,6 +312,9 @@ def assert_books_balance(project: Project) -> None:
                 if summed
                 else (0, 0, 0, 0, 0, 0)
             )
+        began = Counter(quarter(run.first_at) for run in Run.objects.all())
+        ended = Counter(quarter(run.last_at) for run in Run.objects.all())
+        assert quarters_of() == {at: (began[at], ended[at]) for at in began | ended}
         total = sum((one.cost_usd for one in books.charges), Decimal(0))
         booked = LedgerEntry.objects.aggregate(cost=Sum("cost_usd"), calls=Sum("calls"))
         assert (booked["cost"] or 0, booked["calls"] or 0) == (total, len(books.charges))

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from monitor import changes, ingest, keeping, leaving, retention, rollups
+from monitor import changes, closing, ingest, keeping, leaving, retention
 from monitor.keeping import BadDays, Change, Kept
 from monitor.models import (
     HourRollup,
@@ -267,10 +267,10 @@ def test_hours_stand_whatever_comes_late_and_however_short_things_are_kept(db: N
     assert oldest == 7 * DAY
     first = (NOW - oldest).replace(minute=0) + timedelta(hours=1)
     accept(project, [a_span(1, 1, started_at=first)])
-    rollups.close_hours(now=NOW)
+    closing.close_hours(now=NOW)
     retention.prune(now=NOW)
     accept(project, [a_span(2, 2, started_at=first + timedelta(minutes=30))])
-    rollups.close_hours(now=NOW)
+    closing.close_hours(now=NOW)
     with tenant(project.pk):
         sums = HourRollup.objects.filter(hour=first, kind="llm").values_list("count", "cost_usd")
         assert list(sums) == [(2, 2 * CALL_USD)]

@@ -8,7 +8,7 @@ from uuid import uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monitor import latency, retention, rollups
+from monitor import closing, latency, retention, rollups
 from monitor.models import DirtyHour, HourRollup, MinuteRollup, Project, Span
 from monitor.rollups import RollupDelta
 from monitor.tenancy import tenant
@@ -29,15 +29,15 @@ def fold(project: Project, *deltas: RollupDelta) -> None:
 def test_hours_are_set_from_their_minutes_once_they_are_over(db: None) -> None:
     project = a_project()
     fold(project, a_delta(5), a_delta(61), a_delta(90, duration_ms=20_000), a_delta(119))
-    assert rollups.close_hours(now=NOW) == 2
-    assert rollups.close_hours(now=NOW) == 0
+    assert closing.close_hours(now=NOW) == 2
+    assert closing.close_hours(now=NOW) == 0
     with tenant(project.pk):
         hours = dict(HourRollup.objects.values_list("hour", "count"))
         assert hours == {NOW - timedelta(hours=1): 1, NOW - timedelta(hours=2): 3}
     fold(project, a_delta(90, count=-1, duration_ms=-20_000, cost_usd=Decimal("-0.1")), a_delta(119))
     with tenant(project.pk):
         assert DirtyHour.objects.get().hour == NOW - timedelta(hours=2)
-    assert rollups.close_hours(now=NOW) == 1
+    assert closing.close_hours(now=NOW) == 1
     with tenant(project.pk):
         hour = HourRollup.objects.get(hour=NOW - timedelta(hours=2))
         assert (hour.count, hour.cost_usd, hour.duration_ms) == (3, Decimal("0.3"), 3000)
@@ -67,7 +67,7 @@ def test_reading_hours_and_minutes_gives_what_was_told(
     half = len(told) // 2
     fold(project, *(a_delta(ago, agent=agent, cost_usd=Decimal(usd)) for ago, agent, usd in told[:half]))
     if closes:
-        rollups.close_hours(now=NOW)
+        closing.close_hours(now=NOW)
     fold(project, *(a_delta(ago, agent=agent, cost_usd=Decimal(usd)) for ago, agent, usd in told[half:]))
     first = NOW - timedelta(minutes=since)
     last = first + timedelta(minutes=lasts)
@@ -93,7 +93,7 @@ def test_days_are_those_of_the_time_zone_also_where_they_begin_at_half_past(db: 
         for minutes in (29, 30):
             delta = RollupDelta(at=at + timedelta(minutes=minutes), kind="llm")
             rollups.fold(project.pk, [delta], now=NOW)
-    rollups.close_hours(now=NOW)
+    closing.close_hours(now=NOW)
     with tenant(project.pk):
         days = rollups.series(
             project.pk, since=at, until=at + timedelta(hours=2), calendar="day", time_zone="Asia/Kolkata"
@@ -109,7 +109,7 @@ def test_hours_add_up_the_latency_of_their_minutes(db: None) -> None:
     lasted = [17, 17, 900, 1_000, 60_000]
     fold(project, *(a_delta(61 + n, duration_ms=ms) for n, ms in enumerate(lasted)))
     fold(project, a_delta(63, duration_ms=5), a_delta(63, duration_ms=-5, count=-1))
-    assert rollups.close_hours(now=NOW) == 1
+    assert closing.close_hours(now=NOW) == 1
     with tenant(project.pk):
         stored = HourRollup.objects.get().latency
         (read,) = rollups.totals(project.pk, since=NOW - timedelta(days=1), until=NOW, with_latency=True)
@@ -145,7 +145,7 @@ def test_folding_and_closing_at_once_loses_nothing(committed_db: None) -> None:
     def close(worker: int) -> None:
         try:
             for _ in range(20):
-                rollups.close_hours(now=NOW)
+                closing.close_hours(now=NOW)
         finally:
             close_connection()
 
@@ -153,7 +153,7 @@ def test_folding_and_closing_at_once_loses_nothing(committed_db: None) -> None:
         done = [pool.submit(tell, n) for n in range(4)] + [pool.submit(close, n) for n in range(2)]
         for one in done:
             one.result()
-    rollups.close_hours(now=NOW)
+    closing.close_hours(now=NOW)
     with tenant(project.pk):
         assert dict(HourRollup.objects.values_list("hour", "count")) == {
             NOW - timedelta(hours=2): 80,
@@ -167,7 +167,7 @@ def test_an_hour_that_is_being_written_is_passed_over(committed_db: None) -> Non
 
     def close() -> int:
         try:
-            return rollups.close_hours(now=NOW)
+            return closing.close_hours(now=NOW)
         finally:
             close_connection()
 
@@ -183,7 +183,7 @@ def test_an_hour_that_is_being_written_is_passed_over(committed_db: None) -> Non
 def test_another_project_is_never_summed(db: None) -> None:
     north, south = a_project("north"), a_project("south")
     fold(north, a_delta(61))
-    rollups.close_hours(now=NOW)
+    closing.close_hours(now=NOW)
     with tenant(south.pk):
         assert rollups.totals(south.pk, since=NOW - timedelta(days=1), until=NOW) == []
         assert rollups.totals(north.pk, since=NOW - timedelta(days=1), until=NOW) == []

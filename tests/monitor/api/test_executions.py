@@ -227,6 +227,7 @@ def test_the_list_is_newest_first_filtered_and_paged(client: Client, project: Pr
     assert found(started_before=after(-2).isoformat()) == [3, 4, 5]
     assert found(search="task 4") == [4]
     assert found(search=texts[3]) == [3]
+    assert found(search="R-2") == [2, 5]
     assert found(search="%") == []
     assert tick(now=after(43)) == 4
     assert found(status=["retrying", "paused"]) == [2, 3, 4, 5]
@@ -294,3 +295,16 @@ def test_events_do_what_the_single_calls_do_and_twice_is_once(project: Project) 
     with tenant(project.pk):
         assert StateChange.objects.count() == 3
         assert Execution.objects.count() == 2
+
+
+def test_a_search_for_a_name_finds_what_has_it_and_not_what_speaks_of_it(client: Client, project: Project) -> None:
+    of_run = an_execution(project.pk, now=after(0), run_id="order-7", task="Ship it")
+    an_execution(project.pk, now=after(0), run_id="order-70", task="What became of order-7?")
+    of_talk = an_execution(project.pk, now=after(0), conversation_id="talk-7")
+
+    def found(search: str) -> set[str]:
+        return {row["id"] for row in get(client, search=search)["results"]}
+
+    assert found("order-7") == {str(of_run)}
+    assert found("talk-7") == {str(of_talk)}
+    assert len(found("ORDER-7")) == 2

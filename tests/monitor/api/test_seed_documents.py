@@ -8,7 +8,7 @@ import pytest
 from django.core.cache import cache
 from django.test import Client
 
-from monitor import jobs, rollups
+from monitor import closing, jobs
 from monitor.models import Agent, Project
 from monitor.tenancy import crossing, tenant
 from tests.monitor.api.conftest import client_with, make_key, make_project, now
@@ -262,7 +262,7 @@ def test_metrics_read_closed_hours_as_well(api: Client, north: Project) -> None:
     track(api, "a", started_at=(now() - timedelta(hours=5)).isoformat(), duration_ms=1000)
     before = api.get("/api/metrics?type=agent").json()["agents"]
     with crossing():
-        rollups.close_hours(now=now())
+        closing.close_hours(now=now())
     cache.clear()
     assert api.get("/api/metrics?type=agent").json()["agents"] == before
     assert [(window, before["a"][window]["executions"]) for window in before["a"]] == [("1h", 0), ("24h", 1), ("7d", 1)]

@@ -1,0 +1,147 @@
+"""Closing: ended hours are summed from their minutes, ended days from their hours; set, never added to.
+
+An hour is marked by whoever changes its minutes. A closed hour opens its day again, and a day that has ended is closed
+once none of its hours is marked. Days are those of the project's time zone, where they begin at a full hour of UTC.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from monitor import pipeline, tallies
+from monitor.pipeline import Statement
+from monitor.rollups import JOINED, KEY, SUMMED, SUMS
+from monitor.tenancy import crossing
+
+HOURS_AT_ONCE = 200
+DAYS_AT_ONCE = 100
+HOUR = timedelta(hours=1)
+
+CLAIM_HOURS = """
+DELETE FROM monitor_dirtyhour AS mark USING (
+    SELECT project_id, hour FROM monitor_dirtyhour
+     WHERE hour < date_trunc('hour', %(now)s::timestamptz, 'UTC')
+     ORDER BY project_id, hour LIMIT %(most)s FOR UPDATE SKIP LOCKED
+) AS due
+ WHERE mark.project_id = due.project_id AND mark.hour = due.hour
+RETURNING mark.project_id, mark.hour
+"""
+# The update locks the day: whoever closes it passes it over until this transaction has ended.
+OPEN_DAYS = """
+INSERT INTO monitor_rolledday (project_id, starts_at, ends_at, time_zone)
+SELECT DISTINCT project_id, starts_at, ends_at, time_zone
+  FROM (SELECT project_id, time_zone, midnight AT TIME ZONE time_zone AS starts_at,
+               (midnight + interval '1 day') AT TIME ZONE time_zone AS ends_at
+          FROM (SELECT project.id AS project_id, time_zone, date_trunc('day', hour AT TIME ZONE time_zone) AS midnight
+                  FROM unnest(%(projects)s::int[], %(hours)s::timestamptz[]) AS changed (project_id, hour)
+                  JOIN monitor_project AS project ON project.id = changed.project_id) AS placed) AS day
+ WHERE date_trunc('hour', starts_at, 'UTC') = starts_at AND date_trunc('hour', ends_at, 'UTC') = ends_at
+ ORDER BY project_id, starts_at
+ON CONFLICT (project_id, starts_at) DO UPDATE SET
+    ends_at = excluded.ends_at, time_zone = excluded.time_zone, closed_at = NULL
+"""
+CLAIM_DAYS = """
+SELECT project_id, starts_at, ends_at FROM monitor_rolledday AS day
+ WHERE closed_at IS NULL AND ends_at <= date_trunc('hour', %(now)s::timestamptz, 'UTC')
+   AND NOT EXISTS (SELECT FROM monitor_dirtyhour AS mark
+                    WHERE mark.project_id = day.project_id AND hour >= starts_at AND hour < ends_at)
+ ORDER BY project_id, starts_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
+"""
+CLOSE_DAYS = """
+UPDATE monitor_rolledday AS day SET closed_at = %(now)s
+  FROM unnest(%(projects)s::int[], %(begin)s::timestamptz[]) AS claimed (project_id, at)
+ WHERE day.project_id = claimed.project_id AND day.starts_at = claimed.at
+"""
+# Days of a time zone that their project no longer has.
+STALE_DAYS = """
+WITH stale AS (
+    DELETE FROM monitor_rolledday AS day USING monitor_project AS project
+     WHERE project.id = day.project_id AND project.time_zone <> day.time_zone
+    RETURNING day.project_id, starts_at, ends_at
+), sums AS (
+    DELETE FROM monitor_dayrollup AS held USING stale
+     WHERE held.project_id = stale.project_id AND held.day = stale.starts_at
+)
+SELECT project_id, starts_at, ends_at FROM stale
+"""
+
+
+def _forgetting(table: str, unit: str) -> str:
+    return f"""
+DELETE FROM {table} AS held USING unnest(%(projects)s::int[], %(begin)s::timestamptz[]) AS claimed (project_id, at)
+ WHERE held.project_id = claimed.project_id AND held.{unit} = claimed.at
+"""  # noqa: S608
+
+
+def _summing(table: str, unit: str, parts: str, part: str) -> str:
+    """Sum the parts between `begin` (inclusive) and `end` (exclusive) into one row of each key."""
+    return f"""
+WITH facts AS MATERIALIZED (
+    SELECT claimed.project_id, at AS bin, {", ".join(KEY)}, {", ".join(SUMS)}, latency
+      FROM unnest(%(projects)s::int[], %(begin)s::timestamptz[], %(end)s::timestamptz[])
+           AS claimed (project_id, at, until)
+      JOIN {parts} AS parts ON parts.project_id = claimed.project_id AND {part} >= at AND {part} < until
+), sums AS (
+    SELECT project_id, bin, {", ".join(KEY)}, {SUMMED} FROM facts GROUP BY project_id, bin, {", ".join(KEY)}
+), joined AS ({JOINED.format(labels=", ".join(("project_id", *KEY)))})
+INSERT INTO {table} (project_id, {unit}, {", ".join(KEY)}, {", ".join(SUMS)}, latency)
+SELECT project_id, bin, {", ".join(KEY)}, {", ".join(SUMS)}, coalesce(latency, '{{}}')
+  FROM sums LEFT JOIN joined USING (project_id, bin, {", ".join(KEY)})
+"""  # noqa: S608
+
+
+HOURS = (
+    _forgetting("monitor_hourrollup", "hour"),
+    _summing("monitor_hourrollup", "hour", "monitor_minuterollup", "minute"),
+)
+DAYS = _forgetting("monitor_dayrollup", "day"), _summing("monitor_dayrollup", "day", "monitor_hourrollup", "hour")
+
+
+def close(*, now: datetime) -> int:
+    """Close marked hours and opened days that are over, in every project; return how many hours and days."""
+    return close_hours(now=now) + close_days(now=now)
+
+
+def close_hours(*, now: datetime) -> int:
+    """Recompute marked hours that are over and open their days; return how many hours.
+
+    Each is claimed, so that any number of processes may do this at once.
+    """
+    with crossing():
+        (claimed,) = pipeline.flush([Statement(CLAIM_HOURS, {"now": now, "most": HOURS_AT_ONCE})])
+        if claimed:
+            spans = [(project_id, hour, hour + HOUR) for project_id, hour in claimed]
+            _sum_up(HOURS, spans)
+            pipeline.flush([_opening(claimed)])
+            tallies.unsettle((hour for _, hour in claimed), now=now)
+    return len(claimed)
+
+
+def close_days(*, now: datetime) -> int:
+    """Recompute opened days that are over and hold no marked hour; return how many.
+
+    Where a project changed its time zone, its days are cut anew first.
+    """
+    with crossing():
+        (stale,) = pipeline.flush([Statement(STALE_DAYS, {})])
+        if stale:
+            pipeline.flush([_opening([(row[0], at) for row in stale for at in (row[1], row[2] - HOUR)])])
+        (claimed,) = pipeline.flush([Statement(CLAIM_DAYS, {"now": now, "most": DAYS_AT_ONCE})])
+        if claimed:
+            _sum_up(DAYS, claimed)
+            pipeline.flush([Statement(CLOSE_DAYS, _spans(claimed) | {"now": now})])
+    return len(claimed)
+
+
+def _sum_up(statements: tuple[str, str], claimed: Iterable[tuple[int, datetime, datetime]]) -> None:
+    parameters = _spans(claimed)
+    pipeline.flush([Statement(sql, parameters) for sql in statements])
+
+
+def _spans(claimed: Iterable[tuple[int, datetime, datetime]]) -> dict[str, object]:
+    projects, begin, end = zip(*claimed, strict=True)
+    return {"projects": pipeline.array(projects), "begin": pipeline.times(begin), "end": pipeline.times(end)}
+
+
+def _opening(changed: Iterable[tuple[int, datetime]]) -> Statement:
+    projects, hours = zip(*changed, strict=True)
+    return Statement(OPEN_DAYS, {"projects": pipeline.array(projects), "hours": pipeline.times(hours)})
