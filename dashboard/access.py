@@ -18,18 +18,20 @@ from monitor.models import HumanAgent, Membership, Person, Project
 from monitor.models.people import Role
 from monitor.people import human_for
 from monitor.tenancy import crossing
+from monitor.together import Together
 
 RANKS = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}
 
 
 @dataclass
 class Visitor:
-    """A signed-in person in one project; `memberships` are all of theirs, by project name."""
+    """A signed-in person in one project; `memberships` are all of theirs, by project name, as are `humans`."""
 
     person: Person
     project: Project
     role: str
     memberships: list[Membership]
+    humans: list[HumanAgent]
 
     def may(self, role: str) -> bool:
         """Whether the person has this role, or one above it."""
@@ -43,7 +45,10 @@ class Visitor:
     @cached_property
     def human(self) -> HumanAgent | None:
         """The person as one who takes conversations; viewers are none."""
-        return human_for(self.project.pk, person_id=self.person.pk) if self.may(Role.OPERATOR) else None
+        if not self.may(Role.OPERATOR):
+            return None
+        known = (one for one in self.humans if one.project_id == self.project.pk)
+        return next(known, None) or human_for(self.project.pk, person_id=self.person.pk)
 
 
 class PageRequest(HttpRequest):
@@ -112,12 +117,15 @@ def visitor_of(request: HttpRequest) -> Visitor:
     """
     person = request.user
     assert isinstance(person, Person)
-    with crossing():
-        memberships = list(Membership.objects.filter(person=person).select_related("project").order_by("project__name"))
+    with crossing(), Together() as asked:
+        memberships = asked.rows(
+            Membership.objects.filter(person=person).select_related("project").order_by("project__name")
+        )
+        humans = asked.rows(HumanAgent.objects.filter(person=person).select_related("person"))
     if not memberships:
         raise Http404("no project")
     chosen = next((one for one in memberships if one.project_id == person.last_project_id), memberships[0])
-    return Visitor(person, chosen.project, chosen.role, memberships)
+    return Visitor(person, chosen.project, chosen.role, memberships, humans)
 
 
 def to_sign_in(request: HttpRequest) -> HttpResponse:

@@ -1,9 +1,11 @@
 """What holds for an agent and where it comes from, and who has said what of it, in words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+from django.db.models import QuerySet
 
 from dashboard import words
 from monitor.agents import DEFAULTS
@@ -74,12 +76,17 @@ class Line:
     what: str
 
 
-def lines(project_id: int, name: str, *, now: datetime) -> list[Line]:
+def newest(project_id: int, name: str, *, now: datetime) -> QuerySet[StateChange]:
     """The last things said or found about an agent within 30 days, newest first."""
     found = StateChange.objects.filter(
         project_id=project_id, subject=Subject.AGENT, subject_id=name, at__gte=now - BACK, at__lte=now + BACK
     )
-    return [_line(change) for change in found.order_by("-at", "-id")[:SHOWN]]
+    return found.order_by("-at", "-id")[:SHOWN]
+
+
+def lines(changes: Iterable[StateChange]) -> list[Line]:
+    """The same in words."""
+    return [_line(change) for change in changes]
 
 
 def _line(change: StateChange) -> Line:

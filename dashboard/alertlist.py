@@ -18,6 +18,7 @@ from alerts.models import OPEN_ALERTS, Alert, AlertEvent, AlertStatus, EventKind
 from dashboard import words, written
 from dashboard.frame import SPANS, Range
 from monitor.models import Membership, Person, Project
+from monitor.together import Together
 
 SHOWN_OPEN = 100
 PAGE = 25
@@ -105,18 +106,31 @@ class Listing:
         return next((row for group in self.groups for row in group.rows), None)
 
 
-def listing(project: Project, wanted: Wanted, span: Range, *, me: Person, now: datetime, after: str = "") -> Listing:
+@dataclass(frozen=True)
+class Found:
+    """The alerts of a list, before anything is said of them; of those that are over one more than a page holds."""
+
+    waiting: list[Alert]
+    over: list[Alert]
+
+
+def asking(asked: Together, project: Project, wanted: Wanted, span: Range, *, now: datetime, after: str = "") -> Found:
     """Open ones of any age, then what was resolved in the range, newest first; with `after` only the latter."""
-    waiting = [] if after else _open(project.pk, wanted, now=now)
-    over, older = _resolved(project.pk, wanted, span, after)
+    waiting = [] if after else asked.rows(_open(project.pk, wanted, now=now))
+    return Found(waiting, asked.rows(_resolved(project.pk, wanted, span, after)))
+
+
+def listing(project: Project, found: Found, *, me: Person, now: datetime) -> Listing:
+    """What was found, in its groups."""
+    waiting, over, older = found.waiting, found.over[:PAGE], _older(found.over)
     said = _last_words([*waiting, *over], now=now)
     names = Names(project.pk, [*(one.acknowledged_by for one in waiting), *(by for by, _ in said.values())], me=me)
     groups = []
     for key, name in (("open", "Open"), ("acknowledged", "Acknowledged"), ("snoozed", "Snoozed")):
-        found = [one for one in waiting if one.bucket == key]  # type: ignore[attr-defined]
-        if found:
-            rows = [_row(one, said, names, now=now) for one in found]
-            groups.append(Group(name, rows, found[0].total))  # type: ignore[attr-defined]
+        bucket = [one for one in waiting if one.bucket == key]  # type: ignore[attr-defined]
+        if bucket:
+            rows = [_row(one, said, names, now=now) for one in bucket]
+            groups.append(Group(name, rows, bucket[0].total))  # type: ignore[attr-defined]
     midnight = now.astimezone(ZoneInfo(project.time_zone)).replace(hour=0, minute=0, second=0, microsecond=0)
     for name, is_today in (("Resolved today", True), ("Resolved before", False)):
         rows = [_row(one, said, names, now=now) for one in over if _is_since(one.resolved_at, midnight) is is_today]
@@ -125,10 +139,10 @@ def listing(project: Project, wanted: Wanted, span: Range, *, me: Person, now: d
     return Listing(groups, urlencode({"after": older}) if older else "")
 
 
-def types(project_id: int) -> list[tuple[str, str]]:
-    """The types that there are, with their words."""
-    found = Alert.objects.filter(project_id=project_id).values_list("type", flat=True).distinct().order_by("type")
-    return [(one, type_words(one)) for one in found[:100]]
+def types(project_id: int) -> QuerySet[Alert, str]:
+    """The types that there are."""
+    found = Alert.objects.filter(project_id=project_id).values_list("type", flat=True)
+    return found.distinct().order_by("type")[:100]
 
 
 def type_words(type: str) -> str:
@@ -167,7 +181,7 @@ def _email(actor: str) -> str:
     return email if "@" in email else ""
 
 
-def _open(project_id: int, wanted: Wanted, *, now: datetime) -> list[Alert]:
+def _open(project_id: int, wanted: Wanted, *, now: datetime) -> QuerySet[Alert]:
     """The open ones by bucket, level and age, at most SHOWN_OPEN of a bucket, each with `bucket` and its `total`."""
     bucket = Case(
         When(snoozed_until__gt=now, then=Value("snoozed")),
@@ -181,20 +195,23 @@ def _open(project_id: int, wanted: Wanted, *, now: datetime) -> list[Alert]:
         place=Window(RowNumber(), partition_by=[F("bucket")], order_by=order),
         total=Window(Count("*"), partition_by=[F("bucket")]),
     )
-    return list(found.filter(place__lte=SHOWN_OPEN).defer("data").order_by("bucket", "place"))
+    return found.filter(place__lte=SHOWN_OPEN).defer("data").order_by("bucket", "place")
 
 
-def _resolved(project_id: int, wanted: Wanted, span: Range, after: str) -> tuple[list[Alert], str]:
-    """One page of what is over, and where the next one begins."""
+def _resolved(project_id: int, wanted: Wanted, span: Range, after: str) -> QuerySet[Alert]:
+    """One page of what is over, and the first of the next one."""
     found = wanted.filter(Alert.objects.filter(project_id=project_id, status=AlertStatus.RESOLVED))
     found = found.filter(resolved_at__gte=span.since, resolved_at__lte=span.until)
     if (place := _place(after)) is not None:
         at, last_id = place
         found = found.filter(Q(resolved_at__lt=at) | Q(resolved_at=at, id__lt=last_id))
-    rows = list(found.defer("data").order_by("-resolved_at", "-id")[: PAGE + 1])
-    more = len(rows) > PAGE
-    last = rows[PAGE - 1] if more else None
-    return rows[:PAGE], f"{last.resolved_at.isoformat()}_{last.pk}" if last and last.resolved_at else ""
+    return found.defer("data").order_by("-resolved_at", "-id")[: PAGE + 1]
+
+
+def _older(over: list[Alert]) -> str:
+    """Where the next page begins, "" where there is none."""
+    last = over[PAGE - 1] if len(over) > PAGE else None
+    return f"{last.resolved_at.isoformat()}_{last.pk}" if last and last.resolved_at else ""
 
 
 def _place(after: str) -> tuple[datetime, UUID] | None:

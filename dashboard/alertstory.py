@@ -13,7 +13,7 @@ from alerts.endings import ENDINGS
 from alerts.lifecycle import SAME_EPISODE_FOR
 from alerts.models import OPEN_ALERTS, Alert, AlertEvent, AlertStatus, ChannelKind, Delivery, DeliveryStatus, EventKind
 from dashboard import words
-from dashboard.alertlist import OURSELVES, Names, is_snoozed, look_of, said_of, short_clock
+from dashboard.alertlist import OURSELVES, Names, is_snoozed, said_of, short_clock
 from dashboard.waiting import KIND_WORDS, customer_name
 from monitor.models import Agent, Execution, QueueItem, Trip
 from monitor.models.queue import ItemKind
@@ -87,16 +87,14 @@ def _sentence(text: str) -> str:
     return text if text[-1] in ".?!" else f"{text}."
 
 
-def events_of(alert: Alert) -> list[AlertEvent]:
-    """The last events but mere repeats, oldest first."""
-    found = alert.events.exclude(kind=EventKind.REPEATED).order_by("-id")[:EVENTS_SHOWN]
-    return list(found)[::-1]
+def events_of(alert: Alert) -> QuerySet[AlertEvent]:
+    """The last events but mere repeats, newest first."""
+    return alert.events.exclude(kind=EventKind.REPEATED).order_by("-id")[:EVENTS_SHOWN]
 
 
-def deliveries_of(alert: Alert) -> list[Delivery]:
-    """The last deliveries, oldest first."""
-    found = alert.deliveries.select_related("channel").order_by("-created_at", "-id")[:DELIVERIES_SHOWN]
-    return list(found)[::-1]
+def deliveries_of(alert: Alert) -> QuerySet[Delivery]:
+    """The last deliveries, newest first."""
+    return alert.deliveries.select_related("channel").order_by("-created_at", "-id")[:DELIVERIES_SHOWN]
 
 
 def timeline(
@@ -229,17 +227,17 @@ def _sent(one: Delivery, *, now: datetime) -> Sent:
     )
 
 
-def related(alert: Alert, *, now: datetime) -> list[tuple[Alert, str]]:
-    """Alerts of the same agent, run or conversation seen in the last 24 h, newest first, with their looks."""
+def related(alert: Alert, *, now: datetime) -> QuerySet[Alert]:
+    """Alerts of the same agent, run or conversation seen in the last 24 h, newest first."""
     same = Q()
     for name in ("agent", "run_id", "conversation_id"):
         if value := getattr(alert, name):
             same |= Q(**{name: value})
     if not same:
-        return []
+        return Alert.objects.none()
     found: QuerySet[Alert] = Alert.objects.filter(same, project_id=alert.project_id).exclude(pk=alert.pk)
     found = found.filter(last_seen_at__gte=now - RELATED_WITHIN).order_by("-last_seen_at", "-id")
-    return [(one, look_of(one, now=now)) for one in found.defer("data", "message")[:RELATED_SHOWN]]
+    return found.defer("data", "message")[:RELATED_SHOWN]
 
 
 def about(alert: Alert, *, now: datetime) -> About | None:

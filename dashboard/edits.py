@@ -14,7 +14,7 @@ from monitor import commons
 from monitor.limits import Edit
 from monitor.models import StateChange, Subject
 from monitor.models.money import BudgetAction, BudgetScope, Period
-from monitor.tenancy import crossing
+from monitor.together import Together
 
 # The journal is read by days.
 BACK = timedelta(days=30)
@@ -45,10 +45,11 @@ def lines(visitor: Visitor, *, now: datetime) -> list[Line]:
     is_global = Q(data__scope=BudgetScope.GLOBAL)
     seen = Q(project_id=visitor.project.pk) & ~is_global
     if visitor.person.is_instance_admin:
-        seen |= Q(project_id=commons.keeper()) & is_global
-    with crossing():
+        seen |= Q(project_id__in=commons.first_project()) & is_global
+    with Together(across=True) as asked:
         found = StateChange.objects.filter(seen, subject=Subject.BUDGET, to_state__in=Edit.values, at__gte=now - BACK)
-        return [_line(change) for change in found.order_by("-at", "-id")[:SHOWN]]
+        changes = asked.rows(found.order_by("-at", "-id")[:SHOWN])
+    return [_line(change) for change in changes]
 
 
 def named(scope: str, target: str, period: str) -> str:

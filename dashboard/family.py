@@ -1,12 +1,15 @@
 """The executions above and below one, as its page shows them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from dashboard import listing
 from dashboard.views.executions import Row, row_of
 from monitor import families
+from monitor.families import Below
 from monitor.models import Execution
+from monitor.together import Together
 
 MOST_CHILDREN = 200
 
@@ -23,18 +26,20 @@ class Family:
     open_count: int | None
 
 
-def of(execution: Execution, *, now: datetime) -> Family:
-    """What stands above an execution and how much below it, in one or two queries."""
-    known = Execution.objects.of(execution.project_id)
-    parent = None
-    if execution.parent_id is not None:
-        parent = known.filter(id=execution.parent_id).defer("inputs", "output", "metadata").first()
-    count, still_open = families.count_children(execution.project_id, execution.id, most=listing.COUNTED_TO)
-    return Family(
-        row_of(parent, now=now) if parent else None,
-        listing.counted(count) if count else "",
-        still_open if count <= listing.COUNTED_TO else None,
-    )
+def asking(asked: Together, execution: Execution, *, now: datetime) -> Callable[[], Family]:
+    """What stands above an execution and how much below it; to be called once it is answered, for one query more."""
+    known = Execution.objects.of(execution.project_id).defer("inputs", "output", "metadata")
+    parents = asked.rows(known.filter(id=execution.parent_id)) if execution.parent_id is not None else []
+
+    def told() -> Family:
+        count, still_open = families.count_children(execution.project_id, execution.id, most=listing.COUNTED_TO)
+        return Family(
+            row_of(parents[0], now=now) if parents else None,
+            listing.counted(count) if count else "",
+            still_open if count <= listing.COUNTED_TO else None,
+        )
+
+    return told
 
 
 def children(execution: Execution, *, now: datetime) -> list[Row]:
@@ -43,9 +48,14 @@ def children(execution: Execution, *, now: datetime) -> list[Row]:
     return [row_of(one, now=now) for one in found]
 
 
-def cancel_words(execution: Execution) -> str:
+def asking_below(asked: Together, execution: Execution) -> list[Below]:
+    """How much is below an execution, asked with others: one answer, for `cancel_words`."""
+    return families.asking_below(asked, execution.project_id, execution.id, most=listing.COUNTED_TO)
+
+
+def cancel_words(below: Below) -> str:
     """What a cancel ends."""
-    count, still_open = families.count_below(execution.project_id, execution.id, most=listing.COUNTED_TO)
+    count, still_open = below
     if count > listing.COUNTED_TO:
         return f"It ends, and so does all that is open of the {listing.counted(count)} executions below it."
     if not still_open:

@@ -1,9 +1,11 @@
 """The newest moves of anything in a project, in words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from django.db.models import QuerySet
 from django.urls import NoReverseMatch, reverse
 
 from dashboard import words
@@ -11,6 +13,7 @@ from dashboard.waiting import customer_name
 from monitor.models import Execution, QueueItem, StateChange, Subject
 from monitor.models.executions import Status, Verdict
 from monitor.models.queue import ItemKind, ItemStatus
+from monitor.together import Together
 
 SHOWN = 9
 # More is read than shown: some moves are not worth a line.
@@ -27,32 +30,36 @@ class Line:
     url: str
 
 
-def newest(project_id: int) -> list[Line]:
-    """The last moves of executions and queue items, newest first, in three queries."""
-    changes = list(
-        StateChange.objects.filter(project_id=project_id, subject__in=[Subject.EXECUTION, Subject.QUEUE_ITEM]).order_by(
-            "-at", "-id"
-        )[:READ]
-    )
-    executions = {
-        str(one.id): one
-        for one in Execution.objects.of(project_id)
-        .filter(id__in=[UUID(one.subject_id) for one in changes if one.subject == Subject.EXECUTION])
-        .only("id", "agent", "task", "cost_usd", "duration_ms", "max_retries", "attempt")
-    }
-    items = {
-        str(one.pk): one
-        for one in QueueItem.objects.filter(
-            project_id=project_id, pk__in=[one.subject_id for one in changes if one.subject == Subject.QUEUE_ITEM]
-        ).select_related("conversation", "assignee__person")
-    }
-    lines = (
+def newest(project_id: int) -> QuerySet[StateChange]:
+    """The last moves of executions and queue items, newest first."""
+    moves = StateChange.objects.filter(project_id=project_id, subject__in=[Subject.EXECUTION, Subject.QUEUE_ITEM])
+    return moves.order_by("-at", "-id")[:READ]
+
+
+def lines(project_id: int, changes: Sequence[StateChange]) -> list[Line]:
+    """The moves in words, in one trip."""
+    moved = [UUID(one.subject_id) for one in changes if one.subject == Subject.EXECUTION]
+    moved_items = [one.subject_id for one in changes if one.subject == Subject.QUEUE_ITEM]
+    with Together() as asked:
+        found = asked.rows(
+            Execution.objects.of(project_id)
+            .filter(id__in=moved)
+            .only("id", "agent", "task", "cost_usd", "duration_ms", "max_retries", "attempt")
+        )
+        found_items = asked.rows(
+            QueueItem.objects.filter(project_id=project_id, pk__in=moved_items).select_related(
+                "conversation", "assignee__person"
+            )
+        )
+    executions = {str(one.id): one for one in found}
+    items = {str(one.pk): one for one in found_items}
+    told = (
         _of_execution(change, executions.get(change.subject_id))
         if change.subject == Subject.EXECUTION
         else _of_item(change, items.get(change.subject_id))
         for change in changes
     )
-    return [line for line in lines if line is not None][:SHOWN]
+    return [line for line in told if line is not None][:SHOWN]
 
 
 def _of_execution(change: StateChange, execution: Execution | None) -> Line | None:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import urlencode
 
+from django.db.models import Count
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
@@ -17,6 +18,7 @@ from dashboard.access import Visitor
 from monitor import jobs, room
 from monitor.models import JobHeartbeat, QueueItem
 from monitor.models.queue import ItemStatus
+from monitor.together import Together
 
 Presence = Literal["online", "away", "offline"]
 
@@ -184,8 +186,7 @@ def frame_for(request: HttpRequest, *, now: datetime, here: str = "") -> Frame:
     visitor: Visitor | None = getattr(request, "visitor", None)
     if visitor is None:
         return Frame(nav=(), range=span)
-    counts = _counts(visitor, now=now)
-    watcher, banner = _watch(now=now)
+    counts, watcher, banner = _surroundings(visitor, now=now)
     if banner is None and room.gate.is_shut(now=now):
         strong, text = "The disk of the database is nearly full.", "Agents’ new work is refused until there is room."
         banner = Banner(strong, text, "/system/growth", "See Growth")
@@ -214,19 +215,22 @@ def frame_for(request: HttpRequest, *, now: datetime, here: str = "") -> Frame:
     )
 
 
-def _counts(visitor: Visitor, *, now: datetime) -> Counts:
-    """What the sidebar counts, in two queries."""
-    waiting = QueueItem.objects.filter(project=visitor.project, status=ItemStatus.PENDING).count()
-    alerts = statistics.unanswered(visitor.project.pk, now=now)
-    return Counts(queue=waiting, alerts=alerts["open"], critical=alerts["critical"])
+def _surroundings(visitor: Visitor, *, now: datetime) -> tuple[Counts, Watcher, Banner | None]:
+    """What the sidebar counts, and the state of our own jobs with the banner for a silent one; in one trip."""
+    pending = QueueItem.objects.filter(project=visitor.project, status=ItemStatus.PENDING)
+    with Together() as asked:
+        waiting = asked.rows(pending.values("project_id").annotate(count=Count("pk")))
+        alerts = asked.rows(statistics.firing(visitor.project.pk, now=now))
+        signs = asked.rows(JobHeartbeat.objects.order_by("name"))
+    open_now = alerts[0] if alerts else statistics.NONE
+    counts = Counts(queue=waiting[0]["count"] if waiting else 0, alerts=open_now["open"], critical=open_now["critical"])
+    return counts, *_watch(signs, now=now)
 
 
-def _watch(*, now: datetime) -> tuple[Watcher, Banner | None]:
+def _watch(signs: list[JobHeartbeat], *, now: datetime) -> tuple[Watcher, Banner | None]:
     """The state of our own jobs, and the banner when one of them is silent."""
-    rows = [
-        row for row in JobHeartbeat.objects.all() if not row.name.startswith(jobs.PROCESS) and row.name != jobs.CRANK
-    ]
-    silent = jobs.silent(now=now)
+    rows = [row for row in signs if not row.name.startswith(jobs.PROCESS) and row.name != jobs.CRANK]
+    silent = jobs.silent_of(signs, now=now)
     last_at = max((row.last_ok_at for row in rows if row.last_ok_at), default=None)
     banner = None
     if silent:

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Min
 
-from alerts.models import Delivery, DeliveryStatus
 from dashboard import words
 from monitor import jobs, listening, room, vitals
 from monitor.models import JobHeartbeat
-from monitor.tenancy import crossing
+from monitor.pipeline import Statement
+from monitor.together import Together
 
 LATE = timedelta(seconds=60)
 MEMORY_AMBER = 0.92
@@ -36,7 +35,7 @@ JOBS = {
     "alerts.judge": ("Turns events into alerts", "New alerts are not raised. Events are kept and judged later."),
     "alerts.escalate": ("Escalates and wakes alerts", "Warnings do not become critical, snoozed ones sleep on."),
     "alerts.deliver": ("Sends notifications", "Nobody is notified. What is planned is kept and sent later."),
-    "rollups.close_hours": ("Sums the hours", "Charts read from minutes and get slower, figures stay right."),
+    "rollups.close_hours": ("Sums the hours and days", "Charts read from minutes and get slower, figures stay right."),
     "retention.make_partitions": ("Makes room for coming days", "In a week nothing more can be stored."),
     "retention.drop_partitions": ("Drops old days", "The database keeps growing."),
     "retention.prune": ("Prunes small tables", "The database keeps growing."),
@@ -44,6 +43,9 @@ JOBS = {
     BACKUP: ("Makes backups", "What happens from now on is lost if the disk is."),
     listening.EARS: ("Hears the agents", "Heartbeats do not arrive, and nobody is accused of silence meanwhile."),
 }
+
+# Notifications that are due and not out yet, over all projects, and since when the oldest is.
+UNDELIVERED = "SELECT count(*), min(due_at) FROM alerts_delivery WHERE status IN ('pending', 'sending')"
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,17 @@ class Health:
 
 def look(*, now: datetime, whole_errors: bool) -> Health:
     """How everything is; errors are shown whole only to whoever runs the instance, for they may quote rows."""
-    rows = [row for row in JobHeartbeat.objects.order_by("name") if row.name != jobs.CRANK]
-    silent = {row.name for row in jobs.silent(now=now)}
+    with Together(across=True) as asked:
+        signs = asked.rows(JobHeartbeat.objects.order_by("name"))
+        intake = vitals.asking_intake(asked, now=now)
+        backlogs = [asked.ask(Statement(backlog, {}), list) for backlog in (UNDELIVERED, vitals.UNJUDGED)]
+    ((undelivered, undelivered_since),), ((unjudged, unjudged_since),) = backlogs
+    rows = [row for row in signs if row.name != jobs.CRANK]
+    silent = {row.name for row in jobs.silent_of(signs, now=now)}
     told = [_job(row, row.name in silent, whole_errors=whole_errors) for row in rows]
     processes = [job for job, row in zip(told, rows, strict=True) if _is_process(row)]
     periodic = [job for job, row in zip(told, rows, strict=True) if not _is_process(row)]
     database, redis, machine = vitals.database(), vitals.redis(), vitals.machine()
-    undelivered, undelivered_since = _undelivered()
-    unjudged, unjudged_since = vitals.unjudged()
     ills = [
         *_of_jobs(periodic, now=now),
         *_of_processes(processes),
@@ -132,7 +137,7 @@ def look(*, now: datetime, whole_errors: bool) -> Health:
         database=database,
         redis=redis,
         machine=machine,
-        intake=vitals.intake(now=now),
+        intake=intake[0],
         backs_up=settings.BACKUP_DIR is not None,
         undelivered=undelivered,
         undelivered_since=undelivered_since,
@@ -247,11 +252,3 @@ def _of_backlogs(undelivered: datetime | None, unjudged: datetime | None, *, now
         strong = f"An event has waited {words.rough(now - unjudged)} to be judged."
         found.append(Ill(strong, "It may become an alert, late.", "See the job alerts.judge."))
     return found
-
-
-def _undelivered() -> tuple[int, datetime | None]:
-    """How many notifications are due and not out yet, over all projects, and since when the oldest is."""
-    with crossing():
-        unsent = Delivery.objects.filter(status__in=[DeliveryStatus.PENDING, DeliveryStatus.SENDING])
-        oldest = unsent.aggregate(oldest=Min("due_at"))["oldest"]
-        return (unsent.count() if oldest else 0), oldest

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db.models import QuerySet
+
 from dashboard.commands import actor_names
 from dashboard.states import Look, look_of
 from monitor.changes import journal_of
@@ -67,7 +69,12 @@ class Try:
 
 def moves(execution: Execution) -> list[StateChange]:
     """The execution's newest MOST_MOVES moves, oldest first."""
-    return list(journal_of(execution).order_by("-id")[:MOST_MOVES])[::-1]
+    return list(newest(execution))[::-1]
+
+
+def newest(execution: Execution) -> QuerySet[StateChange]:
+    """The same, the newest first, for whoever asks for them together with others."""
+    return journal_of(execution).order_by("-id")[:MOST_MOVES]
 
 
 def lines(changes: Sequence[StateChange], told: Iterable[Command] = ()) -> list[Line]:

@@ -11,7 +11,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection
 from django.db.models import CharField, IntegerField, Q, QuerySet, Value
 from django.db.models.functions import Cast
 from django.http import QueryDict
@@ -19,9 +19,10 @@ from psycopg.errors import QueryCanceled
 
 from dashboard import written
 from dashboard.frame import Range, range_of
-from monitor import standstill
+from monitor import pipeline, standstill
 from monitor.models import Execution
-from monitor.models.executions import ENDED, OPEN, Status
+from monitor.models.executions import ENDED, OPEN, ExecutionQuerySet, Status
+from monitor.pipeline import Statement
 from monitor.savedviews import Query
 from monitor.standstill import Still
 
@@ -31,6 +32,7 @@ COUNTED_TO = 10_000
 KEPT = timedelta(days=180)
 RECENT = timedelta(minutes=30)
 SEARCH_TIMEOUT_MS = 3000
+AS_BEFORE = [Statement("ROLLBACK TO SAVEPOINT search", None), Statement("RELEASE SAVEPOINT search", None)]
 SEARCHED = (
     "task__icontains",
     "agent__icontains",
@@ -194,7 +196,7 @@ def kinds_of(asked: Asked) -> tuple[Still, ...]:
     return asked.still or (tuple(Still) if asked.view == "still" else ())
 
 
-def matching(project_id: int, asked: Asked, *, now: datetime, time_zone: str) -> QuerySet[Execution]:
+def matching(project_id: int, asked: Asked, *, now: datetime, time_zone: str) -> ExecutionQuerySet:
     """The executions that the address asks for, bounded in time, in no order. An id finds its row at any time."""
     since, until = bounds(asked, now=now, time_zone=time_zone)
     if (whole := written.uuid(asked.q)) is not None:
@@ -271,21 +273,20 @@ def counts_of(project_id: int, lists: Sequence[Asked], *, now: datetime, time_zo
 
 
 def within_time(asked: Asked, look: Callable[[], Found]) -> Found:
-    """`look()`; a search is stopped after SEARCH_TIMEOUT_MS. Raises TookTooLong."""
+    """`look()`, which only reads; each query of a search is stopped after SEARCH_TIMEOUT_MS. Raises TookTooLong."""
     if not asked.q:
         return look()
+    short = Statement(f"SET LOCAL statement_timeout = {SEARCH_TIMEOUT_MS}", None)
+    pipeline.flush([Statement("SAVEPOINT search", None), short])
     try:
-        with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = {SEARCH_TIMEOUT_MS}")
-            found = look()
-            with connection.cursor() as cursor:
-                cursor.execute("SET LOCAL statement_timeout = 0")
-            return found
+        return look()
     except OperationalError as error:
         if isinstance(error.__cause__, QueryCanceled):
             raise TookTooLong from error
         raise
+    finally:
+        # The timeout is again what it was, and the transaction goes on where a query was stopped.
+        pipeline.flush(AS_BEFORE)
 
 
 def counted(number: int) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from monitor.models import Execution, Loop
 
 MOST_LOOPS = 20
@@ -41,11 +43,15 @@ class Evidence:
         )
 
 
-def of_execution(execution: Execution) -> list[Evidence]:
-    """The execution's findings, the open ones first, then the newest."""
+def of_execution(execution: Execution) -> QuerySet[Loop]:
+    """The execution's findings, the newest first."""
     found = Loop.objects.filter(project_id=execution.project_id, execution_id=execution.id)
-    newest = sorted(found.order_by("-last_at", "-id")[:MOST_LOOPS], key=lambda one: one.ended_at is not None)
-    return [Evidence.of(one) for one in newest]
+    return found.order_by("-last_at", "-id")[:MOST_LOOPS]
+
+
+def told(found: Iterable[Loop]) -> list[Evidence]:
+    """Findings in words, the open ones first."""
+    return [Evidence.of(one) for one in sorted(found, key=lambda one: one.ended_at is not None)]
 
 
 def marks(project_id: int, ids: Iterable[UUID]) -> dict[UUID, bool]:

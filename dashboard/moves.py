@@ -1,10 +1,10 @@
 """Who had a conversation when: its moves out of the journal, by names instead of addresses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from monitor.models import Conversation, QueueItem, StateChange, Subject
 from monitor.models.conversations import State
@@ -31,13 +31,17 @@ class Move:
     note: str = ""
 
 
-def of_conversation(conversation: Conversation, item: QueueItem, *, names: Mapping[str, str], me: str) -> list[Move]:
-    """The moves that people care about, oldest first, in one query."""
+def newest(conversation: Conversation, item: QueueItem) -> QuerySet[StateChange]:
+    """The last moves of a conversation and where its item was handed on, newest first."""
     own = Q(subject=Subject.CONVERSATION, subject_id=str(conversation.pk))
     handed_on = Q(subject=Subject.QUEUE_ITEM, subject_id=str(item.pk), cause="transferred")
-    changes = StateChange.objects.filter(
+    return StateChange.objects.filter(
         own | handed_on, project_id=conversation.project_id, at__gte=conversation.created_at
     ).order_by("-at", "-id")[:MOVES_READ]
+
+
+def told(changes: Sequence[StateChange], *, names: Mapping[str, str], me: str) -> list[Move]:
+    """Those that people care about, oldest first."""
     found = []
     for change in reversed(changes):
         kind = _kind(change)

@@ -13,6 +13,7 @@ from django.db.models.functions import RowNumber
 from monitor import commons, rollups, windows
 from monitor.models import Budget, BudgetWindow, Project, Trip
 from monitor.models.money import BudgetAction, BudgetScope, Period
+from monitor.together import Together
 from monitor.windows import INSTANCE
 
 ZERO = Decimal(0)
@@ -228,20 +229,25 @@ def _open(trips: Iterable[Trip], scope: str) -> int:
 def _rates(project_id: int, scopes: set[str], *, now: datetime) -> Rates:
     """The project's own rate always; of agents and departments where they have budgets."""
     groups: tuple[Literal["department", "agent"], ...] = ("department", "agent")
-    by: list[Literal["department", "agent", ""]] = [group for group in groups if group in scopes]
-    rates = Rates()
-    for known, span in ((rates.by_hour, AN_HOUR), (rates.by_day, A_DAY)):
-        hours = Decimal(span / AN_HOUR)
-        for group in by or ("",):
-            found = rollups.totals(
+    by: tuple[Literal["department", "agent", ""], ...] = tuple(one for one in groups if one in scopes) or ("",)
+    with Together() as asked:
+        found = {
+            (group, span): rollups.totals(
                 project_id,
                 since=now - span,
                 until=now + timedelta(minutes=1),
                 kinds=["llm", "tool"],
-                group_by=group.value if isinstance(group, BudgetScope) else "",  # type: ignore[arg-type]
+                group_by=group,
+                within=asked,
             )
-            known.update({(str(group), one.group): one.cost_usd / hours for one in found})
-            known[BudgetScope.PROJECT, ""] = sum((one.cost_usd for one in found), ZERO) / hours
+            for group in by
+            for span in (AN_HOUR, A_DAY)
+        }
+    rates = Rates()
+    for (group, span), totals in found.items():
+        known, hours = rates.by_hour if span == AN_HOUR else rates.by_day, Decimal(span / AN_HOUR)
+        known.update({(group, one.group): one.cost_usd / hours for one in totals})
+        known[BudgetScope.PROJECT, ""] = sum((one.cost_usd for one in totals), ZERO) / hours
     return rates
 
 

@@ -1,12 +1,12 @@
 """What stands beside a conversation: why it is here, goal and facts, what it has cost, and who the customer is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, OuterRef, Q, Sum
+from django.db.models import Count, OuterRef, Q, QuerySet, Sum
 from django.db.models.fields.json import KT
 from django.db.models.functions import Left
 
@@ -16,6 +16,7 @@ from monitor.models.conversations import State
 from monitor.models.money import BudgetScope
 from monitor.models.queue import ItemKind
 from monitor.models.spans import Kind
+from monitor.together import Together
 
 SPANS_READ = 400
 ARGUMENTS_SHOWN = 200
@@ -94,9 +95,9 @@ class Before:
     item_id: Any
 
 
-def spans_of(conversation: Conversation) -> list[Span]:
-    """The last things that the agent did in the conversation, oldest first; arguments are cut."""
-    found = (
+def spans_of(conversation: Conversation) -> QuerySet[Span]:
+    """The last things that the agent did in the conversation, newest first; arguments are cut."""
+    return (
         Span.objects.filter(
             project_id=conversation.project_id, conversation_id=conversation.conversation_id, kind__in=TOLD
         )
@@ -107,13 +108,11 @@ def spans_of(conversation: Conversation) -> list[Span]:
         )
         .order_by("-started_at", "-span_id")[:SPANS_READ]
     )
-    newest_first: list[Any] = list(found)
-    return newest_first[::-1]
 
 
-def cost_of(conversation: Conversation) -> Cost:
-    """Calls, tokens and models out of the spans, the sum as it is booked, the limit of a run; in two queries."""
-    rows: list[Any] = list(
+def cost_of(asked: Together, conversation: Conversation) -> Callable[[], Cost]:
+    """Calls, tokens and models out of the spans, the sum as it is booked, the limit of a run; asked with others."""
+    rows: list[Any] = asked.rows(
         Span.objects.filter(
             project_id=conversation.project_id,
             conversation_id=conversation.conversation_id,
@@ -123,16 +122,20 @@ def cost_of(conversation: Conversation) -> Cost:
         .annotate(calls=Count("span_id"), **{f"sum_{name}": Sum(name) for name in TOKENS})
         .order_by("-calls")
     )
-    limit = (
+    limits = asked.rows(
         Budget.objects.filter(project_id=conversation.project_id, scope=BudgetScope.RUN)
         .filter(Q(target="") | Q(target=conversation.conversation_id))
         .order_by("-target")
-        .values_list("limit_usd", flat=True)
-        .first()
+        .values_list("limit_usd", flat=True)[:1]
     )
-    tokens = sum(row[f"sum_{name}"] or 0 for row in rows for name in TOKENS)
-    models = [row["model"] for row in rows if row["model"]]
-    return Cost(conversation.cost_usd, sum(row["calls"] for row in rows), tokens, models, limit)
+
+    def told() -> Cost:
+        tokens = sum(row[f"sum_{name}"] or 0 for row in rows for name in TOKENS)
+        models = [row["model"] for row in rows if row["model"]]
+        calls = sum(row["calls"] for row in rows)
+        return Cost(conversation.cost_usd, calls, tokens, models, limits[0] if limits else None)
+
+    return told
 
 
 def reasons(item: QueueItem, project: Project) -> list[Reason]:
@@ -215,21 +218,26 @@ def masked_text(value: str) -> str:
     return f"{name[:1]}•••••@{host}" if at else f"•••••{value[-2:]}"
 
 
-def before(conversation: Conversation) -> tuple[list[Before], int]:
-    """The customer's last conversations before this one, and how many there are; in two queries."""
+def before(asked: Together, conversation: Conversation) -> Callable[[], tuple[list[Before], int]]:
+    """The customer's last conversations before this one, and how many there are; asked with others."""
     customer_id = conversation.customer.get("id")
     if not customer_id:
-        return [], 0
+        return lambda: ([], 0)
     item = QueueItem.objects.filter(conversation_id=OuterRef("pk")).order_by("-requested_at")
     found = (
         Conversation.objects.filter(project_id=conversation.project_id)
         .alias(customer_key=KT("customer__id"))
         .filter(customer_key=str(customer_id), created_at__lt=conversation.created_at)
-        .order_by("-created_at")
     )
-    rows = list(found.annotate(item_id=item.values("pk")[:1])[:BEFORE_SHOWN])
-    total = len(rows) if len(rows) < BEFORE_SHOWN else found.count()
-    return [Before(row.created_at, row.agent, _ended(row), row.item_id) for row in rows], total
+    rows = asked.rows(found.order_by("-created_at").annotate(item_id=item.values("pk")[:1])[:BEFORE_SHOWN])
+    counted = asked.rows(found.order_by().values("project_id").annotate(count=Count("pk")))
+
+    def told() -> tuple[list[Before], int]:
+        shown: list[Any] = rows
+        total = counted[0]["count"] if counted else 0
+        return [Before(row.created_at, row.agent, _ended(row), row.item_id) for row in shown], total
+
+    return told
 
 
 def _ended(conversation: Any) -> str:

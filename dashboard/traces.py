@@ -14,6 +14,8 @@ from django.db.models import F, Q, QuerySet
 from dashboard.journal import Try
 from monitor.models import Execution, Span, Trace
 from monitor.models.spans import Kind, Pricing
+from monitor.pipeline import Statement
+from monitor.together import Together
 
 MOST_SPANS = 10_000
 MOST_BELOW = 1_000
@@ -90,27 +92,33 @@ class Drawn:
     tokens: int
 
 
-def below(execution: Execution) -> list[UUID]:
-    """The executions that traces tell of under this one, at most MOST_BELOW."""
-    with connection.cursor() as cursor:
-        cursor.execute(BELOW, {"project_id": execution.project_id, "id": execution.id, "most": MOST_BELOW})
-        return [one for (one,) in cursor.fetchall()]
+def below(asked: Together, execution: Execution) -> list[UUID]:
+    """The executions that traces tell of under this one, at most MOST_BELOW; asked with others."""
+    named = {"project_id": execution.project_id, "id": execution.id, "most": MOST_BELOW}
+    return asked.ask(Statement(BELOW, named), lambda rows: [one for (one,) in rows])
 
 
-def spans_of(execution: Execution, *, now: datetime, also: Iterable[UUID] = ()) -> QuerySet[Span]:
-    """The execution's spans, and those of the executions `also`, bounded by its time.
+def trace_of(execution: Execution) -> QuerySet[Trace]:
+    """The trace that it was registered for, or that tells of it, if any."""
+    if execution.trace_id is None:
+        return Trace.objects.none()
+    return Trace.objects.filter(project_id=execution.project_id, trace_id=execution.trace_id)[:1]
+
+
+def spans_of(
+    execution: Execution, traced: Sequence[Trace], *, now: datetime, also: Iterable[UUID] = ()
+) -> QuerySet[Span]:
+    """The execution's spans, and those of the executions `also`, bounded by its time and that of its trace.
 
     Its own are those that name it, and those of the trace it was registered for that name none.
     """
     since = execution.started_at - SLACK
     until = (execution.ended_at or now) + SLACK
     mine = Q(execution_id__in=[execution.id, *also])
-    if execution.trace_id is not None:
-        trace = Trace.objects.filter(project_id=execution.project_id, trace_id=execution.trace_id).first()
-        if trace is not None:
-            since, until = min(since, trace.first_at), max(until, trace.last_at)
-        if not execution.from_spans:
-            mine |= Q(trace_id=execution.trace_id, execution_id__isnull=True)
+    for trace in traced:
+        since, until = min(since, trace.first_at), max(until, trace.last_at)
+    if execution.trace_id is not None and not execution.from_spans:
+        mine |= Q(trace_id=execution.trace_id, execution_id__isnull=True)
     return Span.objects.filter(mine, project_id=execution.project_id, started_at__gte=since, started_at__lte=until)
 
 

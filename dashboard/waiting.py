@@ -11,6 +11,7 @@ from django.urls import reverse
 from dashboard import words
 from monitor.models import Execution, HumanAgent, QueueItem, Run
 from monitor.models.queue import CLOSED_ITEMS, ItemKind, ItemStatus
+from monitor.together import Together
 
 KIND_WORDS = {
     ItemKind.CHAT: "Chat",
@@ -96,10 +97,25 @@ class Waiting:
 
 
 def rows(items: Iterable[QueueItem], *, me: HumanAgent | None) -> list[Waiting]:
-    """The items (with `conversation` and `assignee__person` selected) as rows, in two queries more."""
+    """The items (with `conversation` and `assignee__person` selected) as rows, in one trip more at most."""
     items = list(items)
-    executions = _executions(items)
-    runs = _trip_costs(items)
+    paused = [item.subject_id for item in items if item.kind == ItemKind.PAUSED_EXECUTION]
+    tripped = {
+        str(item.evidence.get("run_id")): item.subject_id
+        for item in items
+        if item.kind == ItemKind.TRIP and item.evidence.get("run_id")
+    }
+    project_id = items[0].project_id if items else 0
+    with Together() as asked:
+        works = asked.rows(
+            Execution.objects.of(project_id).filter(id__in=paused).only("id", "task", "agent", "cost_usd")
+        )
+        # What the tripped runs have cost until now.
+        costs = asked.rows(
+            Run.objects.filter(project_id=project_id, run_id__in=list(tripped)).values_list("run_id", "cost_usd")
+        )
+    executions = {str(one.id): one for one in works}
+    runs = {tripped[run_id]: cost for run_id, cost in costs}
     return [_row(item, executions, runs, me=me) for item in items]
 
 
@@ -152,29 +168,6 @@ def _row(
 def _usd(told: object) -> Decimal | None:
     """An amount that a trip's evidence tells as text."""
     return Decimal(told) if isinstance(told, str) and told else None
-
-
-def _executions(items: list[QueueItem]) -> dict[str, Execution]:
-    paused = [item for item in items if item.kind == ItemKind.PAUSED_EXECUTION]
-    if not paused:
-        return {}
-    found = Execution.objects.of(paused[0].project_id).filter(id__in=[item.subject_id for item in paused])
-    return {str(one.id): one for one in found.only("id", "task", "agent", "cost_usd")}
-
-
-def _trip_costs(items: list[QueueItem]) -> dict[str, Decimal]:
-    """What the tripped runs have cost until now, by the item's subject."""
-    tripped = {
-        str(item.evidence.get("run_id")): item.subject_id
-        for item in items
-        if item.kind == ItemKind.TRIP and item.evidence.get("run_id")
-    }
-    if not tripped:
-        return {}
-    found = Run.objects.filter(project_id=items[0].project_id, run_id__in=list(tripped)).values_list(
-        "run_id", "cost_usd"
-    )
-    return {tripped[run_id]: cost for run_id, cost in found}
 
 
 def threatens(row: Waiting, *, now: datetime) -> str:

@@ -23,6 +23,7 @@ from monitor import registry, rollups
 from monitor.agents import AtWork, ChangedMeanwhile
 from monitor.models import Agent, Execution
 from monitor.models.people import Role
+from monitor.together import Together
 
 EXECUTIONS_SHOWN = 10
 ALERTS_SHOWN = 5
@@ -71,8 +72,9 @@ def figures(request: PageRequest, subject: Agent, span: Range) -> dict[str, Any]
     step = charts.step_for(span.until - span.since, SMALL_BARS)
     grid = charts.grid(span.since, span.until, step)
     bounds: dict[str, Any] = {"since": grid.since, "until": grid.until, "step_s": step, "agent": subject.name}
-    worked = rollups.series(subject.project_id, kinds=["execution"], with_latency=True, **bounds)
-    called = rollups.series(subject.project_id, kinds=registry.CALLS, **bounds)
+    with Together() as asked:
+        worked = rollups.series(subject.project_id, kinds=["execution"], with_latency=True, within=asked, **bounds)
+        called = rollups.series(subject.project_id, kinds=registry.CALLS, within=asked, **bounds)
     latency = [(one.at, (one.p95_ms or 0) / 1000) for one in worked]
     total, failed = sum(one.count for one in worked), sum(one.failed for one in worked)
     return {
@@ -98,13 +100,15 @@ def work(request: PageRequest, subject: Agent, span: Range) -> dict[str, Any]:
 def about(request: PageRequest, subject: Agent, span: Range) -> dict[str, Any]:
     """Open alerts about it, the defaults that hold, and who has said what of it."""
     found = Alert.objects.filter(project_id=subject.project_id, agent=subject.name, status__in=OPEN_ALERTS)
-    alerts = list(found.defer("data", "message").order_by("-last_seen_at")[: ALERTS_SHOWN + 1])
+    with Together() as asked:
+        alerts = asked.rows(found.defer("data", "message").order_by("-last_seen_at")[: ALERTS_SHOWN + 1])
+        edits = asked.rows(agentedits.newest(subject.project_id, subject.name, now=request.now))
     return {
         "alerts": alerts[:ALERTS_SHOWN],
         "has_more_alerts": len(alerts) > ALERTS_SHOWN,
         "alerts_address": urlencode({"q": subject.name}),
         "defaults": agentedits.defaults(subject, request.visitor.project),
-        "edits": agentedits.lines(subject.project_id, subject.name, now=request.now),
+        "edits": agentedits.lines(edits),
     }
 
 
@@ -140,7 +144,7 @@ def _save(request: PageRequest, subject: Agent) -> HttpResponse:
         return _form(request, subject, given, wrong=error.field, error=str(error))
     except ChangedMeanwhile as meanwhile:
         given["version"] = str(meanwhile.agent.version)
-        last = agentedits.lines(subject.project_id, subject.name, now=request.now)[:1]
+        last = agentedits.lines(agentedits.newest(subject.project_id, subject.name, now=request.now)[:1])
         who = last[0].who if last else "Somebody else"
         return _form(
             request,

@@ -23,6 +23,7 @@ from dashboard.alertlist import OURSELVES, Names, Wanted
 from dashboard.arrival import curl
 from dashboard.frame import range_of
 from monitor.models.people import Role
+from monitor.together import Together
 
 SNOOZES = {
     "30m": ("30 min", timedelta(minutes=30)),
@@ -189,11 +190,14 @@ def _answer(
 def _list(request: PageRequest) -> dict[str, Any]:
     project, person = request.visitor.project, request.visitor.person
     wanted, span = Wanted.of(request.GET), range_of(request.GET, now=request.now)
-    after = request.GET.get("after", "")
+    with Together() as asked:
+        found = alertlist.asking(asked, project, wanted, span, now=request.now, after=request.GET.get("after", ""))
+        counts = asked.rows(statistics.firing(project.pk, now=request.now))
+        types = asked.rows(alertlist.types(project.pk))
     return {
-        "listing": alertlist.listing(project, wanted, span, me=person, now=request.now, after=after),
-        "counts": statistics.unanswered(project.pk, now=request.now),
-        "types": alertlist.types(project.pk),
+        "listing": alertlist.listing(project, found, me=person, now=request.now),
+        "counts": counts[0] if counts else statistics.NONE,
+        "types": [(one, alertlist.type_words(one)) for one in types],
         "levels": [(level, Level(level).label) for level in reversed(Level.values)],
         "wanted": wanted,
         "kept": wanted.address(span),
@@ -208,7 +212,11 @@ def _list(request: PageRequest) -> dict[str, Any]:
 
 def _detail(request: PageRequest, found: Alert) -> dict[str, Any]:
     now = request.now
-    events, deliveries = alertstory.events_of(found), alertstory.deliveries_of(found)
+    with Together() as asked:
+        last_events = asked.rows(alertstory.events_of(found))
+        last_deliveries = asked.rows(alertstory.deliveries_of(found))
+        related = asked.rows(alertstory.related(found, now=now))
+    events, deliveries = last_events[::-1], last_deliveries[::-1]
     actors = [found.acknowledged_by, found.resolved_by, *(event.actor for event in events)]
     names = Names(found.project_id, actors, me=request.visitor.person)
     snoozed = alertlist.is_snoozed(found, now=now)
@@ -226,7 +234,7 @@ def _detail(request: PageRequest, found: Alert) -> dict[str, Any]:
         "why": alertstory.why(found),
         "about": alertstory.about(found, now=now),
         "sent": alertstory.sent(deliveries, now=now),
-        "related": alertstory.related(found, now=now),
+        "related": [(one, alertlist.look_of(one, now=now)) for one in related],
         "timeline": alertstory.timeline(found, events, deliveries, names, now=now),
         "next_at": alertstory.next_at(found, deliveries, now=now),
         "snoozes": [(key, words) for key, (words, _) in SNOOZES.items()],

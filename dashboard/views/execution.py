@@ -1,7 +1,7 @@
 """One execution: its state and what happens next, what it is commanded, and the panel of each of its spans."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ from monitor.models.executions import OPEN, WAITING, Status
 from monitor.models.people import Role
 from monitor.models.queue import ItemKind, ItemStatus
 from monitor.models.spans import Kind
+from monitor.together import Together
 
 
 @page
@@ -41,18 +42,24 @@ def execution(request: PageRequest, execution_id: UUID) -> HttpResponse:
         "tab": tab,
         "here": reverse("execution", args=[subject.id]),
     }
-    changes = journal.moves(subject) if part not in ("commands", "loops") else []
-    if part in (None, "state"):
-        context["family"] = family.of(subject, now=request.now)
+    with Together() as asked:
+        newest = asked.rows(journal.newest(subject)) if part not in ("commands", "loops") else []
+        relatives = family.asking(asked, subject, now=request.now) if part in (None, "state") else None
+        looped = asked.rows(loops.of_execution(subject)) if part in (None, "loops") else []
+        commanded = _commands(request, subject, asked) if part in (None, "commands") else None
+        is_tab = part in (None, "tab")
+        under = traces.below(asked, subject) if is_tab else []
+        traced = asked.rows(traces.trace_of(subject)) if is_tab else []
+    changes = newest[::-1]
+    context["loops"] = loops.told(looped)
+    if relatives is not None:
+        context["family"] = relatives()
         context |= _state(subject, changes, now=request.now)
-    if part in (None, "loops"):
-        context["loops"] = loops.of_execution(subject)
-    if part in (None, "commands"):
-        context |= _commands(request, subject)
-    if part in (None, "tab"):
-        under = traces.below(subject)
-        spans = traces.spans_of(subject, now=request.now)
-        whole = traces.spans_of(subject, now=request.now, also=under) if under else spans
+    if commanded is not None:
+        context |= commanded()
+    if is_tab:
+        spans = traces.spans_of(subject, traced, now=request.now)
+        whole = traces.spans_of(subject, traced, now=request.now, also=under) if under else spans
         context |= BUILDERS[tab](request, subject, changes, whole if tab == "trace" else spans)
         if part is None:
             own = traces.count_by_kind(spans)
@@ -87,24 +94,22 @@ def find(request: PageRequest, execution_id: UUID) -> Execution:
     return found
 
 
-def _commands(request: PageRequest, subject: Execution) -> dict[str, Any]:
+def _commands(request: PageRequest, subject: Execution, asked: Together) -> Callable[[], dict[str, Any]]:
     waits = Q(kind=ItemKind.PAUSED_EXECUTION, subject_id=str(subject.id))
     if subject.conversation_id:
         waits |= Q(conversation__conversation_id=subject.conversation_id)
-    item = (
-        QueueItem.objects.filter(
-            waits, project_id=subject.project_id, status__in=(ItemStatus.PENDING, ItemStatus.CLAIMED)
-        )
-        .order_by("-requested_at")
-        .first()
+    open_items = QueueItem.objects.filter(
+        waits, project_id=subject.project_id, status__in=(ItemStatus.PENDING, ItemStatus.CLAIMED)
     )
+    items = asked.rows(open_items.order_by("-requested_at")[:1])
     offered = commands.offered(subject) if request.visitor.may(Role.OPERATOR) else []
-    return {
+    below = family.asking_below(asked, subject) if offered else []
+    return lambda: {
         "offered": [one for one in offered if one.name != "cancel"],
         "cancel": next((one for one in offered if one.name == "cancel"), None),
-        "cancel_words": family.cancel_words(subject) if offered else "",
-        "item": item,
-        "item_url": reverse("queue-item", args=[item.pk]) if item else "",
+        "cancel_words": family.cancel_words(below[0]) if below else "",
+        "item": items[0] if items else None,
+        "item_url": reverse("queue-item", args=[items[0].pk]) if items else "",
     }
 
 
@@ -121,7 +126,9 @@ def span(request: PageRequest, execution_id: UUID, key: str) -> HttpResponse:
     wanted = traces.read_key(key)
     if wanted is None:
         raise Http404
-    spans = traces.spans_of(subject, now=request.now, also=traces.below(subject))
+    with Together() as asked:
+        under, traced = traces.below(asked, subject), asked.rows(traces.trace_of(subject))
+    spans = traces.spans_of(subject, traced, now=request.now, also=under)
     found = spans.filter(trace_id=wanted[0], span_id=wanted[1]).first()
     if found is None:
         raise Http404

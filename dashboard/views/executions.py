@@ -62,9 +62,7 @@ def executions(request: PageRequest) -> HttpResponse:
         "first_command": curl(request, "/executions", FIRST_EXECUTION),
     }
     try:
-        for name, build in PARTS.items():
-            if part in (None, name):
-                context |= listing.within_time(asked, partial(build, request, asked, found))
+        listing.within_time(asked, partial(_parts, request, asked, found, part, context))
     except listing.TookTooLong:
         context["took_too_long"] = True
     if part is None:
@@ -178,6 +176,15 @@ def foot(request: PageRequest, asked: Asked, found: QuerySet[Execution]) -> dict
 
 
 PARTS = {"views": views, "rows": rows, "foot": foot}
+
+
+def _parts(
+    request: PageRequest, asked: Asked, found: QuerySet[Execution], part: str | None, context: dict[str, Any]
+) -> None:
+    """Each part's own into the context, so that what was found in time is shown when the next one is not."""
+    for name, build in PARTS.items():
+        if part in (None, name):
+            context |= build(request, asked, found)
 
 
 @dataclass(frozen=True)

@@ -111,9 +111,7 @@ def _show(
         "sent": [(kind, sent.get(kind, "")) for kind in KINDS],
         "mark": _mark(plan),
         "edits": lines(request.visitor, now=request.now),
-        "late": keeping.lateness(
-            {one.kind: one.days for one in keeping.of_project(request.visitor.project.pk).values()}
-        ),
+        "late": keeping.lateness({one.kind: one.days for one in own.values()}),
     }
     return TemplateResponse(request, "system/keeping.html", context, status=400 if errors else 200)
 

@@ -15,9 +15,10 @@ from django.urls import NoReverseMatch, reverse
 
 from dashboard import moves, takeover, talk, trail, waiting
 from dashboard.access import PageRequest, page
-from monitor.models import Budget, Execution, HumanAgent, Message, QueueItem, Span, Trip
+from monitor.models import Budget, Execution, HumanAgent, Message, QueueItem, Span, StateChange, Trip
 from monitor.models.people import Presence, Role
 from monitor.models.queue import CLOSED_ITEMS, OPEN_ITEMS, ItemKind, ItemStatus
+from monitor.together import Together
 
 ROWS_A_PAGE = 50
 CLOSED_SHOWN = 20
@@ -91,10 +92,20 @@ class Looking:
         return self.request.visitor.person.email
 
     @cached_property
+    def _read(self) -> tuple[list[HumanAgent], list[StateChange], list[Span]]:
+        """Who takes conversations in this project, and what came about in the item's: moves and spans, newest first."""
+        found = HumanAgent.objects.filter(project_id=self.item.project_id).select_related("person")
+        conversation = self.item.conversation
+        with Together() as asked:
+            people = asked.rows(found.order_by("person__name", "person__email"))
+            changes = asked.rows(moves.newest(conversation, self.item)) if conversation else []
+            spans = asked.rows(takeover.spans_of(conversation)) if conversation else []
+        return people, changes, spans
+
+    @property
     def people(self) -> list[HumanAgent]:
         """Who takes conversations in this project."""
-        found = HumanAgent.objects.filter(project_id=self.item.project_id).select_related("person")
-        return list(found.order_by("person__name", "person__email"))
+        return self._read[0]
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -108,13 +119,12 @@ class Looking:
 
     @cached_property
     def moves(self) -> list[moves.Move]:
-        assert self.item.conversation is not None
-        return moves.of_conversation(self.item.conversation, self.item, names=self.names, me=self.email)
+        return moves.told(self._read[1], names=self.names, me=self.email)
 
-    @cached_property
+    @property
     def spans(self) -> list[Span]:
-        assert self.item.conversation is not None
-        return takeover.spans_of(self.item.conversation)
+        """What the agent did in the item's conversation, oldest first."""
+        return self._read[2][::-1]
 
 
 @dataclass(frozen=True)
@@ -137,12 +147,12 @@ class Group:
 
 
 def list_of(request: PageRequest, chosen: QueueItem | None) -> dict[str, Any]:
-    """Tabs with counts and a page of rows in their groups, in six queries."""
+    """Tabs with counts and a page of rows in their groups, in four queries."""
     me = request.visitor.human
     mine = Q(assignee=me) if me else Q(pk__in=[])
     everything = QueueItem.objects.filter(project_id=request.visitor.project.pk)
     still_open = everything.filter(status__in=OPEN_ITEMS)
-    counts = still_open.aggregate(
+    counting = still_open.values("project_id").annotate(
         mine=Count("pk", filter=mine),
         open=Count("pk", filter=Q(status=ItemStatus.PENDING)),
         approvals=Count("pk", filter=Q(kind=ItemKind.APPROVAL)),
@@ -154,18 +164,18 @@ def list_of(request: PageRequest, chosen: QueueItem | None) -> dict[str, Any]:
     passes = _passes(tab, mine)
     number = _page_number(request)
     first = (number - 1) * ROWS_A_PAGE
-    total = counts[tab]
     rank = Case(
         When(mine, then=Value(YOURS)),
         When(status=ItemStatus.PENDING, then=Value(WAITING)),
         default=Value(OTHERS),
         output_field=IntegerField(),
     )
-    items = list(
-        _with_subjects(still_open.filter(passes))
-        .annotate(rank=rank)
-        .order_by("rank", "-priority", "requested_at", "pk")[first : first + ROWS_A_PAGE]
-    )
+    ranked = _with_subjects(still_open.filter(passes)).annotate(rank=rank)
+    with Together() as asked:
+        counted: list[Any] = asked.rows(counting)
+        items = asked.rows(ranked.order_by("rank", "-priority", "requested_at", "pk")[first : first + ROWS_A_PAGE])
+    counts = counted[0] if counted else dict.fromkeys(TABS, 0)
+    total = counts[tab]
     closed = []
     if first + ROWS_A_PAGE >= total and tab != "open":
         over = everything.filter(passes, status__in=CLOSED_ITEMS, closed_at__gte=_midnight(request))
@@ -294,12 +304,14 @@ def why_of(look: Looking) -> dict[str, Any]:
         "bounces": item.conversation.bounce_count if item.conversation else 0,
     }
     if item.conversation is not None:
-        earlier, earlier_total = takeover.before(item.conversation)
+        with Together() as asked:
+            before, cost = takeover.before(asked, item.conversation), takeover.cost_of(asked, item.conversation)
+        earlier, earlier_total = before()
         context |= {
             "goal": takeover.goal(item.conversation),
             "facts": takeover.facts(item.conversation.handover_context),
             "trail": trail.trail(look.spans, look.moves),
-            "cost": takeover.cost_of(item.conversation),
+            "cost": cost(),
             "customer": takeover.customer(item.conversation),
             "earlier": earlier,
             "earlier_total": earlier_total,

@@ -13,7 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
 
 from alerts.models import Alert
-from dashboard import listing
+from dashboard import listing, written
 from dashboard.access import PageRequest, page
 from dashboard.frame import range_of
 from dashboard.views.executions import row_of
@@ -35,10 +35,14 @@ def search(request: PageRequest) -> HttpResponse:
     asked = replace(asked, view="all", statuses=(), agent="", run_id="", order="started", after=None)
     if not asked.q:
         return HttpResponseRedirect(reverse("executions"))
-    found = listing.matching(project.pk, asked, now=request.now, time_zone=project.time_zone)
+    within = partial(listing.matching, project.pk, now=request.now, time_zone=project.time_zone)
+    # An id finds its row, the name of a run or a conversation what is of it and nothing else; other words are looked
+    # for in every row.
+    named = None if written.uuid(asked.q) else within(replace(asked, q="")).named(asked.q)
+    found = within(asked) if named is None else named
     context: dict[str, Any] = {"asked": asked, "all_executions": asked.address(order="state"), "took_too_long": False}
     try:
-        context |= listing.within_time(asked, partial(_look, request, asked, found))
+        context |= listing.within_time(asked, partial(_look, request, asked, found, is_name=named is not None))
     except listing.TookTooLong:
         context["took_too_long"] = True
     rows = context.get("rows", [])
@@ -47,14 +51,16 @@ def search(request: PageRequest) -> HttpResponse:
     return TemplateResponse(request, "search/page.html", context)
 
 
-def _look(request: PageRequest, asked: listing.Asked, found: QuerySet[Execution]) -> dict[str, Any]:
+def _look(request: PageRequest, asked: listing.Asked, found: QuerySet[Execution], *, is_name: bool) -> dict[str, Any]:
     shown, after = listing.page(found, asked)
-    conversations = (
-        Conversation.objects.filter(project=request.visitor.project, updated_at__gte=asked.since)
-        .alias(customer_text=Cast("customer", TextField()))
-        .filter(Q(conversation_id__icontains=asked.q) | Q(customer_text__icontains=asked.q))
-        .order_by("-updated_at")[:SHOWN]
-    )
+    talks = Conversation.objects.filter(project=request.visitor.project, updated_at__gte=asked.since)
+    conversations = list(talks.filter(conversation_id=asked.q))
+    if not conversations and not is_name:
+        conversations = list(
+            talks.alias(customer_text=Cast("customer", TextField()))
+            .filter(Q(conversation_id__icontains=asked.q) | Q(customer_text__icontains=asked.q))
+            .order_by("-updated_at")[:SHOWN]
+        )
     alerts = (
         Alert.objects.filter(project=request.visitor.project, last_seen_at__gte=asked.since)
         .filter(Q(title__icontains=asked.q) | Q(message__icontains=asked.q) | Q(agent__icontains=asked.q))

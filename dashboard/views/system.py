@@ -9,7 +9,8 @@ from django.template.response import TemplateResponse
 
 from dashboard import health
 from dashboard.access import PageRequest, page
-from monitor import retention, vitals
+from monitor import keeping, retention, vitals
+from monitor.together import Together
 
 
 @page
@@ -26,7 +27,10 @@ def system(request: PageRequest) -> HttpResponse:
             "versions": versions(),
         }
     if part != "health":
-        sizes, kept = vitals.table_sizes(now=request.now), retention.longest_of_tables()
+        with Together(across=True) as asked:
+            sizes = vitals.asking_table_sizes(asked, now=request.now)
+            standing = keeping.asking(asked)
+        kept = retention.longest_of_tables(standing())
         context |= {
             "tables": [(one, one.bytes / (sizes[0].bytes or 1), kept.get(one.name)) for one in sizes],
             "tables_bytes": sum(one.bytes for one in sizes),

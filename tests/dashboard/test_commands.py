@@ -2,7 +2,6 @@
 
 import re
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -12,7 +11,7 @@ from dashboard import listing
 from monitor import commands, executions, families, transitions
 from monitor.models import Execution
 from monitor.tenancy import tenant
-from tests.dashboard.test_executions import AROUND, LIST, before, page, signed_in
+from tests.dashboard.test_executions import LIST, before, page, signed_in
 from tests.monitor.fleets import a_project, act, an_execution, beat, look, tick
 
 
@@ -144,20 +143,6 @@ def test_what_is_below_is_counted_only_so_far(db: None, monkeypatch: pytest.Monk
     with tenant(project):
         Execution.objects.filter(id=top).update(parent_id=below)
         assert families.count_below(project, below, most=100) == (5, 5)
-
-
-def test_the_pages_of_a_family_keep_to_their_queries(db: None, django_assert_max_num_queries: Any) -> None:
-    project = a_project()
-    top = an_execution(project, now=before(9), timeout_s=600)
-    middle = an_execution(project, now=before(8), parent_id=top, timeout_s=600)
-    for _ in range(20):
-        an_execution(project, now=before(7), parent_id=middle, timeout_s=600)
-    act("pause", project, middle, now=before(5))
-    browser = signed_in(project)
-    for tab in ("trace", "moves", "children"):
-        # Beside the usual: the parent, the count of children, what a cancel ends.
-        with django_assert_max_num_queries(AROUND + 15):
-            page(browser, f"{LIST}/{middle}?tab={tab}")
 
 
 def test_a_note_goes_with_a_command_for_many(db: None) -> None:

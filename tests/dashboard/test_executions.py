@@ -20,8 +20,6 @@ from tests.monitor.fleets import a_project, an_execution, beat, look
 from tests.monitor.spending import a_bare_span, pending
 
 LIST = "/executions"
-# Session, person, memberships and the frame: seven; the page's own are what the budget is about.
-AROUND = 14
 
 
 def now() -> datetime:
@@ -335,19 +333,6 @@ def test_a_call_without_a_known_price_is_unknown_and_not_nothing(db: None) -> No
     assert "1 call</dd>" in text
 
 
-def test_the_pages_keep_to_their_queries(db: None, django_assert_max_num_queries: Any) -> None:
-    project = a_project()
-    ended(project, 30)
-    one = an_execution(project, now=before(5))
-    a_span(project, look(project, one))
-    browser = signed_in(project)
-    with django_assert_max_num_queries(AROUND + 12):
-        page(browser, LIST)
-    for tab in ("trace", "moves", "calls", "tools", "payloads", "raw"):
-        with django_assert_max_num_queries(AROUND + 12):
-            page(browser, f"{LIST}/{one}?tab={tab}")
-
-
 def looping(project: int, execution: Execution, **fields: Any) -> Loop:
     """A finding as it might stand in the table."""
     span = f"{1:032x}-{7:016x}"
@@ -426,6 +411,19 @@ def test_search_finds_executions_people_and_goes_straight_to_an_id(db: None) -> 
     assert browser.get(f"/search?q={one.id}").headers["Location"] == f"{LIST}/{one.id}"
     assert "Nothing matches." in page(browser, "/search?q=nobody")
     assert browser.get("/search?q=").headers["Location"] == LIST
+
+
+def test_the_search_page_takes_a_whole_name_for_one_and_the_list_takes_it_for_words(db: None) -> None:
+    project = a_project()
+    of_run = ended(project, run_id="order-7", task="Ship it")[0]
+    speaks_of_it = ended(project, run_id="order-70", task="What became of order-7?")[0]
+    # An id comes before a name, even where somebody calls a run by it.
+    ended(project, run_id=str(of_run.id), task="Named after another")
+    browser = signed_in(project)
+    assert rows(page(browser, "/search?q=order-7")) == [of_run.id]
+    assert set(rows(page(browser, "/search?q=became of order-7"))) == {speaks_of_it.id}
+    assert set(rows(page(browser, f"{LIST}?q=order-7"))) == {of_run.id, speaks_of_it.id}
+    assert browser.get(f"/search?q={of_run.id}").headers["Location"] == f"{LIST}/{of_run.id}"
 
 
 def test_what_only_its_trace_tells_of_has_no_clocks_and_takes_no_commands(db: None) -> None:

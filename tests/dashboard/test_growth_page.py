@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.http import HttpResponse
-from pytest_django import DjangoAssertNumQueries
 
 from dashboard import growth as telling
 from monitor import growth, keeping, room
@@ -201,16 +200,6 @@ def test_every_page_says_that_agents_are_refused(fill: Callable[[float], None]) 
     assert "new work is refused; heartbeats" in words_of(visitor.client.get("/system"))
     fill(0.5)
     assert "nearly full" not in words_of(visitor.client.get("/agents"))
-
-
-def test_the_page_asks_little(
-    fill: Callable[[float], None], django_assert_max_num_queries: DjangoAssertNumQueries
-) -> None:
-    visitor = signed_in()
-    fill(0.4)
-    # What the page itself reads, and before it session, project and frame.
-    with django_assert_max_num_queries(75):
-        visitor.client.get("/system/growth")
 
 
 # Keeping

@@ -9,7 +9,6 @@ from typing import Any
 import psutil
 import pytest
 from django.http import HttpResponse
-from pytest_django import DjangoAssertNumQueries
 
 from alerts.models import Channel, Delivery
 from config.tasks import TASKS
@@ -160,14 +159,6 @@ def test_partitions_count_for_their_table() -> None:
     assert sizes["monitor_span"].day_bytes is not None
     assert sizes["monitor_jobheartbeat"].day_bytes is None
     assert not any("_p2" in name for name in sizes)
-
-
-def test_the_page_asks_little(django_assert_max_num_queries: DjangoAssertNumQueries) -> None:
-    visitor = signed_in()
-    all_well()
-    # What the page itself reads, and before it session, project and frame.
-    with django_assert_max_num_queries(40):
-        visitor.client.get("/system")
 
 
 def test_about_names_every_part_with_its_licence() -> None:

@@ -71,6 +71,7 @@ def test_a_fleet_works_hands_over_goes_on_after_a_person_and_stops(instance: Ins
 
         (paused,) = somebody_is(api, "paused")
         until(lambda: one(api, paused)["status"] != "paused", "it goes on")
+        until(lambda: one(api, paused)["commands"][0]["effect"] != "", "what came of the pause")
         said = [(each["command"], each["delivered_by"], each["effect"]) for each in one(api, paused)["commands"]]
         assert said[0] == ("pause", "heartbeat", "stopped at a safe point and waits")
         assert said[1][0] == "continue"
