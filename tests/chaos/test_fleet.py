@@ -147,7 +147,7 @@ def test_of_a_fleet_in_trouble_everybody_is_judged_rightly_and_once(handrail: In
                 assert one.process.wait(30) == 0
             if one.execution in healthy:
                 assert one.process.stderr is not None
-                assert one.process.stderr.read() == ""
+                assert one.process.stderr.read() == "", handrail.complaints()
         assert len(ask(handrail, came_back)) == len(cut | stopped), "each came back once"
 
 

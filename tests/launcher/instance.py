@@ -1,6 +1,7 @@
 """One running Handrail as a user starts it, on a port and a state folder of its own."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +12,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import redis
+
+from config.shedding import KEY as SHED
+from launcher.places import Places
 from launcher.up import web_answers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -76,6 +81,12 @@ class Instance:
 
     def text(self) -> str:
         return self.output.read_text(errors="replace")
+
+    def complaints(self) -> str:
+        """What its processes warned of, and the requests that were shed: why somebody was refused."""
+        valkey = redis.Redis(unix_socket_path=str(Places(self.home).sockets / "valkey.sock"))
+        lines = [line for line in self.text().splitlines() if re.search("WARN|ERROR|Traceback", line)]
+        return "\n".join([f"shed: {valkey.hgetall(SHED)}", *lines[-40:]])
 
     def answers(self) -> bool:
         return web_answers("127.0.0.1", self.port)
