@@ -39,6 +39,33 @@ def test_the_servers_time_is_kept() -> None:
     assert time.monotonic() - began_s >= 0.4
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "times", "lines"),
+    [
+        (503, {"retry-after": "0.05"}, 1, 0),
+        (503, {"retry-after": "0.05"}, 3, 1),
+        (503, {}, 1, 1),
+        (401, {}, 1, 1),
+    ],
+)
+def test_a_server_that_is_busy_for_a_moment_is_no_news(
+    status: int,
+    headers: dict[str, str],
+    times: int,
+    lines: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("handrail._line.REFUSED_FOR_S", 0.05)
+    caplog.set_level(logging.INFO, "handrail")
+    server = Server(*[lambda _: httpx.Response(status, json={}, headers=headers)] * times, lambda _: taken())
+    with client(server) as made:
+        tell(made, 1)
+        assert made.flush(5)
+    assert (len(server.batches), tokens(server)) == (times + 1, [0])
+    assert (caplog.text.count("no answer from the server"), caplog.text.count("answers again")) == (lines, lines)
+
+
 def test_an_answer_of_something_else_than_handrail_keeps_events() -> None:
     def proxy(_: list[dict[str, Any]]) -> httpx.Response:
         return httpx.Response(404, text="<html>nothing here</html>")

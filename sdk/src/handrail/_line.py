@@ -43,8 +43,9 @@ class Line:
         self._busy_until_s = 0.0
         # Whether something before the server refuses batches, for the one line in the log.
         self._is_unheard = False
-        # Why nobody answers, for the one line in the log; "" while all is well.
+        # Why nobody answers, "" while all is well; and whether the log has its one line of it.
         self.trouble = ""
+        self._is_told = False
 
     @property
     def is_away(self) -> bool:
@@ -99,7 +100,7 @@ class Line:
                     self._busy_until_s = time.monotonic() + self._backoff_s()
             raise Away("status 500", 500)
         if answer.status in (401, 403):
-            raise self._gone(f"the key is refused ({answer.detail})", for_s=REFUSED_FOR_S)
+            raise self._gone(f"the key is refused ({answer.detail})", for_s=REFUSED_FOR_S, is_refusal=True)
         # A body that isn't an object is the word of some other server, or of a proxy in between.
         is_foreign = answer.body is None
         if is_foreign and not urgent and 400 <= answer.status < 500 and answer.status not in (408, 413):
@@ -108,9 +109,10 @@ class Line:
             raise self._gone(f"status {answer.status}", for_s=answer.retry_after_s)
         if not urgent:
             self._is_unheard = False
-        if self.trouble:
+        self.trouble = ""
+        if self._is_told:
             log.info("handrail: the server answers again")
-            self.trouble = ""
+            self._is_told = False
         self._failures = 0
         return answer
 
@@ -122,15 +124,18 @@ class Line:
         self._is_unheard = True
         return Away(why)
 
-    def _gone(self, why: str, *, for_s: float | None = None) -> Away:
+    def _gone(self, why: str, *, for_s: float | None = None, is_refusal: bool = False) -> Away:
         with self._failing:
             if self.is_away:
                 # Who asked at the same time has found out already: that is one failure.
                 return Away(why)
             self._away_until_s = time.monotonic() + (self._backoff_s() if for_s is None else for_s)
             self._was_told_when = for_s is not None
-            if not self.trouble:
+            # A server that has too much to do for a moment says when to come back; it is news only if it says so again.
+            is_news = for_s is None or is_refusal or bool(self.trouble)
+            if is_news and not self._is_told:
                 log.warning("handrail: no answer from the server, events are kept until there is one: %s", why)
+                self._is_told = True
             self.trouble = why
         self._on_gone()
         return Away(why)
