@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 import msgspec
 
 from monitor import outcomes
+from monitor.folding import RollupDelta
 from monitor.models.executions import Status
-from monitor.rollups import RollupDelta
 from monitor.spanrows import LONGEST_NAME, Row
 
 LONGEST_TASK = 500

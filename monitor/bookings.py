@@ -12,9 +12,9 @@ from enum import StrEnum
 import msgspec
 
 from monitor.agentwork import AgentWork
+from monitor.folding import RollupDelta
 from monitor.metering import Meter, billed, unmetered
 from monitor.prices import booked_usd
-from monitor.rollups import RollupDelta
 from monitor.spanrows import MOST_MS, Known, Row
 
 CALL_KINDS = ("llm", "embedding")

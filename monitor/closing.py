@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from monitor import pipeline, tallies
+from monitor.folding import KEY, SUMS
 from monitor.pipeline import Statement
-from monitor.rollups import JOINED, KEY, SUMMED, SUMS
+from monitor.rollups import JOINED, SUMMED
 from monitor.tenancy import crossing
 
 HOURS_AT_ONCE = 200

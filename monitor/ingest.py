@@ -14,12 +14,12 @@ import msgspec
 from monitor import (
     budgets,
     changes,
+    folding,
     keeping,
     masking,
     news,
     pipeline,
     registration,
-    rollups,
     runs,
     settlement,
     spanlogs,
@@ -193,10 +193,10 @@ def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, now: d
         first_keys=models,
         now=now,
     )
-    folding = rollups.folding(project_id, books.rollups, now=now)
+    minutes = folding.statements(project_id, books.rollups, now=now)
     charging = budgets.charging(project_id, books.charges, now=now)
-    answers = pipeline.flush([*sums, *folding, *charging.statements])
-    verdict = budgets.judge(charging, answers[len(sums) + len(folding) :])
+    answers = pipeline.flush([*sums, *minutes, *charging.statements])
+    verdict = budgets.judge(charging, answers[len(sums) + len(minutes) :])
     pipeline.flush(
         [
             *registration.telling(project_id, books, now=now),

@@ -3,22 +3,22 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from monitor import rollups
+from monitor import folding
+from monitor.folding import RollupDelta
 from monitor.models import Execution
 from monitor.models.executions import Status
-from monitor.rollups import RollupDelta
 
 FAILED = (Status.FAILED, Status.TIMEOUT)
 
 
 def expect(project_id: int, *, now: datetime) -> None:
     """Lock the hour in which something is about to end, until commit: before that something, as everybody does."""
-    rollups.mark(project_id, [now], now=now)
+    folding.mark(project_id, [now], now=now)
 
 
 def count(project_id: int, ended: Iterable[Execution], *, now: datetime) -> None:
     """Count executions that have just ended; a cancelled one is neither a success nor a failure."""
-    rollups.fold(project_id, [_delta(execution, now=now) for execution in ended], now=now)
+    folding.fold(project_id, [_delta(execution, now=now) for execution in ended], now=now)
 
 
 def delta(

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from monitor import changes, jobs, listening, news, outcomes, rollups
+from monitor import changes, folding, jobs, listening, news, outcomes
 from monitor.models import Execution, Subject
 from monitor.models.executions import Status
 from monitor.pipeline import array, times
@@ -187,7 +187,7 @@ def _give_up(project_id: int, execution_id: UUID, sign_at: datetime, *, now: dat
         ended_at = max(sign_at, work.started_at)
         duration_ms = (ended_at - work.started_at) // MS
         # Before the row, as everybody locks.
-        rollups.mark(project_id, [ended_at], now=now)
+        folding.mark(project_id, [ended_at], now=now)
         as_seen = Execution.objects.of(project_id).filter(
             id=execution_id,
             from_spans=True,
@@ -201,7 +201,7 @@ def _give_up(project_id: int, execution_id: UUID, sign_at: datetime, *, now: dat
             return False
         counted = {"at": ended_at.isoformat(), "department": work.department, "duration_ms": duration_ms}
         _journal(work, Status.TIMEOUT, "end_never_sent", note=NEVER_SENT, counted=counted, now=now)
-        rollups.fold(project_id, [_counted(work.agent, counted)], now=now)
+        folding.fold(project_id, [_counted(work.agent, counted)], now=now)
     return True
 
 
@@ -213,12 +213,12 @@ def _correct(project_id: int, execution_id: UUID, *, now: datetime) -> bool:
         if lost is None:
             return False
         delta = _counted(lost.data["agent"], lost.data["counted"], sign=-1)
-        rollups.mark(project_id, [delta.at], now=now)
+        folding.mark(project_id, [delta.at], now=now)
         told_again = Execution.objects.of(project_id).filter(id=execution_id, lost_at=work.lost_at, status=work.status)
         again = {"lost_at": None, "look_at": now if work.status == Status.RUNNING else None}
         if work.lost_at is None or work.status == Status.TIMEOUT or not told_again.update(**again):
             return False
-        rollups.fold(project_id, [delta], now=now)
+        folding.fold(project_id, [delta], now=now)
         news.tell(project_id, "executions", str(execution_id))
     return True
 
@@ -239,7 +239,7 @@ def _journal(work: Execution, to: Status, cause: str, *, note: str, counted: dic
     )
 
 
-def _counted(agent: str, counted: dict[str, Any], *, sign: int = 1) -> rollups.RollupDelta:
+def _counted(agent: str, counted: dict[str, Any], *, sign: int = 1) -> folding.RollupDelta:
     return outcomes.delta(
         at=datetime.fromisoformat(counted["at"]),
         agent=agent,

@@ -12,10 +12,10 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from monitor import closing, jobs, latency, rollups
+from monitor import closing, folding, jobs, latency
 from monitor.checks import role_problems
+from monitor.folding import RollupDelta
 from monitor.models import JobHeartbeat
-from monitor.rollups import RollupDelta
 from monitor.tallies import Key, tallies
 from monitor.tenancy import crossing, tenant
 from tests.monitor.api.conftest import make_project, now
@@ -92,7 +92,7 @@ def count(name: str, **fields: Any) -> None:
     project = make_project(name)
     for ago in (timedelta(days=30), timedelta(days=9), timedelta(hours=30), timedelta(0)):
         with tenant(project.pk):
-            rollups.fold(project.pk, [RollupDelta(at=now() - ago, **fields)], now=now())
+            folding.fold(project.pk, [RollupDelta(at=now() - ago, **fields)], now=now())
 
 
 def test_tallies_count_everything_once_whether_settled_or_not(db: None) -> None:
@@ -115,7 +115,7 @@ def test_a_counter_does_not_go_back_when_the_hour_of_a_late_call_is_closed(db: N
 
     def call(ago: timedelta) -> None:
         with tenant(project.pk):
-            rollups.fold(project.pk, [RollupDelta(at=now() - ago, kind="llm", agent="a", model="m")], now=now())
+            folding.fold(project.pk, [RollupDelta(at=now() - ago, kind="llm", agent="a", model="m")], now=now())
 
     def counted() -> int:
         return tallies(now=now())[Key("llm", "a", "m")].count

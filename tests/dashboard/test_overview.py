@@ -6,8 +6,8 @@ import pytest
 from django.test import Client
 
 from monitor import conversations, handover
+from monitor.folding import RollupDelta, fold
 from monitor.models import ApiKey
-from monitor.rollups import RollupDelta, fold
 from monitor.tenancy import tenant
 from tests.dashboard.builders import an_execution, signed_in
 

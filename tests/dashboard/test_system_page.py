@@ -13,8 +13,8 @@ from django.http import HttpResponse
 from alerts.models import Channel, Delivery
 from config.tasks import TASKS
 from monitor import changes, jobs, vitals
+from monitor.folding import RollupDelta, fold
 from monitor.models import JobHeartbeat, Subject
-from monitor.rollups import RollupDelta, fold
 from monitor.tenancy import crossing, tenant
 from tests.dashboard.builders import signed_in
 from tests.dashboard.test_alerts_page import an_alert

@@ -12,6 +12,7 @@ from django.db.models import Sum
 
 from monitor import agentwork, ingest, latency, lineage, metering
 from monitor.bookings import Books, WorkSums, line, roles
+from monitor.folding import KEY, SUMS, _by_minute
 from monitor.ingest import Accepted
 from monitor.models import (
     Agent,
@@ -28,7 +29,6 @@ from monitor.models import (
 )
 from monitor.records import Span as Record
 from monitor.records import Tokens, sealed
-from monitor.rollups import KEY, SUMS, _by_minute
 from monitor.spanrows import BOOKED_COLUMNS, Row, Work
 from monitor.tenancy import crossing, tenant
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monitor import closing, retention, rollups
+from monitor import closing, folding, retention, rollups
+from monitor.folding import RollupDelta
 from monitor.models import DayRollup, HourRollup, Project, RolledDay
-from monitor.rollups import RollupDelta, Totals
+from monitor.rollups import Totals
 from monitor.tenancy import crossing, tenant
 from tests.monitor.spending import NOW, a_project, close_connection
 
@@ -22,7 +23,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 def fold(project: Project, *times: datetime, agent: str = "planner", usd: int = 1) -> None:
     told = [RollupDelta(at=at, kind="llm", agent=agent, duration_ms=900, cost_usd=Decimal(usd)) for at in times]
     with tenant(project.pk):
-        rollups.fold(project.pk, told, now=NOW)
+        folding.fold(project.pk, told, now=NOW)
 
 
 def total(project: Project, since: datetime, until: datetime) -> list[Totals]:

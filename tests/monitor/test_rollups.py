@@ -8,9 +8,9 @@ from uuid import uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monitor import closing, latency, retention, rollups
+from monitor import closing, folding, latency, retention, rollups
+from monitor.folding import RollupDelta
 from monitor.models import DirtyHour, HourRollup, MinuteRollup, Project, Span
-from monitor.rollups import RollupDelta
 from monitor.tenancy import tenant
 from tests.monitor.days import days_of
 from tests.monitor.spending import NOW, a_project, a_span, accept, close_connection
@@ -23,7 +23,7 @@ def a_delta(minutes_ago: int = 0, **fields: object) -> RollupDelta:
 
 def fold(project: Project, *deltas: RollupDelta) -> None:
     with tenant(project.pk):
-        rollups.fold(project.pk, deltas, now=NOW)
+        folding.fold(project.pk, deltas, now=NOW)
 
 
 def test_hours_are_set_from_their_minutes_once_they_are_over(db: None) -> None:
@@ -92,7 +92,7 @@ def test_days_are_those_of_the_time_zone_also_where_they_begin_at_half_past(db: 
     with tenant(project.pk):
         for minutes in (29, 30):
             delta = RollupDelta(at=at + timedelta(minutes=minutes), kind="llm")
-            rollups.fold(project.pk, [delta], now=NOW)
+            folding.fold(project.pk, [delta], now=NOW)
     closing.close_hours(now=NOW)
     with tenant(project.pk):
         days = rollups.series(
@@ -173,7 +173,7 @@ def test_an_hour_that_is_being_written_is_passed_over(committed_db: None) -> Non
 
     with ThreadPoolExecutor(1) as pool:
         with tenant(project.pk):
-            rollups.fold(project.pk, [a_delta(61)], now=NOW)
+            folding.fold(project.pk, [a_delta(61)], now=NOW)
             assert pool.submit(close).result() == 0
         assert pool.submit(close).result() == 1
     with tenant(project.pk):
