@@ -12,6 +12,7 @@ from django.urls import path
 
 from alerts import bodies, channels, delivery, lifecycle, planning, statistics
 from alerts.models import Alert, AlertStatus, Channel, Delivery, EventKind
+from monitor import patience
 from monitor.api.acting import acting
 from monitor.api.caller import Request
 from monitor.api.door import Answer, Door, endpoint
@@ -39,7 +40,8 @@ class Alerts(Door):
         if query.search:
             words = query.search
             found = found.filter(Q(title__icontains=words) | Q(message__icontains=words) | Q(agent__icontains=words))
-        rows, following = paginate(found, ("-last_seen_at", "-id"), query, request)
+        with patience.searching(query.search):
+            rows, following = paginate(found, ("-last_seen_at", "-id"), query, request)
         return bodies.AlertPage(results=[bodies.alert_out(alert) for alert in rows], next=following)
 
     @endpoint(scope="ingest", body=bodies.NewAlert, answer=bodies.AlertOut, status=201, also=(200,))

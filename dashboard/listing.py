@@ -1,28 +1,26 @@
 """Which executions a list shows: what the address asks for, and the bounded queries that answer it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
-from django.db import OperationalError, connection
+from django.db import connection
 from django.db.models import CharField, IntegerField, Q, QuerySet, Value
 from django.db.models.functions import Cast
 from django.http import QueryDict
-from psycopg.errors import QueryCanceled
 
 from dashboard import written
 from dashboard.frame import Range, range_of
-from monitor import pipeline, standstill
+from monitor import standstill
 from monitor.models import Execution
 from monitor.models.executions import ENDED, OPEN, ExecutionQuerySet, Status
-from monitor.pipeline import Statement
 from monitor.savedviews import Query
 from monitor.standstill import Still
 
@@ -31,8 +29,6 @@ COUNTED_TO = 10_000
 # Executions are kept this long; a list that names no range looks no further back.
 KEPT = timedelta(days=180)
 RECENT = timedelta(minutes=30)
-SEARCH_TIMEOUT_MS = 3000
-AS_BEFORE = [Statement("ROLLBACK TO SAVEPOINT search", None), Statement("RELEASE SAVEPOINT search", None)]
 SEARCHED = (
     "task__icontains",
     "agent__icontains",
@@ -51,13 +47,6 @@ SEGMENTS: tuple[tuple[Status, ...], ...] = (
     ENDED,
 )
 NOT_SHOWN_IN_ROWS = ("inputs", "output", "metadata", "message", "error", "command_reason", "digest")
-
-
-Found = TypeVar("Found")
-
-
-class TookTooLong(Exception):
-    """The search was stopped after SEARCH_TIMEOUT_MS: the range is too long for it."""
 
 
 @dataclass(frozen=True)
@@ -270,23 +259,6 @@ def counts_of(project_id: int, lists: Sequence[Asked], *, now: datetime, time_zo
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(parts)}", values)
         return list(cursor.fetchone())
-
-
-def within_time(asked: Asked, look: Callable[[], Found]) -> Found:
-    """`look()`, which only reads; each query of a search is stopped after SEARCH_TIMEOUT_MS. Raises TookTooLong."""
-    if not asked.q:
-        return look()
-    short = Statement(f"SET LOCAL statement_timeout = {SEARCH_TIMEOUT_MS}", None)
-    pipeline.flush([Statement("SAVEPOINT search", None), short])
-    try:
-        return look()
-    except OperationalError as error:
-        if isinstance(error.__cause__, QueryCanceled):
-            raise TookTooLong from error
-        raise
-    finally:
-        # The timeout is again what it was, and the transaction goes on where a query was stopped.
-        pipeline.flush(AS_BEFORE)
 
 
 def counted(number: int) -> str:

@@ -1,14 +1,11 @@
 """Named operations of agents: how often, how well and how long, computed from their spans of a bounded time."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from django.db import OperationalError, connection, transaction
-from psycopg.errors import QueryCanceled
+from django.db import connection
 
 LONGEST = timedelta(days=31)
 # The newest are computed with; a window that has more is told apart.
@@ -40,10 +37,6 @@ OF_WINDOW = STATISTICS.format(within="kind = 'operation'")
 OF_EXECUTION = STATISTICS.format(within="execution_id = %(execution_id)s")
 
 
-class TookTooLong(Exception):
-    """The statistics were stopped after their time: the window has too much for it."""
-
-
 class OperationStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """One operation of one agent in the window; durations in milliseconds."""
 
@@ -64,22 +57,6 @@ class Operations(msgspec.Struct, frozen=True):
 
     results: list[OperationStatistics]
     truncated: bool
-
-
-@contextmanager
-def within(timeout_ms: int) -> Iterator[None]:
-    """No statement in it takes longer. Raises TookTooLong."""
-    try:
-        with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = {timeout_ms:d}")
-            yield
-            with connection.cursor() as cursor:
-                cursor.execute("SET LOCAL statement_timeout = 0")
-    except OperationalError as error:
-        if isinstance(error.__cause__, QueryCanceled):
-            raise TookTooLong from error
-        raise
 
 
 def statistics(

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +20,7 @@ from dashboard.arrival import curl
 from dashboard.frame import range_of
 from dashboard.listing import Asked
 from dashboard.states import EXECUTIONS, Look, look_of
-from monitor import savedviews, standstill
+from monitor import patience, savedviews, standstill
 from monitor.models import Agent, Execution
 from monitor.models.executions import ENDED, OPEN, Status
 from monitor.models.people import Role
@@ -62,8 +61,9 @@ def executions(request: PageRequest) -> HttpResponse:
         "first_command": curl(request, "/executions", FIRST_EXECUTION),
     }
     try:
-        listing.within_time(asked, partial(_parts, request, asked, found, part, context))
-    except listing.TookTooLong:
+        with patience.searching(asked.q):
+            _parts(request, asked, found, part, context)
+    except patience.TookTooLong:
         context["took_too_long"] = True
     if part is None:
         context |= _filters(project.pk, asked)

@@ -18,6 +18,7 @@ from dashboard.access import PageRequest, page
 from dashboard.frame import range_of
 from dashboard.views.executions import row_of
 from dashboard.waiting import customer_name
+from monitor import patience
 from monitor.models import Conversation, Execution
 
 SHOWN = 10
@@ -42,8 +43,9 @@ def search(request: PageRequest) -> HttpResponse:
     found = within(asked) if named is None else named
     context: dict[str, Any] = {"asked": asked, "all_executions": asked.address(order="state"), "took_too_long": False}
     try:
-        context |= listing.within_time(asked, partial(_look, request, asked, found, is_name=named is not None))
-    except listing.TookTooLong:
+        with patience.searching(asked.q):
+            context |= _look(request, asked, found, is_name=named is not None)
+    except patience.TookTooLong:
         context["took_too_long"] = True
     rows = context.get("rows", [])
     if len(rows) == 1 and str(rows[0].id) == asked.q.lower():

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from django.urls import path
 
-from monitor import conversations, handover
+from monitor import conversations, handover, patience
 from monitor.api import queue as doors
 from monitor.api.acting import refusals
 from monitor.api.caller import Caller, Request
@@ -130,7 +130,8 @@ class Conversations(Door):
             rows = rows.filter(updated_at__lt=query.updated_before)
         if query.search:
             rows = rows.filter(conversation_id__icontains=query.search)
-        found, following = paginate(rows, ("-updated_at", "-id"), query, request)
+        with patience.searching(query.search):
+            found, following = paginate(rows, ("-updated_at", "-id"), query, request)
         return ConversationPage([ConversationOut.of(row) for row in found], following)
 
     @endpoint(

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from django.urls import URLPattern, path
 
-from monitor import ledger, reporting
+from monitor import ledger, patience, reporting
 from monitor.api import budgets, trips
 from monitor.api.caller import Request
 from monitor.api.door import Answer, Door, endpoint
@@ -86,7 +86,10 @@ class CostSummary(Door):
     @endpoint(scope="read", query=SummaryQuery, answer=Summary)
     def get(self, request: Request, query: SummaryQuery) -> Summary:
         span = query.within(now=request.now, back=ledger.BACK[query.period])
-        return ledger.summary(request.caller.project_id, query.period, group_by=query.group_by, now=request.now, **span)
+        with patience.within(patience.SUMS_MS):
+            return ledger.summary(
+                request.caller.project_id, query.period, group_by=query.group_by, now=request.now, **span
+            )
 
 
 class DailyCosts(Door):

@@ -12,7 +12,7 @@ from django.db.models import Q
 from django.urls import path
 from msgspec import Meta
 
-from monitor import commands, families, ingest, registration, standstill, transitions
+from monitor import commands, families, ingest, patience, registration, standstill, transitions
 from monitor.api import loops
 from monitor.api.door import Answer, Door, Request, endpoint
 from monitor.api.loops import LoopOut
@@ -196,9 +196,10 @@ class Executions(Door):
             found = found.filter(started_at__gte=since)
         if query.started_before:
             found = found.filter(started_at__lt=query.started_before)
-        if query.search:
-            found = _matching(found, query.search)
-        rows, following = paginate(found, ("-started_at", "-id"), query, request)
+        with patience.searching(query.search):
+            if query.search:
+                found = _matching(found, query.search)
+            rows, following = paginate(found, ("-started_at", "-id"), query, request)
         return ExecutionPage(results=[show(row) for row in rows], next=following)
 
     @endpoint(scope="ingest", body=NewExecution, answer=ExecutionOut, status=201, also=(200, 409), grows=True)

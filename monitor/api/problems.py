@@ -18,6 +18,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.views import defaults
 from rest_framework.exceptions import APIException
 
+from monitor.patience import TookTooLong
+
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
@@ -106,6 +108,8 @@ def of(error: Exception) -> Problem | None:
         case OperationalError() | InterfaceError():
             log.warning("the database did not answer: %s", error)
             return unavailable("The database does not answer at the moment; nothing was stored.")
+        case TookTooLong():
+            return unavailable("It took too long; ask for a shorter time.")
         case RequestDataTooBig():
             return Problem(413, "Too large", "The body is larger than this server accepts.")
         case SuspiciousOperation():

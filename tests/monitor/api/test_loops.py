@@ -5,14 +5,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
 from django.test import Client
 
 from monitor import loopwatch, operations
 from monitor.models import Project, Span
 from monitor.tenancy import tenant
 from tests.monitor.api.conftest import client_with, make_key, make_project
-from tests.monitor.fleets import an_execution, at_once
+from tests.monitor.fleets import an_execution
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -132,23 +131,3 @@ def test_no_more_than_the_newest_operations_of_the_window_are_read(client: Clien
         assert [len(ask(agent="clerk", most=most).results) for most in (10, 12)] == [0, 1]
         # Those of an execution are found by themselves.
         assert [(one.operation, one.count) for one in ask(execution_id=work, most=10).results] == [("rare", 1)]
-
-
-def test_statistics_that_take_too_long_are_stopped(committed_db: None) -> None:
-    project_id = make_project("north").pk
-
-    def ask() -> str:
-        with tenant(project_id):
-            try:
-                with operations.within(50):
-                    operations.statistics(project_id, since=NOW - timedelta(days=1), until=NOW)
-            except operations.TookTooLong:
-                return "too long"
-            # What it was stopped by is gone.
-            return f"{Span.objects.count()} spans"
-
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("LOCK TABLE monitor_span IN ACCESS EXCLUSIVE MODE")
-        assert at_once([ask]) == ["too long"]
-    assert at_once([ask]) == ["0 spans"]
