@@ -195,8 +195,10 @@ def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, now: d
     )
     minutes = folding.statements(project_id, books.rollups, now=now)
     charging = budgets.charging(project_id, books.charges, now=now)
-    answers = pipeline.flush([*sums, *minutes, *charging.statements])
-    verdict = budgets.judge(charging, answers[len(sums) + len(minutes) :])
+    spending = charging.statements
+    answers = pipeline.flush([*sums, *minutes, *spending, *runs.clearing(project_id, settled.left)])
+    begin = len(sums) + len(minutes)
+    verdict = budgets.judge(charging, answers[begin : begin + len(spending)])
     pipeline.flush(
         [
             *registration.telling(project_id, books, now=now),

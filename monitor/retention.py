@@ -44,7 +44,8 @@ PARTITIONED: Mapping[str, Partitioned] = {
 class Pruned(NamedTuple):
     """A table that is pruned row by row, by the age of a column that an index finds; `also` narrows which rows.
 
-    `more` are the days for which they stay longer than their kind.
+    `more` are the days for which they stay longer than their kind; `along` deletes in the same statement what leaves
+    with them, whose names it finds in `gone`.
     """
 
     table: str
@@ -53,12 +54,13 @@ class Pruned(NamedTuple):
     also: str = "true"
     lock: str = LOCK
     more: int = 0
+    along: str = ""
 
 
-# A run's window begins with time itself and stays for as long as the run does.
-ITS_RUN = """
-SELECT FROM monitor_run AS run
- WHERE run.project_id = monitor_budgetwindow.project_id AND run.run_id = monitor_budgetwindow.target
+# A run's window begins with time itself: its age says nothing, and no index tells which run has gone.
+WINDOWS_OF_RUNS = """
+DELETE FROM monitor_budgetwindow AS held USING gone
+ WHERE held.project_id = gone.project_id AND held.scope = 'run' AND held.target = gone.run_id
 """
 
 # Lets an index that begins with the project find the age.
@@ -90,13 +92,12 @@ PRUNED = (
     Pruned("monitor_spanlog", "received_at", "logs"),
     # It tells where its spans are. Found by its start, which does not move with each of its spans.
     Pruned("monitor_trace", "first_at", "spans", "last_at < %(before)s", more=2),
-    Pruned("monitor_run", "last_at", "runs", EACH_PROJECT),
+    Pruned("monitor_run", "last_at", "runs", EACH_PROJECT, along=WINDOWS_OF_RUNS),
     Pruned("monitor_message", "created_at", "messages", f"NOT {OF_PEOPLE}"),
     Pruned("monitor_loop", "ended_at", "loops"),
     Pruned("monitor_command", "issued_at", "executions", f"NOT EXISTS ({STILL_OPEN})"),
     Pruned("monitor_execution", "ended_at", "executions"),
     Pruned("monitor_budgetwindow", "starts_at", "runs", "scope <> 'run'"),
-    Pruned("monitor_budgetwindow", "starts_at", "runs", f"scope = 'run' AND NOT EXISTS ({ITS_RUN})"),
     Pruned("monitor_queueevent", "at", "messages", lock=""),
     Pruned("monitor_queueitem", "closed_at", "conversations", f"status NOT IN {tuple(map(str, OPEN_ITEMS))}"),
     Pruned(
@@ -157,6 +158,8 @@ def _prune(pruned: Pruned, kept: Standing, *, now: datetime) -> int:
                 SELECT ctid FROM {pruned.table} WHERE {pruned.column} < %(before)s AND {pruned.also} AND {whose}
                  LIMIT %(most)s {pruned.lock}))
         """  # noqa: S608
+        if pruned.along:
+            statement = f"WITH gone AS ({statement} RETURNING *), along AS ({pruned.along}) SELECT FROM gone"
         values = {**values, "before": now - timedelta(days=days + pruned.more), "most": ROWS_AT_ONCE}
         deleted += _in_batches(statement, values, most=BATCHES_AT_ONCE)
     return deleted

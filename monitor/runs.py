@@ -53,6 +53,12 @@ DELETE FROM monitor_run WHERE project_id = %(project_id)s AND run_id = ANY(%(run
    AND calls = 0 AND tool_calls = 0 AND tripped_at IS NULL
 RETURNING first_at AS was_first_at, last_at AS was_last_at, NULL::timestamptz AS first_at, NULL::timestamptz AS last_at
 """)
+# Whoever charges a run has its row, so that no window is made anew behind this.
+EMPTY_WINDOWS = """
+DELETE FROM monitor_budgetwindow AS held
+ WHERE held.project_id = %(project_id)s AND held.scope = 'run' AND held.target = ANY(%(run_id)s::text[])
+   AND NOT EXISTS (SELECT FROM monitor_run AS run WHERE run.project_id = held.project_id AND run.run_id = held.target)
+"""
 
 
 def summing(project_id: int, runs: Mapping[str, RunSums]) -> Statement:
@@ -94,6 +100,17 @@ def mending(
         }
         statements.append(Statement(LEFT_RUNS, {"project_id": project_id, "run_id": texts(rests), **reach}))
     if len(rests) < len(left):
-        empty = sorted(run_id for run_id, rest in left.items() if rest is None)
-        statements.append(Statement(EMPTY_RUNS, {"project_id": project_id, "run_id": texts(empty)}))
+        statements.append(Statement(EMPTY_RUNS, _emptied(project_id, left)))
     return statements
+
+
+def clearing(project_id: int, left: Mapping[str, tuple[datetime, datetime] | None]) -> list[Statement]:
+    """The statement that takes away the windows of runs that `mending` did; after their last charges."""
+    if None not in left.values():
+        return []
+    return [Statement(EMPTY_WINDOWS, _emptied(project_id, left))]
+
+
+def _emptied(project_id: int, left: Mapping[str, tuple[datetime, datetime] | None]) -> dict[str, Any]:
+    empty = sorted(run_id for run_id, rest in left.items() if rest is None)
+    return {"project_id": project_id, "run_id": texts(empty)}

@@ -153,6 +153,12 @@ class BudgetWindow(models.Model):
     warned_at = models.DateTimeField(null=True)
     tripped_at = models.DateTimeField(null=True)
 
+    class Meta:
+        indexes = [
+            # Read by retention. Windows of runs, nearly all, leave with their run.
+            models.Index(fields=["starts_at"], name="budget_window_by_age", condition=~models.Q(scope="run")),
+        ]
+
 
 class Trip(models.Model):
     """A financial stop: a window passed its limit. Open until a person resets it or the window is over.

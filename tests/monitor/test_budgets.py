@@ -26,7 +26,16 @@ from monitor.models import (
 )
 from monitor.models.executions import Status
 from monitor.tenancy import crossing, tenant
-from tests.monitor.spending import CALL_USD, NOW, a_project, a_span, accept, assert_books_balance, close_connection
+from tests.monitor.spending import (
+    CALL_USD,
+    NOW,
+    a_bare_span,
+    a_project,
+    a_span,
+    accept,
+    assert_books_balance,
+    close_connection,
+)
 
 
 def a_budget(project: Project | None, scope: str, limit: str, period: str = "day", **fields: Any) -> Budget:
@@ -146,6 +155,44 @@ def test_a_runs_window_goes_with_the_run(db: None, monkeypatch: pytest.MonkeyPat
         kept = BudgetWindow.objects.filter(scope="run").values_list("project_id", "target")
         assert set(kept) == {(south.pk, "old-3"), (north.pk, "new")}
         assert BudgetWindow.objects.filter(project_id=north.pk, scope="project").count() == 3
+
+
+def test_looking_for_what_is_old_never_goes_through_the_windows_of_runs(db: None) -> None:
+    project = a_project()
+    spend(project, "1", 1, run_id="old")
+    with crossing():
+        Run.objects.filter(project=project).update(last_at=NOW - timedelta(days=401))
+    with CaptureQueriesContext(connection) as asked:
+        retention.prune(now=NOW)
+    of_windows = [one["sql"] for one in asked if "monitor_budgetwindow" in one["sql"]]
+    # With their runs, and all others by their age.
+    assert [("monitor_run " in one, "scope <> 'run'" in one) for one in of_windows] == [(True, False), (False, True)]
+
+
+def test_a_run_that_loses_its_last_span_to_a_named_one_takes_its_window_with_it(db: None) -> None:
+    project = a_project()
+    accept(project, [a_bare_span(1, 2, 1)])
+
+    def windows() -> dict[str, Decimal]:
+        with tenant(project.pk):
+            return dict(BudgetWindow.objects.filter(scope="run").values_list("target", "spent_usd"))
+
+    assert windows() == {f"{1:032x}": CALL_USD}
+    accept(project, [a_bare_span(1, 1, kind="agent", run_id="night")])
+    assert windows() == {"night": CALL_USD}
+    assert_books_balance(project)
+
+
+def test_a_run_that_tripped_keeps_its_window_when_it_loses_its_last_span(db: None) -> None:
+    project = a_project()
+    a_budget(project, "run", "0.001")
+    accept(project, [a_bare_span(1, 2, 1)])
+    accept(project, [a_bare_span(1, 1, kind="agent", run_id="night")])
+    with tenant(project.pk):
+        kept = BudgetWindow.objects.filter(scope="run", tripped_at__isnull=False).values_list("target", "spent_usd")
+        assert dict(kept) == {f"{1:032x}": 0, "night": CALL_USD}
+        trip = Trip.objects.get(target=f"{1:032x}")
+        trips.reset(trip, note="go on", top_up_usd=None, actor="ada", project_id=project.pk, now=NOW)
 
 
 def test_an_alert_budget_tells_and_never_stops(db: None) -> None:

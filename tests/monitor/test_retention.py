@@ -28,11 +28,7 @@ SELECT array_agg(attribute.attname::text ORDER BY place)
 """
 
 
-# Windows are few but for those of runs, which all begin with time itself: their age tells nothing apart.
-BY_AGE = [one for one in PRUNED if one.table != "monitor_budgetwindow"]
-
-
-@pytest.mark.parametrize("pruned", BY_AGE, ids=[one.table for one in BY_AGE])
+@pytest.mark.parametrize("pruned", PRUNED, ids=[one.table for one in PRUNED])
 def test_an_index_leads_to_what_is_old(db: None, pruned: Pruned) -> None:
     with crossing(), connection.cursor() as cursor:
         cursor.execute(INDEXES, {"table": pruned.table})
