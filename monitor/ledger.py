@@ -301,7 +301,7 @@ def _runs(project_id: int, since: datetime, until: datetime) -> list[GroupCosts]
             avg_latency_ms=run.latency_ms / run.calls if run.calls else None,
             success_rate=1 - run.failed_calls / run.calls if run.calls else None,
         )
-        for run in runs.order_by("-cost_usd", "run_id")[:MOST_GROUPS]
+        for run in runs.order_by("-cost_usd", "-run_id")[:MOST_GROUPS]
     ]
 
 

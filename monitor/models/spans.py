@@ -178,7 +178,11 @@ class Run(models.Model):
     tripped_at = models.DateTimeField(null=True)
 
     class Meta:
-        indexes = [models.Index(fields=["project", "-last_at"], name="run_newest")]
+        indexes = [
+            models.Index(fields=["project", "-last_at"], name="run_newest"),
+            # Read by the list of the dearest: each change of a run moves its place in `run_newest` anyway.
+            models.Index(fields=["project", "-cost_usd", "-run_id"], name="run_dearest"),
+        ]
 
 
 class RunQuarter(models.Model):

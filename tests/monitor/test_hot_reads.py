@@ -280,6 +280,8 @@ READS = {
     "a run's costs": within(
         lambda project_id: ledger.run_costs(project_id, "run-7"), "monitor_run_pkey", "ledger_by_run"
     ),
+    "the dearest runs": opens("/costs?range=30d&order=cost&part=runs", "run_dearest", all_of=()),
+    "costs by run": calls("/costs/summary?group_by=run&period=monthly", "run_dearest"),
     "figures of the agents": within(
         lambda project_id: figures.of_agents(project_id, now=NOW), "execution_measured", "monitor_hourrollup_pkey"
     ),
@@ -303,9 +305,10 @@ READS = {
             "queue_item_by_age",
             "conversation_newest",
             "monitor_runquarter_pkey",
+            "budget_window_by_age",
+            # Windows of runs leave with their run.
+            "monitor_budgetwindow_pkey",
         },
-        # Windows of runs leave with their run, and no index tells which has gone.
-        frozenset({"monitor_budgetwindow", "monitor_run"}),
     ),
 }
 
