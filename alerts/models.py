@@ -72,6 +72,8 @@ class Alert(models.Model):
         indexes = [
             models.Index(fields=["project", "-last_seen_at", "-id"], name="alert_newest"),
             models.Index(fields=["project", "fingerprint", "-resolved_at"], name="alert_by_fingerprint"),
+            # Read by the list's choice of types.
+            models.Index(fields=["project", "type"], name="alert_by_type"),
             # Read by escalation.due.
             models.Index(
                 fields=["escalate_at"],

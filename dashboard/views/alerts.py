@@ -193,7 +193,7 @@ def _list(request: PageRequest) -> dict[str, Any]:
     with Together() as asked:
         found = alertlist.asking(asked, project, wanted, span, now=request.now, after=request.GET.get("after", ""))
         counts = asked.rows(statistics.firing(project.pk, now=request.now))
-        types = asked.rows(alertlist.types(project.pk))
+        types = alertlist.types(asked, project.pk)
     return {
         "listing": alertlist.listing(project, found, me=person, now=request.now),
         "counts": counts[0] if counts else statistics.NONE,

@@ -1,16 +1,20 @@
 """Alerts: the list in its groups, one alert told, and what people do about it."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from pytest_django import DjangoAssertNumQueries
 
 from alerts import lifecycle
 from alerts.models import Alert, AlertEvent, Delivery, DeliveryStatus
+from dashboard import alertlist
 from monitor.tenancy import crossing, tenant
 from tests.dashboard.builders import SignedIn, an_execution, signed_in
+from tests.monitor.plans import analyze
 
 HTMX = {"HX-Request": "true", "HX-Target": "alert"}
 
@@ -314,3 +318,38 @@ def test_a_full_list_says_how_many_are_not_shown_and_asks_little(
         page = visitor.client.get("/alerts").content.decode()
     assert "100 of 128" in page
     assert "28 more are not shown" in page
+
+
+def test_each_type_is_offered_once_and_reading_them_takes_a_row_of_each() -> None:
+    visitor, other = signed_in(), signed_in("south")
+    now = datetime.now(UTC)
+    kinds = ["disk_full", "custom", "tool_loop", "Überlauf"]
+    with tenant(visitor.project_id):
+        Alert.objects.bulk_create(
+            Alert(
+                project_id=visitor.project_id,
+                fingerprint=str(number),
+                level="warning",
+                type=kinds[number % 4],
+                first_seen_at=now,
+                last_seen_at=now,
+            )
+            for number in range(2_000)
+        )
+    an_alert(other.project_id, type="of_another_project")
+    analyze()
+    page = visitor.client.get("/alerts").content.decode()
+    offered = page.partition('id="filter-type"')[2].partition("</select>")[0]
+    found = re.findall(r'value="([^"]+)"', offered)
+    assert sorted(found) == sorted(kinds)
+    with tenant(visitor.project_id), connection.cursor() as cursor:
+        values = {"project_id": visitor.project_id, "most": alertlist.MOST_TYPES}
+        cursor.execute(f"EXPLAIN (ANALYZE, TIMING OFF) {alertlist.TYPES}", values)
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+        cursor.execute(alertlist.TYPES, values)
+        assert [(one,) for one in found] == cursor.fetchall()
+        cursor.execute(alertlist.TYPES, values | {"most": 2})
+        assert [(one,) for one in found[:2]] == cursor.fetchall()
+    read = re.findall(r"Scan using alert_by_type .*actual rows=([\d.]+) loops=(\d+)", plan)
+    assert "Seq Scan" not in plan
+    assert sum(round(float(rows) * int(loops)) for rows, loops in read) == len(kinds), plan

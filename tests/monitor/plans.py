@@ -85,7 +85,7 @@ FILLED = {
     "past": NOW - timedelta(seconds=1),
     "ahead": NOW + timedelta(hours=1),
 }
-ASKED = r"\s*(WITH|SELECT|INSERT|UPDATE|DELETE)\b.*\bmonitor_|\s*SELECT\b.*\balerts_"
+ASKED = r"\s*(WITH|SELECT|INSERT|UPDATE|DELETE)\b.*\bmonitor_|\s*(WITH|SELECT)\b.*\balerts_"
 RELATION = """
 SELECT coalesce(parent.relname, child.relname), child.reltuples
   FROM pg_class AS child

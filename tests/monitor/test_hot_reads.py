@@ -264,7 +264,7 @@ READS = {
         f"/executions/{ONE}", "monitor_execution_pkey", "span_by_execution", "state_change_of_subject"
     ),
     "the queue": opens("/queue", "queue_item_open|queue_item_one_open_per_subject", all_of=()),
-    "the alerts": opens("/alerts", "alert_by_age", "alert_one_open_per_cause", all_of=["alerts_alert"]),
+    "the alerts": opens("/alerts", "alert_by_age", "alert_one_open_per_cause", "alert_by_type", all_of=()),
     "the agents": within(
         lambda project_id: the_agents(project_id, 20),
         "monitor_hourrollup_pkey",
