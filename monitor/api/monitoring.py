@@ -13,7 +13,7 @@ from monitor import health, storyline
 from monitor.api.door import Door, Request, endpoint
 from monitor.api.problems import Problem
 from monitor.models import Execution
-from monitor.models.executions import Status
+from monitor.models.executions import ExecutionQuerySet, Status
 
 TaskStatus = Literal["PENDING", "RUNNING", "COMPLETED", "FAILED"]
 Aware = Annotated[datetime, Meta(tz=True)]
@@ -82,13 +82,21 @@ class Tasks(Door):
             found = found.filter(started_at__gte=query.start_date_from)
         if query.start_date_to is not None:
             found = found.filter(started_at__lte=query.start_date_to)
-        rows = found.order_by("-started_at", "-id")[query.offset : query.offset + query.limit]
+        rows = list(found.order_by("-started_at", "-id")[query.offset : query.offset + query.limit])
         return TaskPage(
             tasks=[TaskOut(**_task(row)) for row in rows],
-            total=found.order_by()[:MOST_COUNTED].count(),
+            total=_total(found, query, shown=len(rows)),
             limit=query.limit,
             offset=query.offset,
         )
+
+
+def _total(found: ExecutionQuerySet, query: TaskQuery, *, shown: int) -> int:
+    """How many there are, counted to MOST_COUNTED."""
+    if shown < query.limit and (shown or not query.offset):
+        # The list ends on this page.
+        return min(query.offset + shown, MOST_COUNTED)
+    return found.order_by()[:MOST_COUNTED].count()
 
 
 class OneTask(Door):

@@ -6,7 +6,9 @@ from uuid import uuid4
 
 import pytest
 from django.core.cache import cache
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from monitor import closing, jobs
 from monitor.models import Agent, Project
@@ -84,6 +86,26 @@ def test_tasks_are_filtered(api: Client, query: str, found: list[str]) -> None:
     query = query.format(an_hour_ago=(now() - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ"))
     page = api.get(f"/api/v1/monitoring/tasks?{query}").json()
     assert [task["status"] for task in page["tasks"]] == found
+
+
+def test_every_page_of_tasks_tells_how_many_there_are_and_the_last_one_counts_by_itself(api: Client) -> None:
+    for n in range(5):
+        track(api, "a", status="failed" if n > 3 else "completed")
+
+    def told(query: str) -> tuple[int, int, bool]:
+        with CaptureQueriesContext(connection) as asked:
+            page = api.get(f"/api/v1/monitoring/tasks?{query}").json()
+        return len(page["tasks"]), page["total"], any("COUNT(*)" in one["sql"] for one in asked)
+
+    assert told("limit=2") == (2, 5, True)
+    assert told("limit=2&offset=2") == (2, 5, True)
+    assert told("limit=2&offset=4") == (1, 5, False)
+    assert told("limit=5") == (5, 5, True)
+    assert told("limit=2&offset=5") == (0, 5, True)
+    assert told("limit=2&offset=100000") == (0, 5, True)
+    assert told("status=COMPLETED&limit=1") == (1, 4, True)
+    assert told("status=FAILED&limit=1") == (1, 1, True)
+    assert told("status=RUNNING") == (0, 0, False)
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "offset=-1", "status=running", "start_date_from=2026-01-01"])
