@@ -229,7 +229,7 @@ def _surroundings(visitor: Visitor, *, now: datetime) -> tuple[Counts, Watcher, 
 
 def _watch(signs: list[JobHeartbeat], *, now: datetime) -> tuple[Watcher, Banner | None]:
     """The state of our own jobs, and the banner when one of them is silent."""
-    rows = [row for row in signs if not row.name.startswith(jobs.PROCESS) and row.name != jobs.CRANK]
+    rows = [row for row in signs if jobs.is_periodic(row)]
     silent = jobs.silent_of(signs, now=now)
     last_at = max((row.last_ok_at for row in rows if row.last_ok_at), default=None)
     banner = None

@@ -88,7 +88,8 @@ def _leaves(found: Growth, *, now: datetime) -> str:
         return ""
     first = max(coming, key=lambda one: one.size.bytes)
     assert first.leaves_from is not None
-    return f"{first.label} begin to leave on {first.leaves_from:%-d %B}, and grow more slowly from then on."
+    on = f"{first.leaves_from:%-d %B}" + ("" if first.leaves_from.year == now.year else f" {first.leaves_from:%Y}")
+    return f"{first.label} begin to leave on {on}, and grow more slowly from then on."
 
 
 def days(count: float) -> str:

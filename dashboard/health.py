@@ -6,9 +6,11 @@ from datetime import datetime, timedelta
 from django.conf import settings
 
 from dashboard import words
+from dashboard.growth import TONES
 from monitor import jobs, listening, room, vitals
 from monitor.models import JobHeartbeat
 from monitor.pipeline import Statement
+from monitor.room import Room
 from monitor.together import Together
 
 LATE = timedelta(seconds=60)
@@ -25,6 +27,9 @@ BACKUP = "backup.write"
 # What each job does, and what goes unseen without it.
 JOBS = {
     "watch.overdue": ("Finds silent executions", "A silent agent is not noticed and not retried."),
+    "silence.look": ("Watches what only traces tell of", "One that nothing more comes of is not told of."),
+    "loops.look": ("Looks for agents that loop", "An agent that repeats itself is not told of, and goes on spending."),
+    "cadence.judge": ("Misses agents that stay away", "An agent that is expected and does not come is not missed."),
     "clocks.breaches": ("Watches the clock for claiming", "Nobody is told when a customer waits too long."),
     "clocks.unanswered": ("Gives unanswered chats back", "A chat whose holder is silent stays with them."),
     "renewals.close_over": ("Closes trips whose time is over", "They stay in the queue, though nothing is refused."),
@@ -33,6 +38,7 @@ JOBS = {
     "growth.sample": ("Notes how data grows", "The forecast of when the disk is full stands still."),
     "jobs.silence": ("Watches these jobs", "A job that stops is not told by an alert."),
     "alerts.judge": ("Turns events into alerts", "New alerts are not raised. Events are kept and judged later."),
+    "alerts.settle_over": ("Ends alerts whose trouble is over", "They stay open, and the next one is not told anew."),
     "alerts.escalate": ("Escalates and wakes alerts", "Warnings do not become critical, snoozed ones sleep on."),
     "alerts.deliver": ("Sends notifications", "Nobody is notified. What is planned is kept and sent later."),
     "rollups.close_hours": ("Sums the hours and days", "Charts read from minutes and get slower, figures stay right."),
@@ -76,7 +82,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Health:
-    """All of it at one moment."""
+    """All of it at one moment. `room` is the database's, by which doors are shut; None where nobody sees it."""
 
     ills: list[Ill]
     jobs: list[Job]
@@ -84,6 +90,7 @@ class Health:
     database: vitals.DatabaseVitals
     redis: vitals.RedisVitals
     machine: vitals.Machine
+    room: Room | None
     intake: vitals.Intake
     backs_up: bool
     undelivered: int
@@ -107,6 +114,10 @@ class Health:
         return next((one.last_ok_at for one in self.jobs if one.name == BACKUP), None)
 
     @property
+    def room_tone(self) -> str:
+        return TONES[room.level(self.room.share)] if self.room else ""
+
+    @property
     def workers(self) -> int:
         return sum(one.name.startswith("worker") and one.look == "on_time" for one in self.processes)
 
@@ -121,12 +132,13 @@ def look(*, now: datetime, whole_errors: bool) -> Health:
     rows = [row for row in signs if row.name != jobs.CRANK]
     silent = {row.name for row in jobs.silent_of(signs, now=now)}
     told = [_job(row, row.name in silent, whole_errors=whole_errors) for row in rows]
-    processes = [job for job, row in zip(told, rows, strict=True) if _is_process(row)]
-    periodic = [job for job, row in zip(told, rows, strict=True) if not _is_process(row)]
-    database, redis, machine = vitals.database(), vitals.redis(), vitals.machine()
+    processes = [job for job, row in zip(told, rows, strict=True) if not jobs.is_periodic(row)]
+    periodic = [job for job, row in zip(told, rows, strict=True) if jobs.is_periodic(row)]
+    database, redis, machine, measured = vitals.database(), vitals.redis(), vitals.machine(), room.measure()
     ills = [
         *_of_jobs(periodic, now=now),
         *_of_processes(processes),
+        *_of_room(measured, machine.disk),
         *_of_stores(database, redis, machine),
         *_of_backlogs(undelivered_since, unjudged_since, now=now),
     ]
@@ -137,6 +149,7 @@ def look(*, now: datetime, whole_errors: bool) -> Health:
         database=database,
         redis=redis,
         machine=machine,
+        room=measured,
         intake=intake[0],
         backs_up=settings.BACKUP_DIR is not None,
         undelivered=undelivered,
@@ -144,10 +157,6 @@ def look(*, now: datetime, whole_errors: bool) -> Health:
         unjudged=unjudged,
         unjudged_since=unjudged_since,
     )
-
-
-def _is_process(row: JobHeartbeat) -> bool:
-    return row.name.startswith(jobs.PROCESS) or row.name == listening.EARS
 
 
 def _job(row: JobHeartbeat, is_silent: bool, *, whole_errors: bool) -> Job:
@@ -213,7 +222,6 @@ def _of_stores(database: vitals.DatabaseVitals, redis: vitals.RedisVitals, machi
     if redis.error:
         means = "Pages look every few seconds instead of hearing at once, and workers rest. Alerts still go out."
         found.append(Ill("Redis does not answer.", means, f"Start it again. It said {redis.error}.", "amber"))
-    found += _of_room(machine)
     if machine.load_share >= LOAD_AMBER:
         strong = f"The machine has more to do than it can: load {machine.load:.1f} on {machine.cores} cores."
         found.append(Ill(strong, "Pages and jobs are slower.", "See what runs beside Handrail, or add cores.", "amber"))
@@ -228,17 +236,20 @@ def _of_stores(database: vitals.DatabaseVitals, redis: vitals.RedisVitals, machi
     return found
 
 
-def _of_room(machine: vitals.Machine) -> list[Ill]:
-    """The room of the database; where nobody sees that, the disk of this machine."""
-    seen = room.measure()
-    share, name = (seen.share, seen.name) if seen else (machine.disk_share, "disk")
-    if share < settings.DISK_WARN:
+def _of_room(measured: Room | None, own: Room | None) -> list[Ill]:
+    """The room of the database; where nobody sees that, the disk of this machine, on which no door depends."""
+    seen = measured or own
+    if seen is None or seen.share < settings.DISK_WARN:
         return []
-    strong = f"The {name} is {words.percent(share)} full."
+    strong = f"The {seen.name if measured else 'disk of this machine'} is {words.percent(seen.share)} full."
+    if measured is None:
+        means = "When it is full, what is written here fails. How full the database’s own disk is, nobody sees."
+        do = "Make room, and say in HANDRAIL_DB_MAX_BYTES how large the database may become."
+        return [Ill(strong, means, do, "red" if seen.share >= settings.DISK_STOP else "amber")]
     do = "Make room, or keep things for fewer days."
-    if seen is None or share < settings.DISK_STOP:
+    if seen.share < settings.DISK_STOP:
         means = "When it is full the database stops, and nothing more is stored or watched."
-        return [Ill(strong, means, do, "red" if share >= settings.DISK_STOP else "amber")]
+        return [Ill(strong, means, do, "amber")]
     means = "Agents’ new work is refused; heartbeats, ends and people still come through."
     return [Ill(strong, means, do)]
 

@@ -26,6 +26,15 @@ Theme = Literal["light", "dark"]
 TOO_WIDE = """() => [...document.querySelectorAll("html, .page, .cols, .pane, .pane-body, [class*=pane-]")]
   .filter((part) => part.checkVisibility() && part.scrollWidth > part.clientWidth)
   .map((part) => `${part.localName}#${part.id}.${part.className} by ${part.scrollWidth - part.clientWidth} px`)"""
+# The last cell of a row that is seen, where it comes nearer to the edge than all else on the page.
+IN_THE_MARGIN = """() => [...document.querySelectorAll(".table tr")].flatMap((row) => {
+  const cell = [...row.cells].findLast((one) => one.checkVisibility());
+  if (!cell) return [];
+  const style = getComputedStyle(cell);
+  const kept = parseFloat(style.paddingInlineEnd) + parseFloat(getComputedStyle(row).paddingInlineEnd);
+  const gutter = parseFloat(style.getPropertyValue("--gutter"));
+  return kept < gutter ? [`${cell.innerText.slice(0, 20)} keeps ${kept} px`] : [];
+}).slice(0, 3)"""
 SETTLES_MS = 5_000
 HEIGHT = 960
 PHONE_HEIGHT = 844
@@ -67,7 +76,7 @@ def photograph(
     if status != 200 and status == may_answer:
         said = [line for line in said if f"status of {status}" not in line]
     said += [f"answered {status}"] if status != may_answer else []
-    said += too_wide(page)
+    said += too_wide(page) + in_the_margin(page)
     problems = [line for line in said if not line.startswith(("log", "info"))] + violations(page)
     context.close()
     return problems
@@ -84,6 +93,11 @@ def settle(page: Page) -> None:
 def too_wide(page: Page) -> list[str]:
     """The page and the panes in it that scroll sideways or cut off; a table or code that does so by itself may."""
     return [f"scrolls sideways: {what}" for what in page.evaluate(TOO_WIDE)]
+
+
+def in_the_margin(page: Page) -> list[str]:
+    """Tables whose last column that is seen stands in the margin of the page."""
+    return [f"stands in the margin: {what}" for what in page.evaluate(IN_THE_MARGIN)]
 
 
 def violations(page: Page) -> list[str]:

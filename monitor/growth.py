@@ -20,6 +20,7 @@ from monitor.retention import DAYS_AHEAD, EACH_PROJECT, PARTITIONED, PRUNED, tab
 from monitor.room import Room
 from monitor.tenancy import crossing
 from monitor.together import Together
+from monitor.vitals import ROWS
 
 DAY = timedelta(days=1)
 PACE_OVER = timedelta(days=7)
@@ -33,16 +34,14 @@ SAMPLES_KEPT = timedelta(days=800)
 OTHER, ROOM = "other", "room"
 # The middle four of five outcomes lie within so many standard errors.
 FOUR_OF_FIVE = 1.28
-# A partition that was never analysed has its count from the statistics of its inserts.
-SIZES = """
-SELECT coalesce(parent.relname, own.relname) AS name, sum(pg_total_relation_size(own.oid))::bigint,
-       sum(CASE WHEN own.reltuples < 0 THEN pg_stat_get_live_tuples(own.oid) ELSE own.reltuples END)::bigint
+SIZES = f"""
+SELECT coalesce(parent.relname, own.relname) AS name, sum(pg_total_relation_size(own.oid))::bigint, {ROWS}
   FROM pg_class AS own
   LEFT JOIN pg_inherits AS tree ON tree.inhrelid = own.oid
   LEFT JOIN pg_class AS parent ON parent.oid = tree.inhparent
  WHERE own.relkind = 'r' AND own.relnamespace = 'public'::regnamespace
  GROUP BY 1
-"""
+"""  # noqa: S608
 # The days of each table, oldest first, and whether any files are left of them.
 DAYS = """
 SELECT parent.relname, to_date(right(own.relname, 8), 'YYYYMMDD') AS day, pg_relation_size(own.oid) > 0

@@ -16,6 +16,7 @@ from django.db import InterfaceError, OperationalError, connection
 from django.db.models import F, Q
 
 from monitor import changes
+from monitor.listening import EARS
 from monitor.models import JobHeartbeat, Project, Subject
 from monitor.tenancy import crossing
 
@@ -163,6 +164,11 @@ def one_by_one(act: Callable[..., bool], found: Iterable[tuple[Any, ...]], *, no
         except Exception:
             log.exception("%s failed for %s", act.__qualname__, one)
     return done
+
+
+def is_periodic(row: JobHeartbeat) -> bool:
+    """Whether a row is of a job, and not of a process, of their ears or of the crank."""
+    return not row.name.startswith(PROCESS) and row.name not in (EARS, CRANK)
 
 
 def silent(*, now: datetime) -> list[JobHeartbeat]:

@@ -240,11 +240,14 @@ def _in_batches(statement: str, values: Mapping[str, Any], *, most: int, first: 
 
 # Kinds whose tables are pruned elsewhere.
 OTHERS = {"alerts": ("alerts_alert", "alerts_alertevent", "alerts_delivery")}
+# They tell a kind's age, though what refers to them is pruned before.
+OLD_BY = {"executions": "monitor_execution", "conversations": "monitor_conversation"}
 
 
 def tables_of(kind: str) -> list[str]:
     """The tables that hold a kind, the one that tells its age first."""
-    found = [table for table, one in PARTITIONED.items() if one.kind == kind]
+    found = [OLD_BY[kind]] if kind in OLD_BY else []
+    found += [table for table, one in PARTITIONED.items() if one.kind == kind]
     found += [one.table for one in PRUNED if one.kind == kind]
     return list(dict.fromkeys((*found, *OTHERS.get(kind, ()))))
 

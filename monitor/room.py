@@ -8,6 +8,7 @@ import logging
 import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
@@ -41,13 +42,17 @@ class Room:
         return self.used_bytes / self.total_bytes
 
     @property
+    def left_bytes(self) -> int:
+        return max(self.total_bytes - self.used_bytes, 0)
+
+    @property
     def name(self) -> str:
         return "disk" if self.is_disk else "room of the database"
 
 
 def measure() -> Room | None:
     """The room now, the tighter of the two where both are known; None where nothing is."""
-    rooms = [_disk(), _limit(_database_bytes()) if settings.DB_MAX_BYTES else None]
+    rooms = [disk_of(settings.DISK_PATH), _limit(_database_bytes()) if settings.DB_MAX_BYTES else None]
     return max((one for one in rooms if one), key=lambda one: one.share, default=None)
 
 
@@ -60,12 +65,12 @@ def level(share: float, was: str = RoomLevel.ROOMY) -> RoomLevel:
     return RoomLevel.ROOMY
 
 
-def _disk() -> Room | None:
-    """The file system of the database; what is kept for root counts neither as used nor as free."""
-    if settings.DISK_PATH is None:
+def disk_of(folder: Path | None) -> Room | None:
+    """A folder's file system, None where it is not seen; what is kept for root counts neither as used nor as free."""
+    if folder is None:
         return None
     try:
-        found = os.statvfs(settings.DISK_PATH)
+        found = os.statvfs(folder)
     except OSError:
         # Before the first start, or for the moment: the database will say so itself.
         return None
@@ -102,7 +107,7 @@ class Gate:
         return self.level == RoomLevel.STOPPED
 
     def _look(self, *, now: datetime) -> None:
-        rooms = [_disk()]
+        rooms = [disk_of(settings.DISK_PATH)]
         if settings.DB_MAX_BYTES:
             try:
                 rooms.append(_limit(self._database_bytes(now=now)))

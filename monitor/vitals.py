@@ -1,7 +1,6 @@
 """How the instance itself is: database, Redis, machine, disk, and how much comes in. No project's data."""
 
 import os
-import shutil
 import time
 import tomllib
 from collections.abc import Iterable
@@ -16,7 +15,9 @@ from django.conf import settings
 from django.db import connection
 from redis import Redis, RedisError
 
+from monitor import room
 from monitor.pipeline import Statement
+from monitor.room import Room
 from monitor.together import Together
 
 REDIS_WITHIN_S = 0.5
@@ -26,11 +27,13 @@ SELECT current_setting('server_version'), pg_postmaster_start_time(), pg_databas
        (SELECT sum(numbackends) FROM pg_stat_database),
        current_setting('max_connections')::int
 """
+# A partition that was never analysed has its count from the statistics of its inserts.
+ROWS = "sum(CASE WHEN own.reltuples < 0 THEN pg_stat_get_live_tuples(own.oid) ELSE own.reltuples END)::bigint"
 # A partition counts for its parent; `day` is the size of the partition of yesterday.
-TABLES = """
+TABLES = f"""
 SELECT coalesce(parent.relname, own.relname) AS name,
        sum(pg_total_relation_size(own.oid))::bigint AS bytes,
-       sum(greatest(own.reltuples, 0))::bigint AS row_count,
+       {ROWS} AS rows,
        count(parent.oid) AS days,
        sum(pg_total_relation_size(own.oid)) FILTER (WHERE own.relname LIKE %(yesterday)s)::bigint AS day
   FROM pg_class AS own
@@ -38,7 +41,7 @@ SELECT coalesce(parent.relname, own.relname) AS name,
   LEFT JOIN pg_class AS parent ON parent.oid = tree.inhparent
  WHERE own.relkind = 'r' AND own.relnamespace = 'public'::regnamespace
  GROUP BY 1 ORDER BY 2 DESC LIMIT %(most)s
-"""
+"""  # noqa: S608
 INGEST = """
 SELECT minute, sum(count) FILTER (WHERE kind = 'execution'), sum(count) FILTER (WHERE kind <> 'execution')
   FROM monitor_minuterollup WHERE minute >= %(since)s GROUP BY minute
@@ -72,24 +75,19 @@ class RedisVitals:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine of this web process, and the file system of HANDRAIL_HOME; shares are of one."""
+    """The machine of this web process, and the disk of HANDRAIL_HOME, None where it is not seen; shares are of one."""
 
     cores: int
     load: float
     memory_bytes: int
     memory_share: float
     own_bytes: int
-    disk_bytes: int
-    disk_free_bytes: int
+    disk: Room | None
     started_at: datetime
 
     @property
     def load_share(self) -> float:
         return self.load / self.cores
-
-    @property
-    def disk_share(self) -> float:
-        return 1 - self.disk_free_bytes / self.disk_bytes
 
 
 @dataclass(frozen=True)
@@ -157,15 +155,13 @@ def _redis() -> Redis:
 def machine() -> Machine:
     """Of the machine that this process runs on."""
     memory, own = psutil.virtual_memory(), psutil.Process()
-    disk = shutil.disk_usage(_existing(settings.PLACES.home))
     return Machine(
         cores=os.cpu_count() or 1,
         load=os.getloadavg()[0],
         memory_bytes=memory.total,
         memory_share=memory.percent / 100,
         own_bytes=own.memory_info().rss,
-        disk_bytes=disk.total,
-        disk_free_bytes=disk.free,
+        disk=room.disk_of(_existing(settings.PLACES.home)),
         started_at=datetime.fromtimestamp(own.create_time(), UTC),
     )
 

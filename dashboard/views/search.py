@@ -61,12 +61,12 @@ def _look(request: PageRequest, asked: listing.Asked, found: QuerySet[Execution]
         conversations = list(
             talks.alias(customer_text=Cast("customer", TextField()))
             .filter(Q(conversation_id__icontains=asked.q) | Q(customer_text__icontains=asked.q))
-            .order_by("-updated_at")[:SHOWN]
+            .order_by("-updated_at")[: SHOWN + 1]
         )
-    alerts = (
+    alerts = list(
         Alert.objects.filter(project=request.visitor.project, last_seen_at__gte=asked.since)
         .filter(Q(title__icontains=asked.q) | Q(message__icontains=asked.q) | Q(agent__icontains=asked.q))
-        .order_by("-last_seen_at")[:SHOWN]
+        .order_by("-last_seen_at")[: SHOWN + 1]
     )
     return {
         "rows": [row_of(one, now=request.now) for one in shown[:SHOWN]],
@@ -77,9 +77,11 @@ def _look(request: PageRequest, asked: listing.Asked, found: QuerySet[Execution]
                 one,
                 f"{reverse('executions')}?{urlencode({'q': one.conversation_id, 'range': '30d'})}",
             )
-            for one in conversations
+            for one in conversations[:SHOWN]
         ],
-        "alerts": [(one, _alert_url(one)) for one in alerts],
+        "more_conversations": len(conversations) > SHOWN,
+        "alerts": [(one, _alert_url(one)) for one in alerts[:SHOWN]],
+        "more_alerts": len(alerts) > SHOWN,
     }
 
 

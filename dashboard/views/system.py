@@ -34,7 +34,6 @@ def system(request: PageRequest) -> HttpResponse:
         context |= {
             "tables": [(one, one.bytes / (sizes[0].bytes or 1), kept.get(one.name)) for one in sizes],
             "tables_bytes": sum(one.bytes for one in sizes),
-            "day_bytes": sum(one.day_bytes or 0 for one in sizes),
         }
     return TemplateResponse(request, f"system/_{part}.html" if part else "system/page.html", context)
 

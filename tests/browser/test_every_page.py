@@ -1,11 +1,11 @@
-"""Every page, empty and filled, light and dark, wide and narrow: quiet console, no sideways scrolling, accessible."""
+"""Every page, empty and filled, light and dark, wide and narrow: quiet console, nothing too wide, accessible."""
 
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page
 
-from frontend.look import AXE, too_wide, violations
+from frontend.look import AXE, in_the_margin, too_wide, violations
 from tests.browser.filling import fill
 from tests.browser.windows import Window, make_project
 from tests.flows.running import api
@@ -67,7 +67,7 @@ class Tour:
 
 
 def problems(page: Page) -> list[str]:
-    return too_wide(page) + (violations(page) if AXE.exists() else [])
+    return too_wide(page) + in_the_margin(page) + (violations(page) if AXE.exists() else [])
 
 
 @pytest.fixture(scope="module", autouse=True)

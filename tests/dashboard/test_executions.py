@@ -16,6 +16,7 @@ from monitor import executions, ingest, patience
 from monitor.ids import uuid7
 from monitor.models import Execution, Loop, Membership, Person, Span, StateChange
 from monitor.tenancy import crossing, tenant
+from tests.dashboard.test_alerts_page import an_alert
 from tests.monitor.fleets import a_project, an_execution, beat, look
 from tests.monitor.spending import a_bare_span, pending
 
@@ -411,6 +412,18 @@ def test_search_finds_executions_people_and_goes_straight_to_an_id(db: None) -> 
     assert browser.get(f"/search?q={one.id}").headers["Location"] == f"{LIST}/{one.id}"
     assert "Nothing matches." in page(browser, "/search?q=nobody")
     assert browser.get("/search?q=").headers["Location"] == LIST
+
+
+def test_search_says_when_it_shows_only_the_newest(db: None) -> None:
+    project = a_project()
+    for n in range(10):
+        an_alert(project, f"supplier {n}")
+    browser = signed_in(project)
+    assert "the newest 10" not in page(browser, "/search?q=supplier")
+    an_alert(project, "supplier 10")
+    text = page(browser, "/search?q=supplier")
+    assert "the newest 10" in text
+    assert text.count('<a class="cut" href="/alerts/') == 10
 
 
 def test_the_search_page_takes_a_whole_name_for_one_and_the_list_takes_it_for_words(db: None) -> None:

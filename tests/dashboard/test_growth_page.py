@@ -13,11 +13,11 @@ from django.http import HttpResponse
 
 from dashboard import growth as telling
 from monitor import growth, keeping, room
-from monitor.growth import Forecast, forecast
-from monitor.models import GrowthSample, Keeping, Person, Project, StateChange, Subject
+from monitor.growth import Forecast, Growth, Held, Size, forecast
+from monitor.models import Conversation, GrowthSample, Keeping, Person, Project, StateChange, Subject
 from monitor.room import Room
 from monitor.tenancy import crossing, tenant
-from tests.dashboard.builders import SignedIn, signed_in
+from tests.dashboard.builders import SignedIn, an_execution, signed_in
 from tests.monitor.spending import a_span, accept
 
 GB = 10**9
@@ -103,10 +103,23 @@ def test_the_oldest_is_found_and_what_comes_a_day_is_told() -> None:
     assert found["spans"].oldest_at == old.replace(hour=0, minute=0, second=0, microsecond=0)
     assert found["minutes"].oldest_at == old.replace(second=0, microsecond=0)
     assert found["loops"].oldest_at is None
+    assert found["executions"].oldest_at is None
     spans = found["spans"]
     assert spans.bytes_a_day == pytest.approx(spans.size.bytes / 5)
     assert found["ledger"].bytes_a_day is None
     assert (spans.days, found[growth.OTHER].days) == (90, None)
+
+
+def test_an_age_is_told_by_what_a_kind_is_named_after() -> None:
+    visitor = signed_in()
+    ended, moved = NOW - 2 * DAY, NOW - 4 * DAY
+    an_execution(visitor.project_id, status="completed", started_at=ended - DAY, ended_at=ended)
+    with tenant(visitor.project_id):
+        Conversation.objects.create(project_id=visitor.project_id, conversation_id="old", agent="clerk")
+        Conversation.objects.update(updated_at=moved)
+    found = {one.kind: one.oldest_at for one in growth.look(now=NOW).kinds}
+    # No command was given and nothing has stood in the queue.
+    assert (found["executions"], found["conversations"]) == (ended, moved)
 
 
 def a_room(used: float) -> Room:
@@ -159,6 +172,15 @@ def test_what_lies_between_is_said_in_one_unit_where_it_can_be() -> None:
     assert telling.between(31, 55).replace("\xa0", " ") == "31 to 55 days"
     assert telling.between(40, 90).replace("\xa0", " ") == "40 days to 3 months"
     assert telling.between(31, 31.2).replace("\xa0", " ") == "31 days"
+
+
+@pytest.mark.parametrize(("kept_days", "said"), [(40, "4 December"), (400, "29 November 2027")])
+def test_the_day_on_which_the_oldest_leaves_has_its_year_where_it_is_another(kept_days: int, said: str) -> None:
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    oldest_at = datetime(2026, 10, 25, tzinfo=UTC)
+    hours = Held("hours", Size(9, 9), None, None, oldest_at, kept_days, kept_days)
+    told = telling.tell(Growth([hours], [], a_room(20), [], None), now=now)
+    assert f"Hour sums begin to leave on {said}, and grow more slowly" in told.why
 
 
 def test_the_page_says_when_the_disk_is_full(fill: Callable[[float], None]) -> None:

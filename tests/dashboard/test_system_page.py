@@ -1,8 +1,8 @@
 """System: what runs on time, what is ill and what that means; About: what it is made of."""
 
 import os
-import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +11,10 @@ import pytest
 from django.http import HttpResponse
 
 from alerts.models import Channel, Delivery
+from config import schedule
 from config.tasks import TASKS
-from monitor import changes, jobs, vitals
+from dashboard import health
+from monitor import changes, jobs, listening, room, vitals
 from monitor.folding import RollupDelta, fold
 from monitor.models import JobHeartbeat, Subject
 from monitor.tenancy import crossing, tenant
@@ -28,11 +30,20 @@ def _database(db: None) -> None:
 
 
 @pytest.fixture(autouse=True)
+def disk(monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path) -> SimpleNamespace:
+    """The database's disk in these stories: 100 GB, of which 60 are free."""
+    found = SimpleNamespace(f_blocks=100_000, f_bfree=60_000, f_bavail=60_000, f_frsize=10**6)
+    settings.DISK_PATH = tmp_path
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    monkeypatch.setattr(room, "gate", room.Gate())
+    return found
+
+
+@pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine of these stories has time and room, whatever the one they run on has."""
+    """The machine of these stories has time, whatever the one they run on has."""
     monkeypatch.setattr(os, "getloadavg", lambda: (0.4, 0.4, 0.4))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * GB, percent=40.0))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=100 * GB, free=60 * GB))
 
 
 def a_job(name: str, *, every_s: float = 5, ago_s: float = 2, **fields: Any) -> None:
@@ -60,6 +71,9 @@ def test_when_everything_turns_it_says_so() -> None:
     page = words_of(visitor.client.get("/system"))
     assert "Everything runs on time." in page
     assert "Redis and 1 worker answer" in page
+    # The page and the frame around it count the same jobs.
+    assert "2 jobs, the last" in page
+    assert "2 jobs, last" in page
     assert "Sends notifications" in page
     assert "monitor_span" in page
     assert "PostgreSQL" in page
@@ -88,13 +102,74 @@ def test_a_missing_worker_is_told() -> None:
     assert "turn the crank" in page
 
 
-def test_a_disk_that_fills_up_is_told_before_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_is_told_before_it_is_full(disk: SimpleNamespace) -> None:
     visitor = signed_in()
     all_well()
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=100 * GB, free=4 * GB))
+    disk.f_bfree = disk.f_bavail = 10_000
+    page = words_of(visitor.client.get("/system"))
+    assert "The disk is 90 % full." in page
+    assert "When it is full the database stops" in page
+    assert "10.0 GB left of 100.0 GB" in page
+    disk.f_bfree = disk.f_bavail = 4_000
     page = words_of(visitor.client.get("/system"))
     assert "The disk is 96 % full." in page
-    assert "When it is full the database stops" in page
+    assert "new work is refused; heartbeats" in page
+
+
+def test_every_page_says_one_thing_of_one_disk(disk: SimpleNamespace) -> None:
+    visitor = signed_in()
+    all_well()
+    # 16 GB are kept for root: nobody uses them and nobody may.
+    disk.f_bfree, disk.f_bavail = 44_000, 28_000
+    page = words_of(visitor.client.get("/system"))
+    assert '<div class="figure">67<span class="unit">%</span></div>' in page
+    assert "28.0 GB left of 84.0 GB" in page
+    assert "The disk is 67 % full." in words_of(visitor.client.get("/system/growth"))
+
+
+@pytest.mark.parametrize(("free", "is_told"), [(60_000, False), (15_000, True), (4_000, True)])
+def test_where_the_disk_of_the_database_is_not_seen_that_of_this_machine_is_told_as_such(
+    disk: SimpleNamespace, settings: Any, free: int, is_told: bool
+) -> None:
+    visitor = signed_in()
+    all_well()
+    settings.DISK_PATH, settings.DB_MAX_BYTES = None, 0
+    disk.f_bfree = disk.f_bavail = free
+    page = words_of(visitor.client.get("/system"))
+    assert "Disk of this machine" in page
+    assert "left; the database’s is not seen" in page
+    assert (f"The disk of this machine is {(100_000 - free) // 1000} % full." in page) is is_told
+    # No door depends on it, and the database lies elsewhere.
+    assert "work is refused" not in page
+    assert "the database stops" not in page
+
+
+def test_where_no_disk_is_seen_the_page_says_so(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    def is_gone(_: object) -> None:
+        raise FileNotFoundError
+
+    visitor = signed_in()
+    all_well()
+    settings.DB_MAX_BYTES = 0
+    monkeypatch.setattr(os, "statvfs", is_gone)
+    page = words_of(visitor.client.get("/system"))
+    assert "is not seen from here" in page
+    assert "Everything runs on time." in page
+
+
+def test_a_limit_that_is_nearer_than_the_disk_is_what_the_page_shows(settings: Any) -> None:
+    visitor = signed_in()
+    all_well()
+    settings.DB_MAX_BYTES = round(vitals.database().bytes / 0.85)
+    page = words_of(visitor.client.get("/system"))
+    assert "Room of the database" in page
+    assert "The room of the database is 85 % full." in page
+
+
+def test_every_job_of_the_schedule_has_words() -> None:
+    names = {job.name for job in schedule.JOBS} | {schedule.BACKUP.name, listening.EARS}
+    assert set(health.JOBS) == names
+    assert all(does and means for does, means in health.JOBS.values())
 
 
 def test_redis_that_does_not_answer_is_told(settings: Any) -> None:
