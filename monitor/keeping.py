@@ -52,7 +52,8 @@ KINDS: Mapping[str, Kind] = {
     "logs": Kind("Messages from logs", "which wait for their span", 7, 1, 90),
     "ids": Kind("Ids of clients", "by which a repeated report counts once", 30, 8, 400),
 }
-# What a late span still changes, and for how many days more it has to stand: hours are summed from the minutes.
+# What a span changes whenever it is booked, and for how many days more that has to stand: hours are summed from the
+# minutes.
 CHANGED_BY_SPANS: Mapping[str, int] = {"spans": 0, "minutes": 2, "ledger": 0, "runs": 0, "executions": 0, "hours": 0}
 
 
@@ -88,7 +89,7 @@ class Change(NamedTuple):
 
 
 class Late(NamedTuple):
-    """How long ago a span may have started, and the label of the kind that sets this limit."""
+    """How long ago a span may have started to be booked, and the label of the kind that sets this limit."""
 
     most: timedelta
     limited_by: str
@@ -97,6 +98,14 @@ class Late(NamedTuple):
 def of_project(project_id: int) -> dict[str, Kept]:
     """What a project keeps, by kind; inside its transaction."""
     return _kept(_rows(project_id))
+    def oldest(self, *, now: datetime) -> datetime:
+        """The moment before which nothing is booked any more: of what began earlier something may have left."""
+        return now - self.most
+
+    def reason(self, *, now: datetime) -> str:
+        """Why what started before `oldest` is refused, to follow on "it started"."""
+        return f"more than {self.most.days} days ago, which is longer than {self.limited_by} are kept"
+
 
 
 def of_instance() -> dict[str, Kept]:
@@ -241,7 +250,8 @@ _remembered: dict[int, tuple[datetime, Late]] = {}
 def late(project_id: int, *, now: datetime) -> Late:
     """How late a span of the project may come: all that it changes has to stand still, and for a day more.
 
-    Each process reads it anew after REMEMBERED_FOR.
+    Stored spans that are older stay as they are booked, whatever comes to their traces. Each process reads it anew
+    after REMEMBERED_FOR.
     """
     known = _remembered.get(project_id)
     if known is not None and timedelta() <= now - known[0] < REMEMBERED_FOR:

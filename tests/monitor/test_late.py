@@ -1,0 +1,171 @@
+"""What comes for a time of which something has left already: what was booked then stays as it is."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from monitor import closing, retention, rollups
+from monitor.api import executions
+from monitor.ingest import Accepted
+from monitor.models import Execution, Keeping, LedgerEntry, Project, Run, Span, StateChange, Subject
+from monitor.registration import NewExecution
+from monitor.tenancy import crossing, tenant
+from tests.monitor.spending import NOW, a_bare_span, a_project, a_span, accept, assert_books_balance
+
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+SOON = NOW - 5 * MINUTE
+ADA = "ada@example.org"
+BOSS = 900
+Told = dict[str, tuple[int, Decimal]]
+
+
+def said(project: Project | None, **days: int) -> None:
+    """Days as they may stand from before, whatever may be set today."""
+    with crossing():
+        for kind, most in days.items():
+            Keeping.objects.create(project=project, kind=kind, days=most)
+
+
+def told_of(project: Project, at: datetime) -> Told:
+    """The calls of an hour by their agents, as charts read them, with what they cost."""
+    since = at.replace(minute=0)
+    with tenant(project.pk):
+        found = rollups.totals(project.pk, since=since, until=since + HOUR, kinds=("llm",), group_by="agent")
+        return {one.group: (one.count, one.cost_usd) for one in found if one.count or one.cost_usd}
+
+
+def ten_calls(project: Project, at: datetime) -> Told:
+    """Ten calls of then, whose hour is summed; the first is below a span that has not come, and says no agent."""
+    calls = [a_bare_span(1, 1, BOSS, started_at=at), *(a_span(n, n, started_at=at) for n in range(2, 11))]
+    assert accept(project, calls, now=at + MINUTE).accepted == 10
+    closing.close(now=at + 2 * DAY)
+    before = told_of(project, at)
+    assert {agent: count for agent, (count, _) in before.items()} == {"shop": 1, "planner": 9}
+    return before
+
+
+def leave(*, now: datetime = NOW) -> None:
+    retention.drop_partitions(now=now)
+    retention.prune(now=now)
+
+
+def boss_comes(project: Project) -> Accepted:
+    """The span above the first of the ten, which gives it its agent."""
+    return accept(project, [a_span(1, BOSS, kind="agent", agent="boss", started_at=SOON)])
+
+
+def register(project: Project, trace: int = 1) -> Execution:
+    """An execution for the whole trace."""
+    with tenant(project.pk):
+        body = NewExecution(agent="late", trace_id=trace.to_bytes(16, "big").hex())
+        return executions.register(project.pk, body, now=NOW, actor=ADA)[0]
+
+
+def ledger_of(project: Project) -> int:
+    with tenant(project.pk):
+        return LedgerEntry.objects.count()
+
+
+@pytest.mark.parametrize("comes", ["boss", "execution"])
+def test_what_comes_to_an_old_trace_leaves_an_hour_whose_minutes_are_gone(db: None, comes: str) -> None:
+    project, at = a_project(), NOW - 200 * DAY
+    said(project, spans=400)
+    before = ten_calls(project, at)
+    leave()
+    assert told_of(project, at) == before
+    if comes == "boss":
+        assert boss_comes(project).accepted == 1
+    else:
+        register(project)
+    assert told_of(project, at) == before
+    closing.close(now=NOW + HOUR)
+    assert told_of(project, at) == before
+    assert ledger_of(project) == 10
+    with tenant(project.pk):
+        assert Span.objects.get(span_id=1).agent == "shop"
+        assert Run.objects.get(run_id=f"{1:032x}").calls == 1
+
+
+def test_what_is_new_below_an_old_span_is_placed_and_booked(db: None) -> None:
+    project, at = a_project(), NOW - 200 * DAY
+    said(project, spans=400)
+    before = ten_calls(project, at)
+    leave()
+    work = register(project)
+    fresh = a_bare_span(1, 50, 1, started_at=SOON)
+    for _ in range(2):
+        accept(project, [fresh, a_bare_span(1, 51, 50, kind="step", started_at=SOON)])
+    assert told_of(project, at) == before
+    with tenant(project.pk):
+        assert Span.objects.get(span_id=50).agent == "late"
+        assert Execution.objects.get(id=work.id).api_calls == 1
+        assert Run.objects.get(run_id=f"{1:032x}").calls == 2
+    assert ledger_of(project) == 11
+    # A later version is booked in place of the one before, and still nothing of then.
+    longer = a_bare_span(1, 50, 1, started_at=SOON, ended_at=SOON + MINUTE)
+    assert accept(project, [longer]).accepted == 1
+    assert ledger_of(project) == 13
+    with tenant(project.pk):
+        assert Run.objects.get(run_id=f"{1:032x}").calls == 2
+    assert told_of(project, at) == before
+
+
+def test_a_new_version_of_an_old_span_is_refused_by_name(db: None) -> None:
+    project, at = a_project(), NOW - 200 * DAY
+    said(project, spans=400)
+    before = ten_calls(project, at)
+    leave()
+    told = accept(project, [a_span(60, 60), a_bare_span(1, 1, BOSS, started_at=SOON), a_span(61, 61)])
+    assert (told.accepted, told.duplicates, [one.index for one in told.rejected]) == (2, 0, [1])
+    assert told.rejected[0].reason == (
+        "what is stored of it started more than 89 days ago, which is longer than minute sums are kept"
+    )
+    closing.close(now=NOW + HOUR)
+    assert told_of(project, at) == before
+
+
+@pytest.mark.parametrize("comes", ["boss", "execution"])
+def test_a_trace_takes_more_when_the_ledger_of_its_first_spans_has_left(db: None, comes: str) -> None:
+    project, at = a_project(), NOW - 50 * DAY
+    said(project, ledger=35)
+    before = ten_calls(project, at)
+    leave()
+    if comes == "boss":
+        assert boss_comes(project).accepted == 1
+    else:
+        register(project)
+    closing.close(now=NOW + HOUR)
+    assert told_of(project, at) == before
+    assert ledger_of(project) == 0
+
+
+def test_an_execution_that_has_left_does_not_come_back_empty(db: None) -> None:
+    project, at = a_project(), NOW - 20 * DAY
+    said(project, executions=8)
+    retention.make_partitions(now=at)
+    family = [
+        a_span(1, 2, BOSS, kind="agent", agent="child", started_at=at),
+        a_span(1, 3, 2, agent="child", started_at=at),
+    ]
+    assert accept(project, family, now=at + MINUTE).accepted == 2
+    leave()
+
+    def known() -> tuple[list[str], int]:
+        with tenant(project.pk):
+            lines = StateChange.objects.filter(subject=Subject.EXECUTION, data__agent="child").count()
+            return list(Execution.objects.values_list("agent", flat=True)), lines
+
+    assert known() == ([], 1)
+    boss_comes(project)
+    assert known() == (["boss"], 1)
+
+
+def test_a_recent_span_is_booked_anew_as_ever(db: None) -> None:
+    project, at = a_project(), NOW - 88 * DAY
+    ten_calls(project, at)
+    leave()
+    boss_comes(project)
+    closing.close(now=NOW + HOUR)
+    assert {agent: count for agent, (count, _) in told_of(project, at).items()} == {"boss": 1, "planner": 9}
+    assert_books_balance(project)
