@@ -87,6 +87,10 @@ class Change(NamedTuple):
     def is_shorter(self) -> bool:
         return self.days < self.was
 
+    @property
+    def is_longer(self) -> bool:
+        return self.days > self.was
+
 
 class Late(NamedTuple):
     """How long ago a span may have started to be booked, and the label of the kind that sets this limit."""
@@ -94,10 +98,6 @@ class Late(NamedTuple):
     most: timedelta
     limited_by: str
 
-
-def of_project(project_id: int) -> dict[str, Kept]:
-    """What a project keeps, by kind; inside its transaction."""
-    return _kept(_rows(project_id))
     def oldest(self, *, now: datetime) -> datetime:
         """The moment before which nothing is booked any more: of what began earlier something may have left."""
         return now - self.most
@@ -106,6 +106,10 @@ def of_project(project_id: int) -> dict[str, Kept]:
         """Why what started before `oldest` is refused, to follow on "it started"."""
         return f"more than {self.most.days} days ago, which is longer than {self.limited_by} are kept"
 
+
+def of_project(project_id: int) -> dict[str, Kept]:
+    """What a project keeps, by kind; inside its transaction."""
+    return _kept(_rows(project_id))
 
 
 def of_instance() -> dict[str, Kept]:
@@ -180,19 +184,46 @@ def followers(kind: str) -> list[int]:
     return list(Project.objects.exclude(pk__in=own).order_by("pk").values_list("pk", flat=True))
 
 
-def planned(wanted: Mapping[str, int | None], kept: Mapping[str, Kept]) -> list[Change]:
-    """What the wanted days (None: those that hold without) change. Raises BadDays."""
-    found = []
+def check(wanted: Mapping[str, int | None]) -> None:
+    """Whether each of the wanted days is within its bounds, looked at alone. Raises BadDays."""
     for kind, own in wanted.items():
         if kind not in KINDS:
             raise BadDays(kind, f"is no kind that is kept; there are {', '.join(KINDS)}")
         bounds = KINDS[kind]
         if own is not None and not bounds.least <= own <= bounds.most:
             raise BadDays(kind, f"must be kept for {bounds.least} to {bounds.most} days")
+
+
+def planned(wanted: Mapping[str, int | None], kept: Mapping[str, Kept]) -> list[Change]:
+    """What the wanted days (None: those that hold without) change. Raises BadDays."""
+    check(wanted)
+    found = []
+    for kind, own in wanted.items():
         days = kept[kind].default if own is None else own
         if own != kept[kind].own:
             found.append(Change(kind, kept[kind].days, days, own))
+    _check_together(found, kept)
     return found
+
+
+def _check_together(made: Iterable[Change], kept: Mapping[str, Kept]) -> None:
+    """Whether all that a span changes stays as long as the span. Raises BadDays.
+
+    A change that makes it no worse may be made: the days of all may have moved under those of the project.
+    """
+    changed = {one.kind: one for one in made}
+    days = {kind: one.days for kind, one in kept.items()} | {kind: one.days for kind, one in changed.items()}
+    spans = changed.get("spans")
+    for kind, more in CHANGED_BY_SPANS.items():
+        if days["spans"] + more <= days[kind]:
+            continue
+        label = KINDS[kind].label.lower()
+        if spans is not None and spans.is_longer:
+            most = days[kind] - more
+            raise BadDays("spans", f"can be kept for {most} days at most, with {label} kept for {days[kind]}")
+        if kind in changed and changed[kind].is_shorter:
+            least = days["spans"] + more
+            raise BadDays(kind, f"must be kept for {least} days at least, with spans kept for {days['spans']}")
 
 
 def change(project_id: int, wanted: Mapping[str, int | None], *, actor: str, now: datetime) -> list[Change]:

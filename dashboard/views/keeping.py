@@ -71,9 +71,14 @@ def _wanted(sent: Mapping[str, str], held: Mapping[str, Kept]) -> tuple[dict[str
             continue
         wanted[kind] = int(text) if text else None
         try:
-            keeping.planned({kind: wanted[kind]}, held)
+            keeping.check({kind: wanted[kind]})
         except BadDays:
             errors[kind] = f"{bounds.label} can be kept for {bounds.least} to {bounds.most} days."
+    if not errors:
+        try:
+            keeping.planned(wanted, held)
+        except BadDays as error:
+            errors[error.kind] = f"{KINDS[error.kind].label} {error.message}."
     return wanted, errors
 
 

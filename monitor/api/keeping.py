@@ -57,7 +57,10 @@ class Retention(Door):
 
     @endpoint(scope="admin", body=ChangedKeeping, answer=KeepingOut, also=(409,))
     def patch(self, request: Request, body: ChangedKeeping) -> KeepingOut:
-        """Set days; the others stay. Without `confirm` what deletes is a 409 that says how much would leave."""
+        """Set days; the others stay. Without `confirm` what deletes is a 409 that says how much would leave.
+
+        Spans are kept for no longer than what they change: days that do not fit together are a 400.
+        """
         caller, now = request.caller, request.now
         try:
             plan = keeping.planned(body.days, _held(request, body.of))

@@ -80,6 +80,8 @@ def test_what_deletes_says_how_much_and_wants_to_be_confirmed(client: Client, pr
 @pytest.mark.parametrize(
     ("days", "field"),
     [
+        ({"spans": 120}, "days.spans"),
+        ({"minutes": 91, "ledger": 500}, "days.minutes"),
         ({"spans": 2}, "days.spans"),
         ({"spans": 401}, "days.spans"),
         ({"secrets": 30}, "days.secrets"),
@@ -104,13 +106,13 @@ def test_only_admins_see_and_set_it(project: Project, scope: str) -> None:
 
 def test_no_key_sets_what_holds_for_all_and_an_admin_of_the_instance_does(client: Client) -> None:
     assert client.get(f"{PATH}?of=instance").status_code == 403
-    assert patch(client, days={"spans": 120}, of="instance").status_code == 403
+    assert patch(client, days={"spans": 80}, of="instance").status_code == 403
     visitor = signed_in("south", role="admin")
     with crossing():
         type(visitor.person).objects.filter(pk=visitor.person.pk).update(is_instance_admin=True)
     browser = visitor.client
     assert kinds(browser.get(f"{PATH}?of=instance"))["spans"]["own_days"] is None
-    assert kinds(patch(browser, days={"spans": 120}, of="instance"))["spans"]["own_days"] == 120
+    assert kinds(patch(browser, days={"spans": 120, "minutes": 122}, of="instance"))["spans"]["own_days"] == 120
     assert kinds(browser.get(f"{PATH}?of=instance"))["spans"]["own_days"] == 120
     assert kinds(client.get(PATH))["spans"]["days"] == 120
 
