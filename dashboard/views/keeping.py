@@ -116,7 +116,7 @@ def _show(
         "sent": [(kind, sent.get(kind, "")) for kind in KINDS],
         "mark": _mark(plan),
         "edits": lines(request.visitor, now=request.now),
-        "late": keeping.lateness({one.kind: one.days for one in own.values()}),
+        "late": request.now - keeping.lateness(own).oldest(now=request.now),
     }
     return TemplateResponse(request, "system/keeping.html", context, status=400 if errors else 200)
 

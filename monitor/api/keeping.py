@@ -53,7 +53,7 @@ class Retention(Door):
 
     @endpoint(scope="admin", query=KeepingQuery, answer=KeepingOut)
     def get(self, request: Request, query: KeepingQuery) -> KeepingOut:
-        return _out(query.of, _held(request, query.of))
+        return _out(query.of, _held(request, query.of), now=request.now)
 
     @endpoint(scope="admin", body=ChangedKeeping, answer=KeepingOut, also=(409,))
     def patch(self, request: Request, body: ChangedKeeping) -> KeepingOut:
@@ -72,7 +72,7 @@ class Retention(Door):
                 keeping.change(caller.project_id, body.days, actor=caller.actor, now=now)
         except BadDays as error:
             raise bad_field(f"days.{error.kind}", error.message) from error
-        return _out(body.of, _held(request, body.of))
+        return _out(body.of, _held(request, body.of), now=now)
 
 
 def _held(request: Request, of: Of) -> dict[str, Kept]:
@@ -96,8 +96,8 @@ def _unconfirmed(request: Request, of: Of, plan: list[Change]) -> Problem:
     )
 
 
-def _out(of: Of, held: Mapping[str, Kept]) -> KeepingOut:
-    late = keeping.lateness({kind: one.days for kind, one in held.items()}).most
+def _out(of: Of, held: Mapping[str, Kept], *, now: datetime) -> KeepingOut:
+    late = now - keeping.lateness(held).oldest(now=now)
     kinds = [
         KeptOut(
             kind=kind,

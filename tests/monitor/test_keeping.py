@@ -312,7 +312,7 @@ def test_hours_stand_whatever_comes_late_and_however_short_things_are_kept(db: N
     """The oldest minute that a span may change has its hour summed from minutes that are all there."""
     project = a_project()
     keep(project, minutes=10, spans=8)
-    oldest = keeping.lateness({kind: one.days for kind, one in _all(project).items()}).most
+    oldest = keeping.lateness(_all(project)).most
     assert oldest == 7 * DAY
     first = (NOW - oldest).replace(minute=0) + timedelta(hours=1)
     accept(project, [a_span(1, 1, started_at=first)])

@@ -2,13 +2,25 @@
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 
 import pytest
+from django.db import connection
 
-from monitor import closing, retention, rollups
+from monitor import closing, keeping, retention, rollups
 from monitor.api import executions
 from monitor.ingest import Accepted
-from monitor.models import Execution, Keeping, LedgerEntry, Project, Run, Span, StateChange, Subject
+from monitor.models import (
+    Execution,
+    Keeping,
+    LedgerEntry,
+    Project,
+    Run,
+    Span,
+    StateChange,
+    Subject,
+    WholeSince,
+)
 from monitor.registration import NewExecution
 from monitor.tenancy import crossing, tenant
 from tests.monitor.spending import NOW, a_bare_span, a_project, a_span, accept, assert_books_balance
@@ -25,6 +37,11 @@ def said(project: Project | None, **days: int) -> None:
     with crossing():
         for kind, most in days.items():
             Keeping.objects.create(project=project, kind=kind, days=most)
+
+
+def keep(project: Project, *, now: datetime = NOW, **days: int | None) -> None:
+    with tenant(project.pk):
+        keeping.change(project.pk, days, actor=ADA, now=now)
 
 
 def told_of(project: Project, at: datetime) -> Told:
@@ -169,3 +186,91 @@ def test_a_recent_span_is_booked_anew_as_ever(db: None) -> None:
     closing.close(now=NOW + HOUR)
     assert {agent: count for agent, (count, _) in told_of(project, at).items()} == {"boss": 1, "planner": 9}
     assert_books_balance(project)
+
+
+# Days that were shorter
+
+
+def test_minutes_that_left_before_they_were_kept_for_longer_are_not_built_upon(db: None) -> None:
+    project, at = a_project(), NOW - 30 * DAY
+    said(project, minutes=10)
+    before = ten_calls(project, at)
+    leave()
+    keep(project, minutes=None)
+    told = accept(project, [a_span(60, 60, started_at=at), a_span(61, 61)])
+    assert (told.accepted, [one.index for one in told.rejected]) == (1, [0])
+    boss_comes(project)
+    closing.close(now=NOW + HOUR)
+    assert told_of(project, at) == before
+
+
+def test_spans_that_left_by_mistake_are_refused_by_name_and_those_beside_them_taken(db: None) -> None:
+    project = a_project()
+    first = a_span(1, 1, started_at=NOW - 5 * DAY)
+    accept(project, [first], now=NOW - 5 * DAY + MINUTE)
+    keep(project, spans=3)
+    leave()
+    keep(project, spans=None)
+    told = accept(project, [first, a_span(2, 2)])
+    assert (told.accepted, [one.index for one in told.rejected]) == (1, [0])
+    since = f"{NOW - 2 * DAY:%Y-%m-%d %H:%M}"
+    assert told.rejected[0].reason == f"it started before {since} UTC, and spans of that time have left"
+    assert ledger_of(project) == 2
+    # What was kept all the while may come as late as ever.
+    later = NOW + 40 * DAY
+    assert accept(project, [a_span(3, 3, started_at=NOW - DAY)], now=later).rejected == []
+    assert len(accept(project, [a_span(4, 4, started_at=NOW - 3 * DAY)], now=later).rejected) == 1
+
+
+def test_the_latest_loss_of_several_counts(db: None) -> None:
+    project = a_project()
+    accept(project, [a_span(1, 1)])
+    keep(project, spans=5)
+    keep(project, spans=40, now=NOW + DAY)
+    keep(project, spans=20, now=NOW + 2 * DAY)
+    keep(project, spans=None, now=NOW + 2 * DAY)
+    with tenant(project.pk):
+        assert keeping.late(project.pk, now=NOW + 2 * DAY).oldest(now=NOW + 2 * DAY) == NOW + DAY - 5 * DAY + DAY
+
+
+def test_days_of_all_that_were_shorter_are_remembered_for_those_who_follow(db: None) -> None:
+    follower, own = a_project(), a_project("south")
+    keep(own, spans=90)
+    for project in (follower, own):
+        accept(project, [a_span(1, 1, started_at=NOW - 5 * DAY), a_span(2, 2)])
+    keeping.change_for_all({"spans": 3}, actor=ADA, now=NOW)
+    leave()
+    keeping.change_for_all({"spans": None}, actor=ADA, now=NOW)
+    fresh = a_project("west")
+    late = [a_span(9, 9, started_at=NOW - 5 * DAY)]
+    assert [len(accept(one, late).rejected) for one in (follower, own, fresh)] == [1, 0, 0]
+
+
+def test_a_project_that_holds_nothing_yet_has_lost_nothing(db: None) -> None:
+    project = a_project()
+    keep(project, spans=200, minutes=202, executions=200)
+    assert accept(project, [a_span(1, 1, started_at=NOW - 150 * DAY)]).rejected == []
+
+
+def test_what_was_made_longer_before_it_was_remembered_is_found_in_the_journal(db: None) -> None:
+    project, own, fresh = a_project(), a_project("south"), a_project("west")
+    keep(own, spans=80)
+    for one in (project, own):
+        accept(one, [a_span(1, 1)])
+    for days in (5, 40, 20, None):
+        keep(project, spans=days, minutes=93)
+    keeping.change_for_all({"spans": 10}, actor=ADA, now=NOW - DAY)
+    keeping.change_for_all({"spans": None}, actor=ADA, now=NOW)
+    keep(project, messages=91)
+
+    def known() -> dict[tuple[int, str], datetime]:
+        with crossing():
+            return {(one.project_id, one.kind): one.at for one in WholeSince.objects.all()}
+
+    remembered = known()
+    assert remembered == {(project.pk, "spans"): NOW - 5 * DAY, (project.pk, "minutes"): NOW - 92 * DAY}
+    with crossing(), connection.cursor() as cursor:
+        WholeSince.objects.all().delete()
+        cursor.execute(import_module("monitor.migrations.0021_whole_since").REMEMBER)
+    # Whether a project held anything then is not known any more.
+    assert known() == remembered | {(fresh.pk, "spans"): NOW - 10 * DAY}

@@ -64,6 +64,16 @@ def test_a_longer_time_holds_at_once_and_null_takes_it_back(client: Client, proj
         ]
 
 
+def test_days_that_were_fewer_for_a_moment_are_told_by_the_limit_for_late_spans(
+    client: Client, project: Project
+) -> None:
+    accept(project, [a_span(1, 1)])
+    kinds(patch(client, days={"spans": 3}, confirm=True))
+    answer = patch(client, days={"spans": None})
+    assert kinds(answer)["spans"]["days"] == 90
+    assert answer.json()["span_may_be_late_s"] == 2 * 86_400
+
+
 def test_what_deletes_says_how_much_and_wants_to_be_confirmed(client: Client, project: Project) -> None:
     accept(project, [a_span(ago, ago, started_at=NOW - timedelta(days=ago)) for ago in (1, 20, 21)], now=NOW)
     refused = patch(client, days={"spans": 10, "ledger": 500})
