@@ -3,11 +3,12 @@
 from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
+from uuid import UUID
 
 import pytest
 from django.db import connection
 
-from monitor import closing, keeping, retention, rollups
+from monitor import closing, keeping, reporting, retention, rollups
 from monitor.api import executions
 from monitor.ingest import Accepted
 from monitor.models import (
@@ -22,6 +23,8 @@ from monitor.models import (
     WholeSince,
 )
 from monitor.registration import NewExecution
+from monitor.reporting import CallAnswer, IdTaken
+from monitor.reports import Call, ToolCall
 from monitor.tenancy import crossing, tenant
 from tests.monitor.spending import NOW, a_bare_span, a_project, a_span, accept, assert_books_balance
 
@@ -274,3 +277,56 @@ def test_what_was_made_longer_before_it_was_remembered_is_found_in_the_journal(d
         cursor.execute(import_module("monitor.migrations.0021_whole_since").REMEMBER)
     # Whether a project held anything then is not known any more.
     assert known() == remembered | {(fresh.pk, "spans"): NOW - 10 * DAY}
+
+
+# Ids
+
+
+def call(n: int, **fields: object) -> Call:
+    return Call(id=UUID(int=n), model="gpt-4o", provider="openai", input_tokens=1000, output_tokens=100, **fields)  # type: ignore[arg-type]
+
+
+def record(project: Project, one: Call, *, now: datetime) -> tuple[CallAnswer, bool]:
+    with tenant(project.pk):
+        return reporting.record_call(project.pk, one, now=now)
+
+
+@pytest.mark.parametrize("ledger_days", [400, 35])
+def test_a_call_told_again_is_answered_although_its_span_has_left(db: None, ledger_days: int) -> None:
+    project = a_project()
+    said(project, spans=3, ledger=ledger_days, ids=60)
+    first, is_new = record(project, call(7, cost_usd=Decimal("0.25"), run_id="r"), now=NOW - 50 * DAY)
+    assert is_new
+    leave()
+    assert ledger_of(project) == (1 if ledger_days == 400 else 0)
+    again, is_new = record(project, call(7, cost_usd=Decimal("0.25"), run_id="r"), now=NOW)
+    assert not is_new
+    assert (again.id, again.allowed, again.priced) == (first.id, True, True)
+    assert (again.cost_usd, again.reported_cost_usd) == (Decimal("0.25"), Decimal("0.25"))
+    # What it was priced at is known as long as its booking is there.
+    assert again.computed_cost_usd == (first.computed_cost_usd if ledger_days == 400 else None)
+    with pytest.raises(IdTaken):
+        record(project, call(7, cost_usd=Decimal(1), run_id="r"), now=NOW)
+    with tenant(project.pk):
+        assert not Span.objects.exists()
+
+
+def test_an_id_is_kept_only_for_what_was_taken(db: None) -> None:
+    project = a_project()
+    keep(project, spans=3)
+    late = ToolCall(id=UUID(int=8), tool="search", occurred_at=NOW - 5 * DAY)
+
+    def take(now: datetime, times: int = 1) -> tuple[int, int, list[str]]:
+        with tenant(project.pk):
+            done = reporting.take(project.pk, [late] * times, now=now)
+        return done.accepted, done.duplicates, [str(one) for one in done.refused.values()]
+
+    why = "occurred_at: it started more than 2 days ago, which is longer than spans are kept"
+    assert take(NOW) == (0, 0, [why])
+    assert take(NOW, 3) == (0, 0, [why] * 3)
+    # It was not too late a while ago, and what was taken then is a repeat however late it is.
+    assert take(NOW - 4 * DAY, 2) == (1, 1, [])
+    assert take(NOW, 2) == (0, 2, [])
+    with tenant(project.pk):
+        other = reporting.take(project.pk, [ToolCall(id=UUID(int=8), tool="buy", occurred_at=NOW - 5 * DAY)], now=NOW)
+        assert [type(one) for one in other.refused.values()] == [IdTaken]
