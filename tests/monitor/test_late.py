@@ -8,11 +8,12 @@ from uuid import UUID
 import pytest
 from django.db import connection
 
-from monitor import closing, keeping, reporting, retention, rollups
+from monitor import closing, keeping, reporting, retention, rollups, silence
 from monitor.api import executions
 from monitor.ingest import Accepted
 from monitor.models import (
     Execution,
+    HourRollup,
     Keeping,
     LedgerEntry,
     Project,
@@ -26,7 +27,7 @@ from monitor.registration import NewExecution
 from monitor.reporting import CallAnswer, IdTaken
 from monitor.reports import Call, ToolCall
 from monitor.tenancy import crossing, tenant
-from tests.monitor.spending import NOW, a_bare_span, a_project, a_span, accept, assert_books_balance
+from tests.monitor.spending import NOW, a_bare_span, a_project, a_span, accept, assert_books_balance, pending
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 SOON = NOW - 5 * MINUTE
@@ -189,6 +190,31 @@ def test_a_recent_span_is_booked_anew_as_ever(db: None) -> None:
     closing.close(now=NOW + HOUR)
     assert {agent: count for agent, (count, _) in told_of(project, at).items()} == {"boss": 1, "planner": 9}
     assert_books_balance(project)
+
+
+@pytest.mark.parametrize("days_ago", [100, 80])
+def test_what_is_given_up_counts_unless_that_is_too_long_ago(db: None, days_ago: int) -> None:
+    project, at = a_project(trace_silent_s=None, trace_lost_s=None), NOW - days_ago * DAY
+    retention.make_partitions(now=at)
+    before = ten_calls(project, at)
+    open_one = pending(a_span(77, 77, kind="agent", started_at=at))
+    accept(project, [open_one], now=at + MINUTE)
+    leave()
+    with crossing():
+        Project.objects.filter(pk=project.pk).update(trace_lost_s=3600)
+    silence.look(now=NOW)
+    closing.close(now=NOW + HOUR)
+    assert told_of(project, at) == before
+    with tenant(project.pk):
+        assert Execution.objects.get().status == "timeout"
+        counted = HourRollup.objects.filter(kind="execution", failed=1, hour=at.replace(minute=0)).count()
+    assert counted == (days_ago == 80)
+    if days_ago == 80:
+        # Its end comes after all, and what it counted as is taken back.
+        accept(project, [a_span(77, 77, kind="agent", started_at=at)])
+        silence.look(now=NOW)
+        closing.close(now=NOW + HOUR)
+        assert_books_balance(project)
 
 
 # Days that were shorter
