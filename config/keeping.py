@@ -26,10 +26,18 @@ def wanted(text: str) -> dict[str, int | None]:
             raise CommandError(f"--keep {part!r}: give KIND=DAYS, such as spans=30, or KIND=off.")
         found[kind] = None if days == "off" else int(days)
     try:
-        keeping.planned(found, {kind: Kept(kind, one.days, None, one.days) for kind, one in KINDS.items()})
+        keeping.check(found)
     except BadDays as error:
         raise CommandError(f"--keep: {error}.") from error
     return found
+
+
+def planned(days: Mapping[str, int | None], held: Mapping[str, Kept]) -> list[Change]:
+    """What the days change of what holds. Raises CommandError."""
+    try:
+        return keeping.planned(days, held)
+    except BadDays as error:
+        raise CommandError(f"--keep: {error}.") from error
 
 
 def confirm(command: BaseCommand, plan: Sequence[Change], left: Sequence[Leaving], *, is_sure: bool) -> None:

@@ -88,12 +88,16 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> l
     ground = _ground(project_id, newest)
     taken = [0] * len(batches)
     by_trace: dict[str, dict[int, Row]] = {}
-    for one, number in _news(project_id, newest, batches, ground, now=now):
+    stale: list[_Told] = []
+    for one, number in _news(project_id, newest, batches, ground, stale, oldest=late.oldest(now=now), now=now):
         by_trace.setdefault(one.trace_id, {})[one.span_id] = one
         taken[number] += 1
+    for told in stale:
+        fitting[told.batch].remove(told.span)
+        rejected[told.batch].append(_refused(told.span, batches[told.batch], late, now=now))
     if ground.logged:
         spanlogs.complete(project_id, (one for rows in by_trace.values() for one in rows.values()), ground.logged)
-    verdict = _book(project_id, by_trace, ground, now=now)
+    verdict = _book(project_id, by_trace, ground, late, now=now)
     if by_trace:
         news.tell(project_id, "spans")
     return [
@@ -104,14 +108,17 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> l
 
 def look_again(project_id: int, trace: str, *, now: datetime) -> None:
     """Settle the stored spans of a trace (32 hex digits) anew, because an execution that owns it was registered."""
+    late = keeping.late(project_id, now=now)
     ground = read(project_id, [trace], works=(), days=())
     if ground.known:
-        _book(project_id, {trace: {}}, ground, now=now)
+        _book(project_id, {trace: {}}, ground, late, now=now)
 
 
-def _book(project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: Ground, *, now: datetime) -> Verdict:
+def _book(
+    project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: Ground, late: Late, *, now: datetime
+) -> Verdict:
     """Settle each trace with its new rows by span, and write them and all that they change."""
-    settled = settlement.settle(project_id, by_trace, ground)
+    settled = settlement.settle(project_id, by_trace, ground, oldest=late.oldest(now=now))
     rows = [one for new in by_trace.values() for one in new.values()]
     pipeline.flush(store.replacing(project_id, settled.replaced) + store.correcting(project_id, settled.corrections))
     store.copy_spans(rows)
@@ -130,6 +137,12 @@ def _fitting(spans: Iterable[Span], late: Late, *, now: datetime) -> tuple[list[
         else:
             rejected.append(Refused(index, reason))
     return fitting, rejected
+
+
+def _refused(span: Span, batch: Batch, late: Late, *, now: datetime) -> Refused:
+    """The refusal of a version of a span that was stored too long ago to be booked anew."""
+    index = next(n for n, one in enumerate(batch.spans) if one is span)
+    return Refused(index, f"what is stored of it started {late.reason(now=now)}")
 
 
 def _newest(batches: Iterable[Iterable[Span]]) -> dict[tuple[bytes, int], _Told]:
@@ -162,14 +175,23 @@ def _news(
     newest: Mapping[tuple[bytes, int], _Told],
     batches: Sequence[Batch],
     ground: Ground,
+    stale: list[_Told],
     *,
+    oldest: datetime,
     now: datetime,
 ) -> Iterator[tuple[Row, int]]:
-    """The rows of the spans that are new, or newer than what is stored, with the numbers of their batches."""
-    for (trace_id, span_id), (span, number) in newest.items():
-        trace = trace_id.hex()
+    """The rows of the spans that are new, or newer than what is stored, with the numbers of their batches.
+
+    Newer versions of spans that started before `oldest` are added to `stale` instead.
+    """
+    for told in newest.values():
+        span, number = told
+        trace, span_id = span.trace_id.hex(), span.span_id
         stored = ground.known.get(trace, {}).get(span_id)
         if stored is not None and _rank(span) <= stored.rank:
+            continue
+        if stored is not None and stored.started_at < oldest:
+            stale.append(told)
             continue
         if ground.rule:
             span = masking.span(span, ground.rule)

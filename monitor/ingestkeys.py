@@ -1,6 +1,6 @@
 """Ids that clients bring: one id is one row, although rows are kept by time."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -18,6 +18,7 @@ FIND = """
 SELECT key, at, trace_id, span_id, digest FROM monitor_ingestkey
  WHERE project_id = %(project_id)s AND key = ANY(%(keys)s::uuid[])
 """
+GIVE_BACK = "DELETE FROM monitor_ingestkey WHERE project_id = %(project_id)s AND key = ANY(%(keys)s::uuid[])"
 
 
 class Place(NamedTuple):
@@ -59,3 +60,8 @@ def take(project_id: int, wanted: Mapping[UUID, Place]) -> dict[UUID, Place]:
         return {}
     (found,) = pipeline.flush([Statement(FIND, listed | {"keys": array(others)})])
     return {key: Place(*place) for key, *place in found}
+
+
+def give_back(project_id: int, keys: Iterable[UUID]) -> None:
+    """Free ids that this transaction took for what was then refused."""
+    pipeline.flush([Statement(GIVE_BACK, {"project_id": project_id, "keys": array(sorted(keys))})])

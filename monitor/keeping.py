@@ -5,8 +5,9 @@ A project says days of its own or none; then those of the instance hold, then th
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import NamedTuple
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from django.db import connection
 
@@ -21,8 +22,22 @@ REMEMBERED_FOR = timedelta(seconds=10)
 MARGIN = timedelta(days=1)
 MOST_REMEMBERED = 10_000
 STANDING = """
-SELECT kind, days, project_id IS NOT NULL FROM monitor_keeping
- WHERE project_id = %(project_id)s OR project_id IS NULL ORDER BY project_id NULLS FIRST
+SELECT kind, days, project_id IS NOT NULL, NULL::timestamptz FROM monitor_keeping
+ WHERE project_id = %(project_id)s OR project_id IS NULL
+ UNION ALL SELECT kind, NULL, NULL, at FROM monitor_wholesince WHERE project_id = %(project_id)s
+"""
+# Who holds nothing yet has lost nothing.
+LENGTHENED = """
+INSERT INTO monitor_wholesince AS held (project_id, kind, at)
+SELECT project_id, %(kind)s, %(at)s FROM unnest(%(projects)s::int[]) AS longer (project_id)
+ WHERE EXISTS (SELECT FROM monitor_run AS had WHERE had.project_id = longer.project_id)
+    OR EXISTS (SELECT FROM monitor_execution AS had WHERE had.project_id = longer.project_id)
+    OR EXISTS (SELECT FROM monitor_hourrollup AS had WHERE had.project_id = longer.project_id)
+    OR EXISTS (SELECT FROM monitor_minuterollup AS had WHERE had.project_id = longer.project_id)
+    OR EXISTS (SELECT FROM monitor_ledgerentry AS had WHERE had.project_id = longer.project_id)
+    OR EXISTS (SELECT FROM monitor_span AS had WHERE had.project_id = longer.project_id)
+ ORDER BY project_id
+ON CONFLICT (project_id, kind) DO UPDATE SET at = greatest(held.at, excluded.at)
 """
 
 
@@ -52,7 +67,8 @@ KINDS: Mapping[str, Kind] = {
     "logs": Kind("Messages from logs", "which wait for their span", 7, 1, 90),
     "ids": Kind("Ids of clients", "by which a repeated report counts once", 30, 8, 400),
 }
-# What a late span still changes, and for how many days more it has to stand: hours are summed from the minutes.
+# What a span changes whenever it is booked, and for how many days more that has to stand: hours are summed from the
+# minutes.
 CHANGED_BY_SPANS: Mapping[str, int] = {"spans": 0, "minutes": 2, "ledger": 0, "runs": 0, "executions": 0, "hours": 0}
 
 
@@ -66,12 +82,16 @@ class BadDays(ValueError):
 
 
 class Kept(NamedTuple):
-    """What holds for a kind: the days, those that the project says itself, and those that it has without."""
+    """What holds for a kind: the days, those that the project says itself, and those that it has without.
+
+    What is older than `whole_since` may have left already, when it was kept for less.
+    """
 
     kind: str
     days: int
     own: int | None
     default: int
+    whole_since: datetime | None = None
 
 
 class Change(NamedTuple):
@@ -86,17 +106,44 @@ class Change(NamedTuple):
     def is_shorter(self) -> bool:
         return self.days < self.was
 
+    @property
+    def is_longer(self) -> bool:
+        return self.days > self.was
+
 
 class Late(NamedTuple):
-    """How long ago a span may have started, and the label of the kind that sets this limit."""
+    """How long ago a span may have started to be booked, and the label of the kind that sets this limit.
+
+    And where days were shorter, the moment before which it may not have, and the label of the kind that left.
+    """
 
     most: timedelta
     limited_by: str
+    whole_since: datetime | None = None
+    lost: str = ""
+
+    def oldest(self, *, now: datetime) -> datetime:
+        """The moment before which nothing is booked any more: of what began earlier something may have left."""
+        return now - self.most if self.whole_since is None else max(now - self.most, self.whole_since)
+
+    def reason(self, *, now: datetime) -> str:
+        """Why what started before `oldest` is refused, to follow on "it started"."""
+        if self.whole_since is not None and self.whole_since > now - self.most:
+            since = self.whole_since.astimezone(UTC)
+            return f"before {since:%Y-%m-%d %H:%M} UTC, and {self.lost} of that time have left"
+        return f"more than {self.most.days} days ago, which is longer than {self.limited_by} are kept"
 
 
 def of_project(project_id: int) -> dict[str, Kept]:
     """What a project keeps, by kind; inside its transaction."""
-    return _kept(_rows(project_id))
+    with connection.cursor() as cursor:
+        cursor.execute(STANDING, {"project_id": project_id})
+        rows = cursor.fetchall()
+    kept = _kept([(kind, days, is_own) for kind, days, is_own, at in rows if at is None])
+    for kind, _, _, at in rows:
+        if at is not None and kind in kept:
+            kept[kind] = kept[kind]._replace(whole_since=at)
+    return kept
 
 
 def of_instance() -> dict[str, Kept]:
@@ -107,12 +154,6 @@ def of_instance() -> dict[str, Kept]:
         kind: Kept(kind, one.default, said.get(kind), KINDS[kind].days)
         for kind, one in _kept([(kind, days, False) for kind, days in said.items()]).items()
     }
-
-
-def _rows(project_id: int) -> list[tuple[str, int, bool]]:
-    with connection.cursor() as cursor:
-        cursor.execute(STANDING, {"project_id": project_id})
-        return cursor.fetchall()
 
 
 def _kept(rows: list[tuple[str, int, bool]]) -> dict[str, Kept]:
@@ -171,19 +212,46 @@ def followers(kind: str) -> list[int]:
     return list(Project.objects.exclude(pk__in=own).order_by("pk").values_list("pk", flat=True))
 
 
-def planned(wanted: Mapping[str, int | None], kept: Mapping[str, Kept]) -> list[Change]:
-    """What the wanted days (None: those that hold without) change. Raises BadDays."""
-    found = []
+def check(wanted: Mapping[str, int | None]) -> None:
+    """Whether each of the wanted days is within its bounds, looked at alone. Raises BadDays."""
     for kind, own in wanted.items():
         if kind not in KINDS:
             raise BadDays(kind, f"is no kind that is kept; there are {', '.join(KINDS)}")
         bounds = KINDS[kind]
         if own is not None and not bounds.least <= own <= bounds.most:
             raise BadDays(kind, f"must be kept for {bounds.least} to {bounds.most} days")
+
+
+def planned(wanted: Mapping[str, int | None], kept: Mapping[str, Kept]) -> list[Change]:
+    """What the wanted days (None: those that hold without) change. Raises BadDays."""
+    check(wanted)
+    found = []
+    for kind, own in wanted.items():
         days = kept[kind].default if own is None else own
         if own != kept[kind].own:
             found.append(Change(kind, kept[kind].days, days, own))
+    _check_together(found, kept)
     return found
+
+
+def _check_together(made: Iterable[Change], kept: Mapping[str, Kept]) -> None:
+    """Whether all that a span changes stays as long as the span. Raises BadDays.
+
+    A change that makes it no worse may be made: the days of all may have moved under those of the project.
+    """
+    changed = {one.kind: one for one in made}
+    days = {kind: one.days for kind, one in kept.items()} | {kind: one.days for kind, one in changed.items()}
+    spans = changed.get("spans")
+    for kind, more in CHANGED_BY_SPANS.items():
+        if days["spans"] + more <= days[kind]:
+            continue
+        label = KINDS[kind].label.lower()
+        if spans is not None and spans.is_longer:
+            most = days[kind] - more
+            raise BadDays("spans", f"can be kept for {most} days at most, with {label} kept for {days[kind]}")
+        if kind in changed and changed[kind].is_shorter:
+            least = days["spans"] + more
+            raise BadDays(kind, f"must be kept for {least} days at least, with spans kept for {days['spans']}")
 
 
 def change(project_id: int, wanted: Mapping[str, int | None], *, actor: str, now: datetime) -> list[Change]:
@@ -192,6 +260,7 @@ def change(project_id: int, wanted: Mapping[str, int | None], *, actor: str, now
     Project.objects.select_for_update(no_key=True).get(pk=project_id)
     made = planned(wanted, of_project(project_id))
     _write(project_id, made)
+    _remember(made, lambda kind: [project_id], now=now)
     _record(project_id, made, whose="project", actor=actor, now=now)
     return made
 
@@ -203,6 +272,7 @@ def change_for_all(wanted: Mapping[str, int | None], *, actor: str, now: datetim
         Project.objects.select_for_update(no_key=True).get(pk=keeper)
         made = planned(wanted, of_instance())
         _write(None, made)
+        _remember(made, followers, now=now)
     with tenant(keeper):
         _record(keeper, made, whose="instance", actor=actor, now=now)
     return made
@@ -217,6 +287,15 @@ def _write(project_id: int | None, made: list[Change]) -> None:
         elif not found.update(days=one.own):
             Keeping.objects.create(project_id=project_id, kind=one.kind, days=one.own)
     _remembered.clear()
+
+
+def _remember(made: Iterable[Change], whose: Callable[[str], list[int]], *, now: datetime) -> None:
+    """Note from when on there is all of what is kept for longer from now on; `whose` names the projects, by kind."""
+    for one in made:
+        if one.kind in CHANGED_BY_SPANS and one.is_longer:
+            left: dict[str, Any] = {"kind": one.kind, "at": now - timedelta(days=one.was), "projects": whose(one.kind)}
+            with connection.cursor() as cursor:
+                cursor.execute(LENGTHENED, left)
 
 
 def _record(project_id: int, made: list[Change], *, whose: str, actor: str, now: datetime) -> None:
@@ -241,20 +320,28 @@ _remembered: dict[int, tuple[datetime, Late]] = {}
 def late(project_id: int, *, now: datetime) -> Late:
     """How late a span of the project may come: all that it changes has to stand still, and for a day more.
 
-    Each process reads it anew after REMEMBERED_FOR.
+    Stored spans that are older stay as they are booked, whatever comes to their traces. Each process reads it anew
+    after REMEMBERED_FOR.
     """
     known = _remembered.get(project_id)
     if known is not None and timedelta() <= now - known[0] < REMEMBERED_FOR:
         return known[1]
     if len(_remembered) >= MOST_REMEMBERED:
         _remembered.clear()
-    found = lateness({kind: one.days for kind, one in of_project(project_id).items()})
+    found = lateness(of_project(project_id))
     _remembered[project_id] = now, found
     return found
 
 
-def lateness(days: Mapping[str, int]) -> Late:
-    """The limit that follows from the days that are kept."""
-    shortest = min(CHANGED_BY_SPANS, key=lambda kind: days[kind] - CHANGED_BY_SPANS[kind])
-    most = timedelta(days=days[shortest] - CHANGED_BY_SPANS[shortest]) - MARGIN
-    return Late(most, KINDS[shortest].label.lower())
+def lateness(kept: Mapping[str, Kept]) -> Late:
+    """The limit that follows from the days that are kept, and from those that were."""
+    most, kind = min(
+        ((timedelta(days=kept[kind].days - more) - MARGIN, kind) for kind, more in CHANGED_BY_SPANS.items()),
+        key=itemgetter(0),
+    )
+    lost = [
+        (since + timedelta(days=more) + MARGIN, KINDS[kind].label.lower())
+        for kind, more in CHANGED_BY_SPANS.items()
+        if (since := kept[kind].whole_since) is not None
+    ]
+    return Late(most, KINDS[kind].label.lower(), *max(lost, default=(None, "")))

@@ -12,6 +12,7 @@ from monitor import budgets, ingest, ingestkeys
 from monitor.budgets import Verdict
 from monitor.ids import uuid7
 from monitor.ingestkeys import Place
+from monitor.models import LedgerEntry
 from monitor.models import Span as StoredSpan
 from monitor.prices import booked_usd
 from monitor.records import Span
@@ -46,6 +47,7 @@ def take(project_id: int, reports: Sequence[Report], *, now: datetime, departmen
     spans: dict[int, Span] = {}
     wanted: dict[UUID, Place] = {}
     first: dict[UUID, int] = {}
+    again: list[int] = []
     repeats = 0
     for n, report in enumerate(reports):
         try:
@@ -56,10 +58,10 @@ def take(project_id: int, reports: Sequence[Report], *, now: datetime, departmen
         if report.id is not None:
             place = Place(span.started_at, UUID(bytes=span.trace_id), span.span_id, report.digest())
             if report.id in wanted:
-                repeats += 1
-                if wanted[report.id].digest != place.digest:
+                if wanted[report.id].digest == place.digest:
+                    again.append(n)
+                else:
                     refused[n] = IdTaken()
-                    repeats -= 1
                 continue
             wanted[report.id], first[report.id] = place, n
         spans[n] = span
@@ -76,7 +78,25 @@ def take(project_id: int, reports: Sequence[Report], *, now: datetime, departmen
     done = ingest.accept(project_id, list(spans.values()), now=now, department=department)
     for one in done.rejected:
         refused[kept[one.index]] = BadReport("occurred_at", one.reason)
+    if unused := [brought for one in done.rejected if (brought := reports[kept[one.index]].id) is not None]:
+        # It may come again when it fits, and is not known then.
+        ingestkeys.give_back(project_id, unused)
+    for n in again:
+        if (why := refused.get(first[ids[n]])) is None:
+            repeats += 1
+        else:
+            refused[n] = why
     return Taken(done.accepted, done.duplicates + repeats, refused, done.verdict, places, ids)
+
+
+class Booked(NamedTuple):
+    """What stands of a recorded call: whose it is, and the amounts, None where unknown."""
+
+    run_id: str
+    agent: str
+    department: str
+    reported_usd: Decimal | None
+    computed_usd: Decimal | None
 
 
 class CallAnswer(msgspec.Struct):
@@ -96,15 +116,14 @@ class CallAnswer(msgspec.Struct):
 def record_call(project_id: int, call: Call, *, now: datetime, department: str = "") -> tuple[CallAnswer, bool]:
     """Record a call and say whether the next may be made; False when it was recorded before.
 
-    Recorded also when the budgets say no. Raises BadReport, IdTaken.
+    Recorded also when the budgets say no. One that was recorded before is answered from what is left of it.
+    Raises BadReport, IdTaken.
     """
     done = take(project_id, [call], now=now, department=department)
     if done.refused:
         raise done.refused[0]
     place = done.places[0]
-    stored = StoredSpan.objects.only("run_id", "agent", "department", "reported_usd", "computed_usd").get(
-        project_id=project_id, trace_id=place.trace_id, span_id=place.span_id, started_at=place.at
-    )
+    stored = _booked(project_id, place) or _said(call, done.ids[0], place, department)
     verdict = done.verdict
     if verdict == budgets.UNASKED:
         verdict = budgets.standing(
@@ -125,3 +144,19 @@ def record_call(project_id: int, call: Call, *, now: datetime, department: str =
         ),
         bool(done.accepted),
     )
+
+
+def _booked(project_id: int, place: Place) -> Booked | None:
+    """The call as its span tells, or where that has left its booking; None when neither is there any more."""
+    span = {"project_id": project_id, "trace_id": place.trace_id, "span_id": place.span_id}
+    found = StoredSpan.objects.filter(**span, started_at=place.at).values_list(*Booked._fields).first()
+    if found is None:
+        entries = LedgerEntry.objects.filter(**span, occurred_at=place.at, calls__gt=0).order_by("-sequence")
+        found = entries.values_list(*Booked._fields).first()
+    return None if found is None else Booked(*found)
+
+
+def _said(call: Call, call_id: UUID, place: Place, department: str) -> Booked:
+    """The call as it is told once more; what it was priced at has left."""
+    span = msgspec.structs.replace(call, id=call_id).span(now=place.at)
+    return Booked(span.run_id, span.agent, span.department or department, span.reported_usd, None)

@@ -43,13 +43,19 @@ class _Turn(NamedTuple):
     parent_before: str | None
 
 
-def settle(project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: Ground) -> Settlement:
-    """Settle each trace with its new rows by span, which get their places here."""
+def settle(
+    project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: Ground, *, oldest: datetime
+) -> Settlement:
+    """Settle each trace with its new rows by span, which get their places here.
+
+    Stored spans that started before `oldest` keep their place and their role: of what they were booked in something
+    may have left. What is new below them is placed by them, and counts by itself.
+    """
     done = Settlement(Books())
     turns: dict[Key, _Turn] = {}
     turned: list[tuple[str, Known]] = []
     for trace, new in by_trace.items():
-        turned += _look(project_id, trace, new, ground, turns, done)
+        turned += _look(project_id, trace, new, ground, oldest, turns, done)
     held = {(one.trace_id, one.span_id): one for one in booked_rows(project_id, done.replaced + turned)}
     for (trace, span_id), turn in turns.items():
         old, fresh = held.get((trace, span_id)), by_trace[trace].get(span_id)
@@ -58,7 +64,13 @@ def settle(project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: G
 
 
 def _look(
-    project_id: int, trace: str, new: Mapping[int, Row], ground: Ground, turns: dict[Key, _Turn], done: Settlement
+    project_id: int,
+    trace: str,
+    new: Mapping[int, Row],
+    ground: Ground,
+    oldest: datetime,
+    turns: dict[Key, _Turn],
+    done: Settlement,
 ) -> list[tuple[str, Known]]:
     """Place the spans of one trace; note the turns, and return the stored spans that must be read for theirs."""
     stored = ground.known.get(trace, {})
@@ -68,6 +80,10 @@ def _look(
     placed = lineage.places(project_id, trace, spans, parents, ground.by_trace.get(trace))
     above = metering.parents(stored) if stored else {}
     before = roles(stored.values(), above) if stored else {}
+    for span_id, held in stored.items():
+        if held.started_at < oldest:
+            placed[span_id] = _standing(held, trace)
+            counted[span_id] = before.get(span_id, Role.NOTHING)
     turned = []
     for span_id, span in spans.items():
         place = placed[span_id]
@@ -94,6 +110,20 @@ def _look(
     if any(one.run_id == trace and (placed[span_id].run_id or trace) != trace for span_id, one in stored.items()):
         done.left[trace] = _rest(trace, spans, placed)
     return turned
+
+
+def _standing(known: Known, trace: str) -> Place:
+    """Where a stored span stands already."""
+    return Place(
+        "" if known.agent == known.service else known.agent,
+        known.conversation_id,
+        "" if known.run_id == trace else known.run_id,
+        known.execution_id,
+        is_own=False,
+        parent_id=None,
+        awaits_agent=False,
+        is_rooted=False,
+    )
 
 
 def _is_touched(known: Known, trace: str, turn: _Turn) -> bool:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from monitor import changes, folding, jobs, listening, news, outcomes
+from monitor import changes, folding, jobs, keeping, listening, news, outcomes
 from monitor.models import Execution, Subject
 from monitor.models.executions import Status
 from monitor.pipeline import array, times
@@ -181,13 +181,18 @@ def _record(one: Due, cause: str, *, note: str, now: datetime) -> None:
 
 
 def _give_up(project_id: int, execution_id: UUID, sign_at: datetime, *, now: datetime) -> bool:
-    """End what is still as it was seen: it ended, as far as anybody knows, with its last sign."""
+    """End what is still as it was seen: it ended, as far as anybody knows, with its last sign.
+
+    It counts as failed then, unless that is too long ago for sums to change.
+    """
     with tenant(project_id):
         work = Execution.objects.of(project_id).get(id=execution_id)
         ended_at = max(sign_at, work.started_at)
         duration_ms = (ended_at - work.started_at) // MS
-        # Before the row, as everybody locks.
-        folding.mark(project_id, [ended_at], now=now)
+        is_counted = ended_at >= keeping.late(project_id, now=now).oldest(now=now)
+        if is_counted:
+            # Before the row, as everybody locks.
+            folding.mark(project_id, [ended_at], now=now)
         as_seen = Execution.objects.of(project_id).filter(
             id=execution_id,
             from_spans=True,
@@ -200,8 +205,10 @@ def _give_up(project_id: int, execution_id: UUID, sign_at: datetime, *, now: dat
         if not as_seen.update(**gone, lost_at=now, look_at=None, silent_at=None):
             return False
         counted = {"at": ended_at.isoformat(), "department": work.department, "duration_ms": duration_ms}
-        _journal(work, Status.TIMEOUT, "end_never_sent", note=NEVER_SENT, counted=counted, now=now)
-        folding.fold(project_id, [_counted(work.agent, counted)], now=now)
+        told = counted if is_counted else None
+        _journal(work, Status.TIMEOUT, "end_never_sent", note=NEVER_SENT, counted=told, now=now)
+        if is_counted:
+            folding.fold(project_id, [_counted(work.agent, counted)], now=now)
     return True
 
 
@@ -212,18 +219,23 @@ def _correct(project_id: int, execution_id: UUID, *, now: datetime) -> bool:
         lost = changes.journal_of(work).filter(cause="end_never_sent").order_by("-id").first()
         if lost is None:
             return False
-        delta = _counted(lost.data["agent"], lost.data["counted"], sign=-1)
-        folding.mark(project_id, [delta.at], now=now)
+        counted = lost.data["counted"]
+        deltas = [] if counted is None else [_counted(lost.data["agent"], counted, sign=-1)]
+        oldest = keeping.late(project_id, now=now).oldest(now=now)
+        deltas = [delta for delta in deltas if delta.at >= oldest]
+        folding.mark(project_id, [delta.at for delta in deltas], now=now)
         told_again = Execution.objects.of(project_id).filter(id=execution_id, lost_at=work.lost_at, status=work.status)
         again = {"lost_at": None, "look_at": now if work.status == Status.RUNNING else None}
         if work.lost_at is None or work.status == Status.TIMEOUT or not told_again.update(**again):
             return False
-        folding.fold(project_id, [delta], now=now)
+        folding.fold(project_id, deltas, now=now)
         news.tell(project_id, "executions", str(execution_id))
     return True
 
 
-def _journal(work: Execution, to: Status, cause: str, *, note: str, counted: dict[str, Any], now: datetime) -> None:
+def _journal(
+    work: Execution, to: Status, cause: str, *, note: str, counted: dict[str, Any] | None, now: datetime
+) -> None:
     changes.record(
         work.project_id,
         Subject.EXECUTION,

@@ -144,8 +144,8 @@ class Work(NamedTuple):
 
 def refusal(span: Span, late: Late, *, now: datetime) -> str | None:
     """Why a span can't be kept, None when it can; `late` is how late it may come."""
-    if span.started_at < now - late.most:
-        return f"it started more than {late.most.days} days ago, which is longer than {late.limited_by} are kept"
+    if span.started_at < late.oldest(now=now):
+        return f"it started {late.reason(now=now)}"
     if span.started_at > now + MOST_AHEAD or (span.ended_at is not None and span.ended_at > now + MOST_AHEAD):
         return "it lies more than 5 minutes in the future"
     return None

@@ -71,9 +71,14 @@ def _wanted(sent: Mapping[str, str], held: Mapping[str, Kept]) -> tuple[dict[str
             continue
         wanted[kind] = int(text) if text else None
         try:
-            keeping.planned({kind: wanted[kind]}, held)
+            keeping.check({kind: wanted[kind]})
         except BadDays:
             errors[kind] = f"{bounds.label} can be kept for {bounds.least} to {bounds.most} days."
+    if not errors:
+        try:
+            keeping.planned(wanted, held)
+        except BadDays as error:
+            errors[error.kind] = f"{KINDS[error.kind].label} {error.message}."
     return wanted, errors
 
 
@@ -111,7 +116,7 @@ def _show(
         "sent": [(kind, sent.get(kind, "")) for kind in KINDS],
         "mark": _mark(plan),
         "edits": lines(request.visitor, now=request.now),
-        "late": keeping.lateness({one.kind: one.days for one in own.values()}),
+        "late": request.now - keeping.lateness(own).oldest(now=request.now),
     }
     return TemplateResponse(request, "system/keeping.html", context, status=400 if errors else 200)
 

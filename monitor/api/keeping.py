@@ -53,11 +53,14 @@ class Retention(Door):
 
     @endpoint(scope="admin", query=KeepingQuery, answer=KeepingOut)
     def get(self, request: Request, query: KeepingQuery) -> KeepingOut:
-        return _out(query.of, _held(request, query.of))
+        return _out(query.of, _held(request, query.of), now=request.now)
 
     @endpoint(scope="admin", body=ChangedKeeping, answer=KeepingOut, also=(409,))
     def patch(self, request: Request, body: ChangedKeeping) -> KeepingOut:
-        """Set days; the others stay. Without `confirm` what deletes is a 409 that says how much would leave."""
+        """Set days; the others stay. Without `confirm` what deletes is a 409 that says how much would leave.
+
+        Spans are kept for no longer than what they change: days that do not fit together are a 400.
+        """
         caller, now = request.caller, request.now
         try:
             plan = keeping.planned(body.days, _held(request, body.of))
@@ -69,7 +72,7 @@ class Retention(Door):
                 keeping.change(caller.project_id, body.days, actor=caller.actor, now=now)
         except BadDays as error:
             raise bad_field(f"days.{error.kind}", error.message) from error
-        return _out(body.of, _held(request, body.of))
+        return _out(body.of, _held(request, body.of), now=now)
 
 
 def _held(request: Request, of: Of) -> dict[str, Kept]:
@@ -93,8 +96,8 @@ def _unconfirmed(request: Request, of: Of, plan: list[Change]) -> Problem:
     )
 
 
-def _out(of: Of, held: Mapping[str, Kept]) -> KeepingOut:
-    late = keeping.lateness({kind: one.days for kind, one in held.items()}).most
+def _out(of: Of, held: Mapping[str, Kept], *, now: datetime) -> KeepingOut:
+    late = now - keeping.lateness(held).oldest(now=now)
     kinds = [
         KeptOut(
             kind=kind,

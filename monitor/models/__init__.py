@@ -6,7 +6,7 @@ from monitor.models.commands import Command
 from monitor.models.conversations import Conversation, Message
 from monitor.models.executions import Execution
 from monitor.models.jobs import JobHeartbeat
-from monitor.models.keeping import GrowthSample, Keeping, RoomLevel, RoomState
+from monitor.models.keeping import GrowthSample, Keeping, RoomLevel, RoomState, WholeSince
 from monitor.models.keys import ApiKey
 from monitor.models.loops import Loop
 from monitor.models.money import Budget, BudgetWindow, LedgerEntry, Price, Trip
@@ -56,4 +56,5 @@ __all__ = [
     "Subject",
     "Trace",
     "Trip",
+    "WholeSince",
 ]

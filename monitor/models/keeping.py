@@ -25,6 +25,15 @@ class Keeping(models.Model):
         ]
 
 
+class WholeSince(models.Model):
+    """From when on there is all of a kind in a project: what is older may have left before its days were lengthened."""
+
+    pk = models.CompositePrimaryKey("project_id", "kind")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)
+    kind = models.CharField(max_length=20)
+    at = models.DateTimeField()
+
+
 class RoomLevel(models.TextChoices):
     """How full the room of the database is: there is room, people are warned, or agents' doors are shut."""
 

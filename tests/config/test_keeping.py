@@ -38,12 +38,12 @@ def own(project: Project) -> dict[str, int]:
 
 def test_a_project_keeps_for_longer_and_shows_it(shop: Project) -> None:
     assert "keep_spans                 90 days\n" in run("project", "shop")
-    shown = run("project", "shop", "--keep", "spans=120,ledger=500", "--timeout-s", "90")
+    shown = run("project", "shop", "--keep", "spans=120,minutes=122", "--timeout-s", "90")
     assert "keep_spans                 120 days (without this 90)\n" in shown
     assert "timeout_s                  90\n" in shown
     assert "leave" not in shown
-    assert own(shop) == {"spans": 120, "ledger": 500}
-    run("project", "shop", "--keep", "spans=off, ledger=off", "--yes")
+    assert own(shop) == {"spans": 120, "minutes": 122}
+    run("project", "shop", "--keep", "spans=off, minutes=off", "--yes")
     assert own(shop) == {}
     with tenant(shop.pk):
         told = StateChange.objects.filter(subject=Subject.KEEPING)
@@ -64,17 +64,19 @@ def test_what_deletes_is_said_and_asked(shop: Project, monkeypatch: pytest.Monke
 
 def test_what_holds_for_all_is_changed_by_a_command_of_its_own(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     other = a_project("other")
-    assert "keep_spans                 200 days (without this 90)\n" in run("retention", "--keep", "spans=200")
+    shown = run("retention", "--keep", "spans=150,minutes=152")
+    assert "keep_spans                 150 days (without this 90)\n" in shown
     with tenant(other.pk):
-        assert keeping.of_project(other.pk)["spans"].days == 200
+        assert keeping.of_project(other.pk)["spans"].days == 150
     told = run("retention", "--keep", "spans=10", says="yes\n", monkeypatch=monkeypatch)
-    assert "spans: 200 days become 10; 4 rows leave" in told
+    assert "spans: 150 days become 10; 4 rows leave" in told
 
 
 @pytest.mark.parametrize(
     ("keep", "said"),
     [
         ("spans=2", "spans must be kept for 3 to 400 days"),
+        ("spans=120", "spans can be kept for 90 days at most, with minute sums kept for 92"),
         ("spans", "give KIND=DAYS"),
         ("spans=ten", "give KIND=DAYS"),
         ("spans=-1", "give KIND=DAYS"),

@@ -244,15 +244,15 @@ def own(project_id: int) -> dict[str, int]:
 def test_an_admin_keeps_things_for_longer_at_once(admin: SignedIn) -> None:
     page = words_of(admin.client.get("/system/keeping"))
     assert "All projects that say nothing themselves" not in page
-    answer = admin.client.post("/system/keeping", form(spans="120", ledger="500"))
-    assert (answer.status_code, own(admin.project_id)) == (302, {"spans": 120, "ledger": 500})
+    answer = admin.client.post("/system/keeping", form(spans="120", minutes="400", ledger="500"))
+    assert (answer.status_code, own(admin.project_id)) == (302, {"spans": 120, "minutes": 400, "ledger": 500})
     page = words_of(admin.client.get("/system/keeping"))
-    assert "Spans: 120 days, Ledger: 500 days, from now on." in page
+    assert "Spans: 120 days, Ledger: 500 days, Minute sums: 400 days, from now on." in page
     assert "120 days instead of 90" in page
     assert "admin@north.example" in page
     # What is left empty holds as for all.
-    admin.client.post("/system/keeping", form(spans="120", confirmed="ledger:500:400"))
-    assert own(admin.project_id) == {"spans": 120}
+    admin.client.post("/system/keeping", form(spans="120", minutes="400", confirmed="ledger:500:400"))
+    assert own(admin.project_id) == {"spans": 120, "minutes": 400}
 
 
 def test_what_deletes_is_told_and_asked_before(admin: SignedIn) -> None:
@@ -286,6 +286,14 @@ def test_days_that_cannot_be_meant_change_nothing(admin: SignedIn, text: str) ->
     assert own(admin.project_id) == {}
 
 
+def test_days_that_do_not_fit_together_are_told_beside_the_field(admin: SignedIn) -> None:
+    page = words_of(admin.client.post("/system/keeping", form(spans="120")), 400)
+    assert "Spans can be kept for 90 days at most, with minute sums kept for 92." in page
+    page = words_of(admin.client.post("/system/keeping", form(executions="89", confirmed="executions:180:89")), 400)
+    assert "Executions must be kept for 90 days at least, with spans kept for 90." in page
+    assert own(admin.project_id) == {}
+
+
 @pytest.mark.parametrize("role", ["viewer", "operator"])
 def test_who_is_no_admin_sees_no_form_and_sets_nothing(role: str) -> None:
     visitor = signed_in(role=role)
@@ -296,7 +304,7 @@ def test_who_is_no_admin_sees_no_form_and_sets_nothing(role: str) -> None:
 
 def test_what_holds_for_all_belongs_to_the_admins_of_the_instance(admin: SignedIn) -> None:
     other = signed_in("south")
-    everywhere = {"of": "instance", "spans": "200"}
+    everywhere = {"of": "instance", "spans": "150", "minutes": "152"}
     assert admin.client.post("/system/keeping", everywhere).status_code == 404
     with crossing():
         assert not Keeping.objects.exists()
@@ -304,6 +312,6 @@ def test_what_holds_for_all_belongs_to_the_admins_of_the_instance(admin: SignedI
     assert "All projects that say nothing themselves" in words_of(admin.client.get("/system/keeping"))
     assert admin.client.post("/system/keeping", everywhere).status_code == 302
     with tenant(other.project_id):
-        assert keeping.of_project(other.project_id)["spans"].days == 200
+        assert keeping.of_project(other.project_id)["spans"].days == 150
     page = words_of(admin.client.post("/system/keeping", everywhere | {"spans": "20"}))
     assert "in every project that says nothing itself" in page

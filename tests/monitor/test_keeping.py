@@ -83,11 +83,58 @@ def test_days_out_of_bounds_change_nothing(db: None, days: dict[str, int], said:
         assert not Keeping.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("held", "days", "kind", "said"),
+    [
+        ({}, {"spans": 91}, "spans", "can be kept for 90 days at most, with minute sums kept for 92"),
+        (
+            {},
+            {"spans": 150, "minutes": 151},
+            "spans",
+            "can be kept for 149 days at most, with minute sums kept for 151",
+        ),
+        ({}, {"minutes": 91}, "minutes", "must be kept for 92 days at least, with spans kept for 90"),
+        ({}, {"minutes": 20, "spans": 30}, "minutes", "must be kept for 32 days at least, with spans kept for 30"),
+        ({}, {"ledger": 35}, "ledger", "must be kept for 90 days at least, with spans kept for 90"),
+        ({}, {"runs": 89}, "runs", "must be kept for 90 days at least, with spans kept for 90"),
+        ({}, {"hours": 89}, "hours", "must be kept for 90 days at least, with spans kept for 90"),
+        ({}, {"executions": 8}, "executions", "must be kept for 90 days at least, with spans kept for 90"),
+        ({"spans": 8, "executions": 8}, {"spans": None}, "spans", "can be kept for 8 days at most, with executions"),
+    ],
+)
+def test_no_span_is_kept_for_longer_than_what_it_changes(
+    db: None, held: dict[str, int], days: dict[str, int | None], kind: str, said: str
+) -> None:
+    project = a_project()
+    keep(project, **held)
+    with pytest.raises(BadDays, match=said) as refused:
+        keep(project, **days)
+    assert refused.value.kind == kind
+    if not held:
+        with pytest.raises(BadDays, match=said):
+            keeping.change_for_all(days, actor=ADA, now=NOW)
+    assert {one: kept(project, one).own for one in days} == {one: held.get(one) for one in days}
+
+
+def test_days_that_do_not_fit_from_before_may_become_better_and_nothing_else_is_held_up(db: None) -> None:
+    project = a_project()
+    with crossing():
+        Keeping.objects.create(project=project, kind="spans", days=400)
+    assert keep(project, messages=30) == [Change("messages", 90, 30, 30)]
+    assert keep(project, minutes=200) == [Change("minutes", 92, 200, 200)]
+    assert keep(project, spans=300) == [Change("spans", 400, 300, 300)]
+    with pytest.raises(BadDays):
+        keep(project, minutes=199)
+    with pytest.raises(BadDays):
+        keep(project, spans=301)
+    assert keep(project, spans=198) == [Change("spans", 300, 198, 198)]
+
+
 def test_every_change_is_in_the_journal_with_who_made_it(db: None) -> None:
     first, project = a_project("first"), a_project()
     keep(project, spans=30)
     keep(project, spans=None)
-    keeping.change_for_all({"spans": 120}, actor="root@example.org", now=NOW)
+    keeping.change_for_all({"spans": 80}, actor="root@example.org", now=NOW)
 
     def told(whose: Project) -> list[tuple[Any, ...]]:
         with tenant(whose.pk):
@@ -95,7 +142,7 @@ def test_every_change_is_in_the_journal_with_who_made_it(db: None) -> None:
             return list(found.values_list("actor", "data__of", "data__was", "data__days", "data__own"))
 
     assert told(project) == [(ADA, "project", 90, 30, 30), (ADA, "project", 30, 90, None)]
-    assert told(first) == [("root@example.org", "instance", 90, 120, 120)]
+    assert told(first) == [("root@example.org", "instance", 90, 80, 80)]
 
 
 def test_no_project_sees_or_sets_the_days_of_another(db: None) -> None:
@@ -110,7 +157,7 @@ def test_no_project_sees_or_sets_the_days_of_another(db: None) -> None:
 
 def test_days_are_dropped_when_nobody_keeps_them_any_more(db: None) -> None:
     long, short = a_project("long"), a_project("short")
-    keep(long, spans=200, minutes=300)
+    keep(long, spans=200, minutes=300, executions=200)
     keep(short, spans=30)
     for ago in (20, 40, 100):
         retention.make_partitions(now=NOW - ago * DAY)
@@ -179,7 +226,7 @@ def test_the_journal_leaves_by_the_days_of_its_project(db: None) -> None:
 def test_small_tables_follow_the_days_of_each_project(db: None) -> None:
     projects = {name: a_project(name) for name in ("plain", "long", "short")}
     keep(projects["long"], executions=400)
-    keep(projects["short"], executions=8)
+    keep(projects["short"], executions=8, spans=8)
     for project in projects.values():
         work = fleets.an_execution(project.pk, now=NOW)
         fleets.act("cancel", project.pk, work, now=NOW)
@@ -250,7 +297,9 @@ def test_a_span_that_would_be_dropped_before_anybody_saw_it_is_refused(db: None)
 
 def test_a_span_that_would_change_sums_that_are_gone_is_refused_for_them(db: None) -> None:
     project = a_project()
-    keep(project, spans=300)
+    with crossing():
+        # As it could be set once.
+        Keeping.objects.create(project=project, kind="spans", days=300)
     told = accept(project, [a_span(1, 1, started_at=NOW - 100 * DAY)])
     assert [one.reason for one in told.rejected] == [
         "it started more than 89 days ago, which is longer than minute sums are kept"
@@ -262,8 +311,8 @@ def test_a_span_that_would_change_sums_that_are_gone_is_refused_for_them(db: Non
 def test_hours_stand_whatever_comes_late_and_however_short_things_are_kept(db: None) -> None:
     """The oldest minute that a span may change has its hour summed from minutes that are all there."""
     project = a_project()
-    keep(project, minutes=10, spans=90)
-    oldest = keeping.lateness({kind: one.days for kind, one in _all(project).items()}).most
+    keep(project, minutes=10, spans=8)
+    oldest = keeping.lateness(_all(project)).most
     assert oldest == 7 * DAY
     first = (NOW - oldest).replace(minute=0) + timedelta(hours=1)
     accept(project, [a_span(1, 1, started_at=first)])

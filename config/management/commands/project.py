@@ -9,7 +9,7 @@ import msgspec
 from django.core.management.base import BaseCommand, CommandError
 from msgspec import Meta
 
-from config.keeping import ACTOR, add_keep, confirm, lines, wanted
+from config.keeping import ACTOR, add_keep, confirm, lines, planned, wanted
 from monitor import keeping, leaving
 from monitor.models import Project
 from monitor.tenancy import crossing, tenant
@@ -57,9 +57,9 @@ class Command(BaseCommand):
         project = _project(options["name"])
         if days:
             with tenant(project.pk):
-                plan = keeping.planned(days, keeping.of_project(project.pk))
-                left = leaving.of_project(plan, project.pk, now=now)
-            confirm(self, plan, left, is_sure=options["yes"])
+                made = planned(days, keeping.of_project(project.pk))
+                left = leaving.of_project(made, project.pk, now=now)
+            confirm(self, made, left, is_sure=options["yes"])
         with tenant(project.pk):
             if named:
                 Project.objects.filter(pk=project.pk).update(**named)

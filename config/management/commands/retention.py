@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from config.keeping import ACTOR, add_keep, confirm, lines, wanted
+from config.keeping import ACTOR, add_keep, confirm, lines, planned, wanted
 from monitor import keeping, leaving
 
 
@@ -20,8 +20,8 @@ class Command(BaseCommand):
         now = datetime.now(UTC)
         days = wanted(options["keep"])
         if days:
-            plan = keeping.planned(days, keeping.of_instance())
-            confirm(self, plan, leaving.of_all(plan, now=now), is_sure=options["yes"])
+            made = planned(days, keeping.of_instance())
+            confirm(self, made, leaving.of_all(made, now=now), is_sure=options["yes"])
             keeping.change_for_all(days, actor=ACTOR, now=now)
         for line in lines(keeping.of_instance()):
             self.stdout.write(line)

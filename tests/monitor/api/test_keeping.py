@@ -64,6 +64,16 @@ def test_a_longer_time_holds_at_once_and_null_takes_it_back(client: Client, proj
         ]
 
 
+def test_days_that_were_fewer_for_a_moment_are_told_by_the_limit_for_late_spans(
+    client: Client, project: Project
+) -> None:
+    accept(project, [a_span(1, 1)])
+    kinds(patch(client, days={"spans": 3}, confirm=True))
+    answer = patch(client, days={"spans": None})
+    assert kinds(answer)["spans"]["days"] == 90
+    assert answer.json()["span_may_be_late_s"] == 2 * 86_400
+
+
 def test_what_deletes_says_how_much_and_wants_to_be_confirmed(client: Client, project: Project) -> None:
     accept(project, [a_span(ago, ago, started_at=NOW - timedelta(days=ago)) for ago in (1, 20, 21)], now=NOW)
     refused = patch(client, days={"spans": 10, "ledger": 500})
@@ -80,6 +90,8 @@ def test_what_deletes_says_how_much_and_wants_to_be_confirmed(client: Client, pr
 @pytest.mark.parametrize(
     ("days", "field"),
     [
+        ({"spans": 120}, "days.spans"),
+        ({"minutes": 91, "ledger": 500}, "days.minutes"),
         ({"spans": 2}, "days.spans"),
         ({"spans": 401}, "days.spans"),
         ({"secrets": 30}, "days.secrets"),
@@ -104,13 +116,13 @@ def test_only_admins_see_and_set_it(project: Project, scope: str) -> None:
 
 def test_no_key_sets_what_holds_for_all_and_an_admin_of_the_instance_does(client: Client) -> None:
     assert client.get(f"{PATH}?of=instance").status_code == 403
-    assert patch(client, days={"spans": 120}, of="instance").status_code == 403
+    assert patch(client, days={"spans": 80}, of="instance").status_code == 403
     visitor = signed_in("south", role="admin")
     with crossing():
         type(visitor.person).objects.filter(pk=visitor.person.pk).update(is_instance_admin=True)
     browser = visitor.client
     assert kinds(browser.get(f"{PATH}?of=instance"))["spans"]["own_days"] is None
-    assert kinds(patch(browser, days={"spans": 120}, of="instance"))["spans"]["own_days"] == 120
+    assert kinds(patch(browser, days={"spans": 120, "minutes": 122}, of="instance"))["spans"]["own_days"] == 120
     assert kinds(browser.get(f"{PATH}?of=instance"))["spans"]["own_days"] == 120
     assert kinds(client.get(PATH))["spans"]["days"] == 120
 

@@ -1,0 +1,358 @@
+"""What comes for a time of which something has left already: what was booked then stays as it is."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from importlib import import_module
+from uuid import UUID
+
+import pytest
+from django.db import connection
+
+from monitor import closing, keeping, reporting, retention, rollups, silence
+from monitor.api import executions
+from monitor.ingest import Accepted
+from monitor.models import (
+    Execution,
+    HourRollup,
+    Keeping,
+    LedgerEntry,
+    Project,
+    Run,
+    Span,
+    StateChange,
+    Subject,
+    WholeSince,
+)
+from monitor.registration import NewExecution
+from monitor.reporting import CallAnswer, IdTaken
+from monitor.reports import Call, ToolCall
+from monitor.tenancy import crossing, tenant
+from tests.monitor.spending import NOW, a_bare_span, a_project, a_span, accept, assert_books_balance, pending
+
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+SOON = NOW - 5 * MINUTE
+ADA = "ada@example.org"
+BOSS = 900
+Told = dict[str, tuple[int, Decimal]]
+
+
+def said(project: Project | None, **days: int) -> None:
+    """Days as they may stand from before, whatever may be set today."""
+    with crossing():
+        for kind, most in days.items():
+            Keeping.objects.create(project=project, kind=kind, days=most)
+
+
+def keep(project: Project, *, now: datetime = NOW, **days: int | None) -> None:
+    with tenant(project.pk):
+        keeping.change(project.pk, days, actor=ADA, now=now)
+
+
+def told_of(project: Project, at: datetime) -> Told:
+    """The calls of an hour by their agents, as charts read them, with what they cost."""
+    since = at.replace(minute=0)
+    with tenant(project.pk):
+        found = rollups.totals(project.pk, since=since, until=since + HOUR, kinds=("llm",), group_by="agent")
+        return {one.group: (one.count, one.cost_usd) for one in found if one.count or one.cost_usd}
+
+
+def ten_calls(project: Project, at: datetime) -> Told:
+    """Ten calls of then, whose hour is summed; the first is below a span that has not come, and says no agent."""
+    calls = [a_bare_span(1, 1, BOSS, started_at=at), *(a_span(n, n, started_at=at) for n in range(2, 11))]
+    assert accept(project, calls, now=at + MINUTE).accepted == 10
+    closing.close(now=at + 2 * DAY)
+    before = told_of(project, at)
+    assert {agent: count for agent, (count, _) in before.items()} == {"shop": 1, "planner": 9}
+    return before
+
+
+def leave(*, now: datetime = NOW) -> None:
+    retention.drop_partitions(now=now)
+    retention.prune(now=now)
+
+
+def boss_comes(project: Project) -> Accepted:
+    """The span above the first of the ten, which gives it its agent."""
+    return accept(project, [a_span(1, BOSS, kind="agent", agent="boss", started_at=SOON)])
+
+
+def register(project: Project, trace: int = 1) -> Execution:
+    """An execution for the whole trace."""
+    with tenant(project.pk):
+        body = NewExecution(agent="late", trace_id=trace.to_bytes(16, "big").hex())
+        return executions.register(project.pk, body, now=NOW, actor=ADA)[0]
+
+
+def ledger_of(project: Project) -> int:
+    with tenant(project.pk):
+        return LedgerEntry.objects.count()
+
+
+@pytest.mark.parametrize("comes", ["boss", "execution"])
+def test_what_comes_to_an_old_trace_leaves_an_hour_whose_minutes_are_gone(db: None, comes: str) -> None:
+    project, at = a_project(), NOW - 200 * DAY
+    said(project, spans=400)
+    before = ten_calls(project, at)
+    leave()
+    assert told_of(project, at) == before
+    if comes == "boss":
+        assert boss_comes(project).accepted == 1
+    else:
+        register(project)
+    assert told_of(project, at) == before
+    closing.close(now=NOW + HOUR)
+    assert told_of(project, at) == before
+    assert ledger_of(project) == 10
+    with tenant(project.pk):
+        assert Span.objects.get(span_id=1).agent == "shop"
+        assert Run.objects.get(run_id=f"{1:032x}").calls == 1
+
+
+def test_what_is_new_below_an_old_span_is_placed_and_booked(db: None) -> None:
+    project, at = a_project(), NOW - 200 * DAY
+    said(project, spans=400)
+    before = ten_calls(project, at)
+    leave()
+    work = register(project)
+    fresh = a_bare_span(1, 50, 1, started_at=SOON)
+    for _ in range(2):
+        accept(project, [fresh, a_bare_span(1, 51, 50, kind="step", started_at=SOON)])
+    assert told_of(project, at) == before
+    with tenant(project.pk):
+        assert Span.objects.get(span_id=50).agent == "late"
+        assert Execution.objects.get(id=work.id).api_calls == 1
+        assert Run.objects.get(run_id=f"{1:032x}").calls == 2
+    assert ledger_of(project) == 11
+    # A later version is booked in place of the one before, and still nothing of then.
+    longer = a_bare_span(1, 50, 1, started_at=SOON, ended_at=SOON + MINUTE)
+    assert accept(project, [longer]).accepted == 1
+    assert ledger_of(project) == 13
+    with tenant(project.pk):
+        assert Run.objects.get(run_id=f"{1:032x}").calls == 2
+    assert told_of(project, at) == before
+
+
+def test_a_new_version_of_an_old_span_is_refused_by_name(db: None) -> None:
+    project, at = a_project(), NOW - 200 * DAY
+    said(project, spans=400)
+    before = ten_calls(project, at)
+    leave()
+    told = accept(project, [a_span(60, 60), a_bare_span(1, 1, BOSS, started_at=SOON), a_span(61, 61)])
+    assert (told.accepted, told.duplicates, [one.index for one in told.rejected]) == (2, 0, [1])
+    assert told.rejected[0].reason == (
+        "what is stored of it started more than 89 days ago, which is longer than minute sums are kept"
+    )
+    closing.close(now=NOW + HOUR)
+    assert told_of(project, at) == before
+
+
+@pytest.mark.parametrize("comes", ["boss", "execution"])
+def test_a_trace_takes_more_when_the_ledger_of_its_first_spans_has_left(db: None, comes: str) -> None:
+    project, at = a_project(), NOW - 50 * DAY
+    said(project, ledger=35)
+    before = ten_calls(project, at)
+    leave()
+    if comes == "boss":
+        assert boss_comes(project).accepted == 1
+    else:
+        register(project)
+    closing.close(now=NOW + HOUR)
+    assert told_of(project, at) == before
+    assert ledger_of(project) == 0
+
+
+def test_an_execution_that_has_left_does_not_come_back_empty(db: None) -> None:
+    project, at = a_project(), NOW - 20 * DAY
+    said(project, executions=8)
+    retention.make_partitions(now=at)
+    family = [
+        a_span(1, 2, BOSS, kind="agent", agent="child", started_at=at),
+        a_span(1, 3, 2, agent="child", started_at=at),
+    ]
+    assert accept(project, family, now=at + MINUTE).accepted == 2
+    leave()
+
+    def known() -> tuple[list[str], int]:
+        with tenant(project.pk):
+            lines = StateChange.objects.filter(subject=Subject.EXECUTION, data__agent="child").count()
+            return list(Execution.objects.values_list("agent", flat=True)), lines
+
+    assert known() == ([], 1)
+    boss_comes(project)
+    assert known() == (["boss"], 1)
+
+
+def test_a_recent_span_is_booked_anew_as_ever(db: None) -> None:
+    project, at = a_project(), NOW - 88 * DAY
+    ten_calls(project, at)
+    leave()
+    boss_comes(project)
+    closing.close(now=NOW + HOUR)
+    assert {agent: count for agent, (count, _) in told_of(project, at).items()} == {"boss": 1, "planner": 9}
+    assert_books_balance(project)
+
+
+@pytest.mark.parametrize("days_ago", [100, 80])
+def test_what_is_given_up_counts_unless_that_is_too_long_ago(db: None, days_ago: int) -> None:
+    project, at = a_project(trace_silent_s=None, trace_lost_s=None), NOW - days_ago * DAY
+    retention.make_partitions(now=at)
+    before = ten_calls(project, at)
+    open_one = pending(a_span(77, 77, kind="agent", started_at=at))
+    accept(project, [open_one], now=at + MINUTE)
+    leave()
+    with crossing():
+        Project.objects.filter(pk=project.pk).update(trace_lost_s=3600)
+    silence.look(now=NOW)
+    closing.close(now=NOW + HOUR)
+    assert told_of(project, at) == before
+    with tenant(project.pk):
+        assert Execution.objects.get().status == "timeout"
+        counted = HourRollup.objects.filter(kind="execution", failed=1, hour=at.replace(minute=0)).count()
+    assert counted == (days_ago == 80)
+    if days_ago == 80:
+        # Its end comes after all, and what it counted as is taken back.
+        accept(project, [a_span(77, 77, kind="agent", started_at=at)])
+        silence.look(now=NOW)
+        closing.close(now=NOW + HOUR)
+        assert_books_balance(project)
+
+
+# Days that were shorter
+
+
+def test_minutes_that_left_before_they_were_kept_for_longer_are_not_built_upon(db: None) -> None:
+    project, at = a_project(), NOW - 30 * DAY
+    said(project, minutes=10)
+    before = ten_calls(project, at)
+    leave()
+    keep(project, minutes=None)
+    told = accept(project, [a_span(60, 60, started_at=at), a_span(61, 61)])
+    assert (told.accepted, [one.index for one in told.rejected]) == (1, [0])
+    boss_comes(project)
+    closing.close(now=NOW + HOUR)
+    assert told_of(project, at) == before
+
+
+def test_spans_that_left_by_mistake_are_refused_by_name_and_those_beside_them_taken(db: None) -> None:
+    project = a_project()
+    first = a_span(1, 1, started_at=NOW - 5 * DAY)
+    accept(project, [first], now=NOW - 5 * DAY + MINUTE)
+    keep(project, spans=3)
+    leave()
+    keep(project, spans=None)
+    told = accept(project, [first, a_span(2, 2)])
+    assert (told.accepted, [one.index for one in told.rejected]) == (1, [0])
+    since = f"{NOW - 2 * DAY:%Y-%m-%d %H:%M}"
+    assert told.rejected[0].reason == f"it started before {since} UTC, and spans of that time have left"
+    assert ledger_of(project) == 2
+    # What was kept all the while may come as late as ever.
+    later = NOW + 40 * DAY
+    assert accept(project, [a_span(3, 3, started_at=NOW - DAY)], now=later).rejected == []
+    assert len(accept(project, [a_span(4, 4, started_at=NOW - 3 * DAY)], now=later).rejected) == 1
+
+
+def test_the_latest_loss_of_several_counts(db: None) -> None:
+    project = a_project()
+    accept(project, [a_span(1, 1)])
+    keep(project, spans=5)
+    keep(project, spans=40, now=NOW + DAY)
+    keep(project, spans=20, now=NOW + 2 * DAY)
+    keep(project, spans=None, now=NOW + 2 * DAY)
+    with tenant(project.pk):
+        assert keeping.late(project.pk, now=NOW + 2 * DAY).oldest(now=NOW + 2 * DAY) == NOW + DAY - 5 * DAY + DAY
+
+
+def test_days_of_all_that_were_shorter_are_remembered_for_those_who_follow(db: None) -> None:
+    follower, own = a_project(), a_project("south")
+    keep(own, spans=90)
+    for project in (follower, own):
+        accept(project, [a_span(1, 1, started_at=NOW - 5 * DAY), a_span(2, 2)])
+    keeping.change_for_all({"spans": 3}, actor=ADA, now=NOW)
+    leave()
+    keeping.change_for_all({"spans": None}, actor=ADA, now=NOW)
+    fresh = a_project("west")
+    late = [a_span(9, 9, started_at=NOW - 5 * DAY)]
+    assert [len(accept(one, late).rejected) for one in (follower, own, fresh)] == [1, 0, 0]
+
+
+def test_a_project_that_holds_nothing_yet_has_lost_nothing(db: None) -> None:
+    project = a_project()
+    keep(project, spans=200, minutes=202, executions=200)
+    assert accept(project, [a_span(1, 1, started_at=NOW - 150 * DAY)]).rejected == []
+
+
+def test_what_was_made_longer_before_it_was_remembered_is_found_in_the_journal(db: None) -> None:
+    project, own, fresh = a_project(), a_project("south"), a_project("west")
+    keep(own, spans=80)
+    for one in (project, own):
+        accept(one, [a_span(1, 1)])
+    for days in (5, 40, 20, None):
+        keep(project, spans=days, minutes=93)
+    keeping.change_for_all({"spans": 10}, actor=ADA, now=NOW - DAY)
+    keeping.change_for_all({"spans": None}, actor=ADA, now=NOW)
+    keep(project, messages=91)
+
+    def known() -> dict[tuple[int, str], datetime]:
+        with crossing():
+            return {(one.project_id, one.kind): one.at for one in WholeSince.objects.all()}
+
+    remembered = known()
+    assert remembered == {(project.pk, "spans"): NOW - 5 * DAY, (project.pk, "minutes"): NOW - 92 * DAY}
+    with crossing(), connection.cursor() as cursor:
+        WholeSince.objects.all().delete()
+        cursor.execute(import_module("monitor.migrations.0021_whole_since").REMEMBER)
+    # Whether a project held anything then is not known any more.
+    assert known() == remembered | {(fresh.pk, "spans"): NOW - 10 * DAY}
+
+
+# Ids
+
+
+def call(n: int, **fields: object) -> Call:
+    return Call(id=UUID(int=n), model="gpt-4o", provider="openai", input_tokens=1000, output_tokens=100, **fields)  # type: ignore[arg-type]
+
+
+def record(project: Project, one: Call, *, now: datetime) -> tuple[CallAnswer, bool]:
+    with tenant(project.pk):
+        return reporting.record_call(project.pk, one, now=now)
+
+
+@pytest.mark.parametrize("ledger_days", [400, 35])
+def test_a_call_told_again_is_answered_although_its_span_has_left(db: None, ledger_days: int) -> None:
+    project = a_project()
+    said(project, spans=3, ledger=ledger_days, ids=60)
+    first, is_new = record(project, call(7, cost_usd=Decimal("0.25"), run_id="r"), now=NOW - 50 * DAY)
+    assert is_new
+    leave()
+    assert ledger_of(project) == (1 if ledger_days == 400 else 0)
+    again, is_new = record(project, call(7, cost_usd=Decimal("0.25"), run_id="r"), now=NOW)
+    assert not is_new
+    assert (again.id, again.allowed, again.priced) == (first.id, True, True)
+    assert (again.cost_usd, again.reported_cost_usd) == (Decimal("0.25"), Decimal("0.25"))
+    # What it was priced at is known as long as its booking is there.
+    assert again.computed_cost_usd == (first.computed_cost_usd if ledger_days == 400 else None)
+    with pytest.raises(IdTaken):
+        record(project, call(7, cost_usd=Decimal(1), run_id="r"), now=NOW)
+    with tenant(project.pk):
+        assert not Span.objects.exists()
+
+
+def test_an_id_is_kept_only_for_what_was_taken(db: None) -> None:
+    project = a_project()
+    keep(project, spans=3)
+    late = ToolCall(id=UUID(int=8), tool="search", occurred_at=NOW - 5 * DAY)
+
+    def take(now: datetime, times: int = 1) -> tuple[int, int, list[str]]:
+        with tenant(project.pk):
+            done = reporting.take(project.pk, [late] * times, now=now)
+        return done.accepted, done.duplicates, [str(one) for one in done.refused.values()]
+
+    why = "occurred_at: it started more than 2 days ago, which is longer than spans are kept"
+    assert take(NOW) == (0, 0, [why])
+    assert take(NOW, 3) == (0, 0, [why] * 3)
+    # It was not too late a while ago, and what was taken then is a repeat however late it is.
+    assert take(NOW - 4 * DAY, 2) == (1, 1, [])
+    assert take(NOW, 2) == (0, 2, [])
+    with tenant(project.pk):
+        other = reporting.take(project.pk, [ToolCall(id=UUID(int=8), tool="buy", occurred_at=NOW - 5 * DAY)], now=NOW)
+        assert [type(one) for one in other.refused.values()] == [IdTaken]
