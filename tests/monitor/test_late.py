@@ -300,7 +300,7 @@ def test_what_was_made_longer_before_it_was_remembered_is_found_in_the_journal(d
     assert remembered == {(project.pk, "spans"): NOW - 5 * DAY, (project.pk, "minutes"): NOW - 92 * DAY}
     with crossing(), connection.cursor() as cursor:
         WholeSince.objects.all().delete()
-        cursor.execute(import_module("monitor.migrations.0021_whole_since").REMEMBER)
+        cursor.execute(import_module("monitor.migrations.0023_whole_since").REMEMBER)
     # Whether a project held anything then is not known any more.
     assert known() == remembered | {(fresh.pk, "spans"): NOW - 10 * DAY}
 
