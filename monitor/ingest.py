@@ -111,11 +111,11 @@ def look_again(project_id: int, trace: str, *, now: datetime) -> None:
 
 def _book(project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: Ground, *, now: datetime) -> Verdict:
     """Settle each trace with its new rows by span, and write them and all that they change."""
-    settled = settlement.settle(project_id, by_trace, ground)
+    settled = settlement.settle(project_id, by_trace, ground, now=now)
     rows = [one for new in by_trace.values() for one in new.values()]
     pipeline.flush(store.replacing(project_id, settled.replaced) + store.correcting(project_id, settled.corrections))
     store.copy_spans(rows)
-    store.copy_ledger(project_id, settled.books.entries, now=now)
+    store.copy_ledger(project_id, settled.books.entries)
     return _sum_up(project_id, rows, settled, now=now)
 
 
