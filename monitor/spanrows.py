@@ -220,7 +220,8 @@ def row(
         cache_write_tokens=tokens.cache_write,
         audio_input_tokens=tokens.audio_input,
         image_input_tokens=tokens.image_input,
-        output_tokens=tokens.output,
+        # Drawn tokens have no column of their own; how many they are stands in the attributes.
+        output_tokens=tokens.output + tokens.image_output,
         reasoning_tokens=tokens.reasoning,
         audio_output_tokens=tokens.audio_output,
         images=tokens.images,
@@ -271,6 +272,8 @@ def _attributes(span: Span) -> str:
             kept[name] = value
     if span.tokens.excludes_cache:
         kept["usage_excludes_cache"] = True
+    if span.tokens.image_output:
+        kept["image_output_tokens"] = span.tokens.image_output
     encoded = _encode(kept)
     if b"\\u0000" in encoded:
         encoded = _encode(_cleaned(_decode(encoded)))

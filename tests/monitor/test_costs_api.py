@@ -94,6 +94,26 @@ def test_an_export_in_json_is_answered_in_json_and_counted_once(north: Project, 
         assert Span.objects.count() == LedgerEntry.objects.count() == 1
 
 
+def test_tokens_of_images_that_a_model_made_are_among_all_others(north: Project, client: Client) -> None:
+    request = export(1)
+    (span,) = request.resource_spans[0].scope_spans[0].spans
+    del span.attributes[1:]
+    for kind, count in (("input", 10), ("output", 1005), ("image.output", 1000)):
+        span.attributes.add(key=f"gen_ai.usage.{kind}_tokens").value.int_value = count
+    span.attributes.add(key="gen_ai.request.model").value.string_value = "gpt-image-1"
+    assert client.post("/v1/traces", request.SerializeToString(), content_type="application/x-protobuf").content == b""
+    costs = client.get("/api/v1/costs/summary").json()
+    assert (costs["summary"]["output_tokens"], costs["summary"]["total_tokens"]) == (1005, 1015)
+    run = client.get(f"/api/v1/runs/{span.trace_id.hex()}/costs").json()
+    assert (run["input_tokens"], run["output_tokens"]) == (10, 1005)
+    with tenant(north.pk):
+        stored = Span.objects.get()
+        assert (stored.output_tokens, stored.attributes["image_output_tokens"]) == (1005, 1000)
+        assert LedgerEntry.objects.get().output_tokens == 1005
+        assert stored.computed_usd
+    assert_books_balance(north)
+
+
 @pytest.mark.parametrize(
     ("body", "media_type", "encoding", "status"),
     [
