@@ -29,7 +29,7 @@ from monitor.budgets import Verdict
 from monitor.ground import Ground, read
 from monitor.keeping import Late
 from monitor.models import Subject
-from monitor.records import Span
+from monitor.records import Span, rank
 from monitor.settlement import Settlement
 from monitor.spanrows import Known, Row, refusal, row
 from monitor.store import TraceSpan
@@ -139,13 +139,9 @@ def _newest(batches: Iterable[Iterable[Span]]) -> dict[tuple[bytes, int], _Told]
         for span in spans:
             key = (span.trace_id, span.span_id)
             held = newest.get(key)
-            if held is None or _rank(span) > _rank(held.span):
+            if held is None or rank(span) > rank(held.span):
                 newest[key] = _Told(span, number)
     return newest
-
-
-def _rank(span: Span) -> tuple[bool, datetime, bytes]:
-    return span.ended_at is not None, span.ended_at or span.started_at, span.digest
 
 
 def _ground(project_id: int, newest: Mapping[tuple[bytes, int], _Told]) -> Ground:
@@ -169,7 +165,7 @@ def _news(
     for (trace_id, span_id), (span, number) in newest.items():
         trace = trace_id.hex()
         stored = ground.known.get(trace, {}).get(span_id)
-        if stored is not None and _rank(span) <= stored.rank:
+        if stored is not None and rank(span) <= rank(stored):
             continue
         if ground.rule:
             span = masking.span(span, ground.rule)
