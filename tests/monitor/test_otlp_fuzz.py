@@ -10,9 +10,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from monitor import masking, metering, otlp, otlp_logs, otlp_metrics, spanlogs
+from monitor import masking, otlp, otlp_logs, otlp_metrics, spanlogs
 from monitor.records import Rejection, Span
-from tests.contract.recordings import clients, others, requests
+from tests.contract.recordings import clients, counted, others, requests
 from tests.monitor.otlp_builders import as_json, as_protobuf, export, json_span, log, logs_export
 
 BODIES = [(one.body, one.content_type) for client in clients() for one in requests(client)]
@@ -33,7 +33,7 @@ def storable(body: bytes, content_type: str) -> None:
     for rejection in rejections:
         assert isinstance(rejection, Rejection)
     otlp.partial_success(content_type, rejections)
-    metering.billed(metering.meter(span) for span in spans)
+    counted(spans)
 
 
 @settings(max_examples=120, deadline=None)
