@@ -2,19 +2,29 @@
 
 There are two rooms, each with threads of its own: for reports, which come in floods, and for everything else, which is
 pages, heartbeats and ends. In a room, whoever waits is let in by turns of their keys, those first that hold the fewest
-threads, and no key may fill more than half of the room. Everything here happens in the event loop.
+threads, and no key may fill more than half of the room.
+
+Anybody can make up keys. So a key, or a session, counts for itself only after this process has seen it accepted; all
+others are strangers, who share one turn and a few bytes of their own, and take nothing from the room. Everything here
+happens in the event loop.
 """
 
 import asyncio
-from collections import Counter, deque
+import re
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
+from django.conf import settings
+
+from monitor.api.caller import AUTHORIZATION, SESSION
 from monitor.api.problems import API_PATHS, RETRY_AFTER_S, Problem, render, unavailable
 
 Send = Callable[[Any], Any]
 Tell = Callable[[str, str], None]
+# Whether it was seen accepted, and a number for the key, the session or the open path that it is.
+Key = tuple[bool, int]
 
 MIB = 1024 * 1024
 INGEST_PREFIXES = ("/v1/", "/api/public/otel/")
@@ -23,6 +33,12 @@ INGEST_PATHS = frozenset({"/api/v1/batch", "/api/v1/calls"})
 TURN_WITHIN_S = 3.0
 TRACES_WITHIN_S = 8.0
 BODY_WITHIN_S = 60.0
+STRANGERS: Key = (False, 0)
+# What is asked for without a key by those who look after the server, and by people who are about to sign in.
+OPEN_PATHS = frozenset({"/ready", "/health/watch", "/metrics", "/sign-in"})
+# So long a key counts as known after it was accepted, and so many at most: a hundred bytes each.
+KNOWN_FOR_S = 3600.0
+MOST_KNOWN = 10_000
 
 
 class Shed(Exception):
@@ -56,20 +72,45 @@ def slow() -> Shed:
 class Visit:
     """One request: the bytes that it holds and its turn. Whoever began it has to leave, once the thread is done."""
 
-    __slots__ = ("_answer_within_s", "_came_s", "_held", "_key", "_room", "_turn")
+    __slots__ = ("_answer_within_s", "_came_s", "_is_displaced", "_key", "_patience", "_room", "_turn", "held")
 
-    def __init__(self, room: "Room", key: int, answer_within_s: float | None) -> None:
+    def __init__(self, room: "Room", key: Key, answer_within_s: float | None) -> None:
         self._answer_within_s = answer_within_s
         self._came_s = 0.0
         self._room = room
         self._key = key
-        self._held = 0
+        self._is_displaced = False
+        self._patience: asyncio.Timeout | None = None
         self._turn: asyncio.Future[None] | bool = False
+        self.held = 0
+
+    def reads(self, patience: asyncio.Timeout) -> None:
+        """The body begins to come; a stranger's reading may be ended for another's by way of `patience`."""
+        self._patience = patience
+        self._room.reading(self._key, self)
+
+    def has_read(self) -> None:
+        """The body is there, or given up. Raises Shed when it made room for another's."""
+        self._room.done_reading(self)
+        self._patience = None
+        if self._is_displaced:
+            raise _busy("unknown")
+
+    def displace(self) -> None:
+        """Let go of the bytes of a body that is still coming, and end its reading."""
+        self._room.hold(self._key, -self.held, self)
+        self.held = 0
+        self._is_displaced = True
+        self._room.done_reading(self)
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(0)
 
     def hold(self, size: int) -> None:
         """Count so many more bytes of the body. Raises Shed."""
-        self._room.hold(self._key, size)
-        self._held += size
+        if self._is_displaced:
+            raise _busy("unknown")
+        self._room.hold(self._key, size, self)
+        self.held += size
 
     async def turn(self) -> None:
         """The body is there: return when a thread is free for it. Raises Shed."""
@@ -99,9 +140,10 @@ class Visit:
     def leave(self, *_: object) -> None:
         """Let go of the thread and the bytes."""
         room, turn = self._room, self._turn
-        if self._held:
-            room.hold(self._key, -self._held)
-            self._held = 0
+        room.done_reading(self)
+        if self.held:
+            room.hold(self._key, -self.held, self)
+            self.held = 0
         if turn is not False:
             self._turn = False
             if turn is True or turn.done():
@@ -111,30 +153,56 @@ class Visit:
 
 
 class Room:
-    """So many threads at most, so many requests that wait for one, and so many bytes of bodies."""
+    """So many threads at most, so many requests that wait for one, and so many bytes of bodies.
 
-    def __init__(self, *, threads: int, most_waiting: int, most_bytes: int) -> None:
+    Strangers' bytes and those of them who wait are counted apart from the others'.
+    """
+
+    def __init__(self, *, threads: int, most_waiting: int, most_bytes: int, strangers_bytes: int) -> None:
         self._free = threads
         self._most_waiting = most_waiting
         self._most_bytes = most_bytes
+        self._strangers_bytes = strangers_bytes
         self._waiting = 0
-        self._bytes = 0
-        self._bytes_of: Counter[int] = Counter()
-        self._working: Counter[int] = Counter()
+        self._bytes: Counter[bool] = Counter()
+        self._bytes_of: Counter[Key] = Counter()
+        self._working: Counter[Key] = Counter()
+        # Strangers whose bodies are coming, the oldest first.
+        self._reading: dict[Visit, None] = {}
         # In the order of their turns; a key without anybody who waits is not here.
-        self._queues: dict[int, deque[asyncio.Future[None]]] = {}
+        self._queues: dict[Key, deque[asyncio.Future[None]]] = {}
 
-    def hold(self, key: int, size: int) -> None:
+    def reading(self, key: Key, visit: Visit) -> None:
+        """A body begins to come."""
+        if not key[0]:
+            self._reading[visit] = None
+
+    def done_reading(self, visit: Visit) -> None:
+        """It comes no more."""
+        self._reading.pop(visit, None)
+
+    def hold(self, key: Key, size: int, visit: Visit) -> None:
         """Add to the bytes of a key, or take away. Raises Shed."""
-        if size > 0:
-            if self._bytes + size > self._most_bytes:
+        is_known = key[0]
+        if size > 0 and not is_known:
+            self._make_room(size, visit)
+        elif size > 0:
+            if self._bytes[True] + size > self._most_bytes:
                 raise _busy("bytes")
             if self._bytes_of[key] + size > self._most_bytes // 2:
                 raise _greedy()
-        self._bytes += size
+        self._bytes[is_known] += size
         self._add(self._bytes_of, key, size)
 
-    def take(self, key: int) -> bool:
+    def _make_room(self, size: int, visit: Visit) -> None:
+        """Among strangers the body that came first makes room for the next: who sends slowly keeps nobody out."""
+        while self._bytes[False] + size > self._strangers_bytes:
+            oldest = next((one for one in self._reading if one.held), None)
+            if oldest is None or oldest is visit:
+                raise _busy("unknown")
+            oldest.displace()
+
+    def take(self, key: Key) -> bool:
         """A thread, if one is free."""
         if not self._free:
             return False
@@ -142,25 +210,26 @@ class Room:
         self._working[key] += 1
         return True
 
-    def queue(self, key: int, turn: "asyncio.Future[None]") -> None:
+    def queue(self, key: Key, turn: "asyncio.Future[None]") -> None:
         """Wait until `turn` is done. Raises Shed."""
-        if self._waiting >= self._most_waiting:
+        is_known = key[0]
+        if is_known and self._waiting >= self._most_waiting:
             raise _busy("full")
         own = self._queues.get(key)
         if own is not None and len(own) >= max(1, self._most_waiting // 2):
-            raise _greedy()
+            raise _greedy() if is_known else _busy("unknown")
         self._queues.setdefault(key, deque()).append(turn)
-        self._waiting += 1
+        self._waiting += is_known
 
-    def give_up(self, key: int, turn: "asyncio.Future[None]") -> None:
+    def give_up(self, key: Key, turn: "asyncio.Future[None]") -> None:
         """Wait no longer."""
         own = self._queues[key]
         own.remove(turn)
-        self._waiting -= 1
+        self._waiting -= key[0]
         if not own:
             del self._queues[key]
 
-    def give_back(self, key: int) -> None:
+    def give_back(self, key: Key) -> None:
         """A thread is done: it goes to the key that holds the fewest, of several to the one that waits longest."""
         self._add(self._working, key, -1)
         if not self._queues:
@@ -169,14 +238,14 @@ class Room:
         next_key = min(self._queues, key=lambda one: self._working[one])
         own = self._queues.pop(next_key)
         turn = own.popleft()
-        self._waiting -= 1
+        self._waiting -= next_key[0]
         if own:
             self._queues[next_key] = own
         self._working[next_key] += 1
         turn.set_result(None)
 
     @staticmethod
-    def _add(counter: Counter[int], key: int, number: int) -> None:
+    def _add(counter: Counter[Key], key: Key, number: int) -> None:
         counter[key] += number
         if not counter[key]:
             del counter[key]
@@ -185,17 +254,57 @@ class Room:
 class Admission:
     """The rooms of one process."""
 
-    def __init__(self, *, threads: int, ingest_threads: int, most_waiting: int, most_bytes: int, tell: Tell) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int,
+        ingest_threads: int,
+        most_waiting: int,
+        most_bytes: int,
+        strangers_bytes: int,
+        tell: Tell,
+    ) -> None:
         self._tell = tell
         ingest_threads = max(1, min(ingest_threads, threads - 1))
-        self._ingest = Room(threads=ingest_threads, most_waiting=most_waiting, most_bytes=most_bytes)
-        self._other = Room(threads=max(1, threads - ingest_threads), most_waiting=most_waiting, most_bytes=most_bytes)
+        self._ingest, self._other = (
+            Room(threads=count, most_waiting=most_waiting, most_bytes=most_bytes, strangers_bytes=strangers_bytes)
+            for count in (ingest_threads, max(1, threads - ingest_threads))
+        )
+        # When each was accepted last, the oldest first.
+        self._known: OrderedDict[int, float] = OrderedDict()
+        self._session = re.compile(rb"(?:^|;)\s*" + re.escape(settings.SESSION_COOKIE_NAME.encode()) + rb"=([^;]+)")
+
+    def accepted(self, known_by: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """A door has let a request in by its key or by its session: these are no stranger's from now on."""
+        number = self._shown(headers).get(known_by)
+        if number is None:
+            return
+        self._known[number] = monotonic()
+        self._known.move_to_end(number)
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+
+    def _shown(self, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, int]:
+        """What a request shows of who it is, as numbers that nobody outside can foretell."""
+        found: dict[str, int] = {}
+        for name, value in headers:
+            if name == b"authorization":
+                found.setdefault(AUTHORIZATION, hash((name, value)))
+            elif name == b"cookie" and (session := self._session.search(value)) is not None:
+                found.setdefault(SESSION, hash((name, session[1])))
+        return found
+
+    def _key(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Key:
+        since = monotonic() - KNOWN_FOR_S
+        for number in self._shown(headers).values():
+            if self._known.get(number, since) > since:
+                return True, number
+        return (False, hash(path)) if path in OPEN_PATHS else STRANGERS
 
     def visit(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Visit:
-        """Begin a request of a path; it is whose `Authorization`, or cookies, it brings."""
+        """Begin a request of a path; it is whose key, or session, it brings."""
         is_ingest = path.startswith(INGEST_PREFIXES) or path in INGEST_PATHS
-        bearer = next((value for name, value in headers if name in (b"authorization", b"cookie")), None)
-        key = hash(bearer if bearer is not None else path)
+        key = self._key(path, headers)
         within_s = TRACES_WITHIN_S if is_ingest and path.startswith(INGEST_PREFIXES) else None
         return Visit(self._ingest if is_ingest else self._other, key, within_s)
 

@@ -79,6 +79,7 @@ class Application:
             ingest_threads=settings.INGEST_THREADS,
             most_waiting=settings.MOST_WAITING,
             most_bytes=settings.MOST_WAITING_BYTES,
+            strangers_bytes=settings.STRANGERS_BYTES,
             tell=ShedCounts(settings.REDIS_URL).add,
         )
         self._working = Bridge(

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from config.admission import BODY_WITHIN_S, Admission, Shed, Visit, late, slow
+from monitor.api.caller import KNOWN_BY
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
@@ -46,6 +47,7 @@ class Bridge:
             working = loop.run_in_executor(self._pool, call.run)
             # A thread that is told of as late goes on, and holds its place until it is done.
             working.add_done_callback(visit.leave)
+            working.add_done_callback(lambda _: self._remember(call, scope))
             is_at_work = True
             await self._answer(call, working, visit.left_s(), send)
         except Disconnected:
@@ -55,6 +57,10 @@ class Bridge:
         finally:
             if not is_at_work:
                 visit.leave()
+
+    def _remember(self, call: "_Call", scope: Scope) -> None:
+        if call.known_by is not None:
+            self._admission.accepted(call.known_by, scope["headers"])
 
     @staticmethod
     async def _answer(call: "_Call", working: "asyncio.Future[None]", within_s: float | None, send: Send) -> None:
@@ -72,10 +78,14 @@ class Bridge:
     async def _body(self, scope: Scope, receive: Receive, visit: Visit) -> tuple[bytes, int | None]:
         """The body and its length. Raises Disconnected and Shed."""
         try:
-            async with asyncio.timeout(BODY_WITHIN_S):
-                return await self._read(scope, receive, visit)
+            async with asyncio.timeout(BODY_WITHIN_S) as patience:
+                visit.reads(patience)
+                read = await self._read(scope, receive, visit)
         except TimeoutError:
+            visit.has_read()
             raise slow() from None
+        visit.has_read()
+        return read
 
     async def _read(self, scope: Scope, receive: Receive, visit: Visit) -> tuple[bytes, int | None]:
         """The body and its length. One that is too large is not read: its length alone is told."""
@@ -111,6 +121,7 @@ class _Call:
         self.start: Message = {}
         self.started = False
         self.is_late = False  # It has been answered for.
+        self.known_by: str | None = None
         self.rest: bytes | None = None
 
     def run(self) -> None:
@@ -129,6 +140,7 @@ class _Call:
             close = getattr(answer, "close", None)
             if close is not None:
                 close()
+            self.known_by = self._environ.get(KNOWN_BY)
             # A view and its request refer to each other until the garbage collector comes by: not so long the body.
             self._environ["wsgi.input"].close()
         self.rest = b"".join(held)

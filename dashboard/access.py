@@ -13,6 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
 from monitor import commons
+from monitor.api.caller import KNOWN_BY, SESSION
 from monitor.deadlocks import unhindered
 from monitor.models import HumanAgent, Membership, Person, Project
 from monitor.models.people import Role
@@ -75,6 +76,7 @@ def page(view: Page | None = None, *, role: str = Role.VIEWER, binds: bool = Tru
         def wrapped(request: PageRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             if not request.user.is_authenticated:
                 return to_sign_in(request)
+            request.META[KNOWN_BY] = SESSION
             if holds_nul(request.GET, request.POST) or _holds_nul(kwargs.values()):
                 raise BadRequest("a NUL in the address or the form")
             request.now = datetime.now(UTC)

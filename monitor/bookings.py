@@ -133,12 +133,13 @@ class WorkSums(msgspec.Struct, gc=False):
 
 
 class Charge(msgspec.Struct, frozen=True, gc=False):
-    """Money and calls to hold against the budgets of a run, an agent and a department."""
+    """Money and calls to hold against the budgets of a run, an agent and a department, in the windows of `at`."""
 
     run_id: str
     agent: str
     department: str
     cost_usd: Decimal
+    at: datetime
     calls: int = 1
 
 
@@ -203,7 +204,7 @@ class Books(msgspec.Struct, gc=False):
         if line.has_entry:
             self.entries.append((line, sign, bookings))
             bookings += 1
-            self.charges.append(Charge(row.run_id, row.agent, row.department, cost, sign))
+            self.charges.append(Charge(row.run_id, row.agent, row.department, cost, row.received_at, sign))
             if row.conversation_id and cost:
                 self.conversations[row.conversation_id] = self.conversations.get(row.conversation_id, ZERO) + cost
             if line.unpriced and row.model and sign > 0:

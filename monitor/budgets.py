@@ -23,9 +23,9 @@ ZERO = Decimal(0)
 ALWAYS = (Period.HOUR, Period.DAY, Period.MONTH)
 
 RULES = """
-SELECT '', '', '', NULL, NULL, '', time_zone FROM monitor_project WHERE id = %(project_id)s
+SELECT '', '', '', NULL, NULL, '', NULL, time_zone FROM monitor_project WHERE id = %(project_id)s
 UNION ALL
-SELECT scope, target, period, limit_usd, warn_at, action, '' FROM monitor_budget
+SELECT scope, target, period, limit_usd, warn_at, action, created_at, '' FROM monitor_budget
  WHERE project_id = %(project_id)s OR project_id IS NULL
 """
 _WINDOW = "spent_usd, reserved_usd, calls, top_up_usd, warned_at, tripped_at"
@@ -51,6 +51,7 @@ class Rule(NamedTuple):
     limit_usd: Decimal
     warn_at: float
     action: str
+    created_at: datetime
 
 
 class Held(NamedTuple):
@@ -86,10 +87,13 @@ UNASKED = Verdict()
 
 
 class Charging(msgspec.Struct, frozen=True):
-    """The windows that a batch of charges touches, with what each adds, and the budgets that apply."""
+    """The windows that a batch of charges touches, with what each adds.
+
+    `present` are those of them that run now, with the budgets that apply.
+    """
 
     spends: dict[Key, tuple[Decimal, int]]
-    rules: dict[Key, Rule]
+    present: dict[Key, Rule | None]
 
     @property
     def statements(self) -> list[Statement]:
@@ -105,33 +109,46 @@ class Charging(msgspec.Struct, frozen=True):
 
 
 def charging(project_id: int, charges: Iterable[Charge], *, now: datetime) -> Charging:
-    """Find the windows of the charges, folded: one spend a window however many calls there were."""
+    """Find the windows of the charges, folded: one spend a window however many calls there were.
+
+    What was charged before goes from, or between, the windows of that time: taken from the present ones it would
+    buy room in them. Those that were not kept then are left alone.
+    """
     charges = list(charges)
     if not charges:
         return Charging({}, {})
     budgets, time_zone = _budgets(project_id)
     spends: dict[Key, tuple[Decimal, int]] = {}
-    rules: dict[Key, Rule] = {}
-    by_place: dict[tuple[str, str, str], tuple[Decimal, int]] = {}
+    present: dict[Key, Rule | None] = {}
+    by_moment: dict[datetime, dict[tuple[str, str, str], tuple[Decimal, int]]] = {}
     for one in charges:
+        by_place = by_moment.setdefault(one.at, {})
         place = one.run_id, one.agent, one.department
         spent, calls = by_place.get(place, (ZERO, 0))
         by_place[place] = spent + one.cost_usd, calls + one.calls
-    kinds = _kinds(project_id, budgets, time_zone, now=now)
-    for (run_id, agent, department), (cost, count) in by_place.items():
-        for key, rule in _windows(kinds, budgets, run_id, agent, department):
-            spent, calls = spends.get(key, (ZERO, 0))
-            spends[key] = spent + cost, calls + count
-            if rule is not None:
-                rules[key] = rule
-    return Charging(spends, rules)
+    running = _kinds(project_id, budgets, time_zone, now=now)
+    for at, by_place in by_moment.items():
+        kinds = running if at == now else _kinds(project_id, budgets, time_zone, now=at)
+        for place, (cost, count) in by_place.items():
+            present |= _windows(running, budgets, *place)
+            for key, rule in _windows(kinds, budgets, *place):
+                if at < now and not _was_kept(key, rule, budgets, at):
+                    continue
+                spent, calls = spends.get(key, (ZERO, 0))
+                spends[key] = spent + cost, calls + count
+    for key in present:
+        spends.setdefault(key, (ZERO, 0))
+    return Charging(spends, present)
 
 
 def judge(plan: Charging, answers: Sequence[Sequence[tuple[Any, ...]]]) -> Verdict:
     """Say what the windows, as they are after the charges, mean for whoever spent; unasked when nobody did."""
     if not answers:
         return UNASKED
-    return _verdict({Key(*row[:5]): Held(*row[5:]) for row in answers[0]}, plan.rules)
+    held = {Key(*row[:5]): Held(*row[5:]) for row in answers[0]}
+    return _verdict(
+        {key: held[key] for key in plan.present}, {key: rule for key, rule in plan.present.items() if rule is not None}
+    )
 
 
 def act(project_id: int, verdict: Verdict, *, now: datetime) -> None:
@@ -234,8 +251,8 @@ def _reason(key: Key, rule: Rule, held: Held) -> str:
 def _budgets(project_id: int) -> tuple[dict[tuple[str, str, str], Rule], str]:
     """The budgets as they stand now, for a limit that was just lowered must bind the next call; and the time zone."""
     (rows,) = pipeline.flush([Statement(RULES, {"project_id": project_id})])
-    budgets = {(row[0], row[1], row[2]): Rule(*row[3:6]) for row in rows if row[0]}
-    return budgets, next((row[6] for row in rows if row[6]), "UTC")
+    budgets = {(row[0], row[1], row[2]): Rule(*row[3:7]) for row in rows if row[0]}
+    return budgets, next((row[7] for row in rows if row[7]), "UTC")
 
 
 class _Kind(NamedTuple):
@@ -273,6 +290,14 @@ def _windows(
         rule = budgets.get((kind.scope, target, kind.period)) or budgets.get((kind.scope, "", kind.period))
         if rule is not None or kind.is_always:
             yield Key(kind.project_id, kind.scope, target, kind.period, kind.starts_at), rule
+
+
+def _was_kept(key: Key, rule: Rule | None, budgets: dict[tuple[str, str, str], Rule], at: datetime) -> bool:
+    """Whether the window was charged at that time: always, or since the first of the budgets that bind it was made."""
+    if rule is None or key.scope == BudgetScope.RUN or (key.scope == BudgetScope.PROJECT and key.period in ALWAYS):
+        return True
+    general = budgets.get((key.scope, "", key.period), rule)
+    return min(rule.created_at, general.created_at) <= at
 
 
 def _keys(keys: Sequence[Key]) -> dict[str, Any]:

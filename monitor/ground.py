@@ -69,10 +69,18 @@ LATERAL (
      OFFSET 0
 ) AS span
 """
-_BOOKED = ", ".join(
-    {"trace_id": "encode(uuid_send(trace_id), 'hex')", "execution_id": "execution_id::text"}.get(name, name)
-    for name in BOOKED_COLUMNS
-)
+# When the money of a span was charged stands in its last entry; its own row may have been touched since.
+_CHARGED_AT = """coalesce((
+    SELECT entry.received_at FROM monitor_ledgerentry AS entry
+     WHERE entry.project_id = %(project_id)s AND entry.trace_id = %(trace_id)s AND entry.span_id = %(span_id)s
+       AND entry.occurred_at = %(at)s AND entry.sequence = monitor_span.bookings - 1
+), received_at)"""
+_READ = {
+    "trace_id": "encode(uuid_send(trace_id), 'hex')",
+    "execution_id": "execution_id::text",
+    "received_at": _CHARGED_AT,
+}
+_BOOKED = ", ".join(_READ.get(name, name) for name in BOOKED_COLUMNS)
 ONE_SPAN = "project_id = %(project_id)s AND trace_id = %(trace_id)s AND span_id = %(span_id)s AND started_at = %(at)s"
 BOOKED = f"SELECT {_BOOKED} FROM monitor_span WHERE {ONE_SPAN}"  # noqa: S608
 
@@ -155,6 +163,6 @@ def at_place(project_id: int, trace: str, span: Known) -> dict[str, Any]:
 
 
 def booked_rows(project_id: int, wanted: Sequence[tuple[str, Known]]) -> list[Row]:
-    """Read the stored rows whose booking changes, without their texts."""
+    """Read the stored rows whose booking changes, without their texts; `received_at` is when each was charged."""
     answers = pipeline.flush([Statement(BOOKED, at_place(project_id, trace, span)) for trace, span in wanted])
     return [Row(**dict(zip(BOOKED_COLUMNS, row, strict=True))) for (row,) in answers]

@@ -5,6 +5,7 @@ meanwhile is led by the first of those. So a batch that is alone never waits, an
 transaction costs: its trips to PostgreSQL, its flush, its turn at the hottest rows.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from monitor import ingest
 from monitor.deadlocks import unhindered
 from monitor.ingest import Accepted, Batch
 from monitor.records import Span
+
+log = logging.getLogger(__name__)
 
 # More would answer the first ones late, and hold the locks of their rows all the while.
 MOST_SPANS = 1024
@@ -70,6 +73,10 @@ def _lead(project_id: int, mine: _Place) -> None:
     except Exception:
         if len(group) == 1:
             raise
+        # Each goes on alone, and most of them well: here is the last chance to hear of it.
+        log.warning(
+            "%d batches of project %s that shared a transaction go one by one", len(group), project_id, exc_info=True
+        )
     finally:
         with _guard:
             line = _lines[project_id]

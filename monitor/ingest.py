@@ -29,7 +29,7 @@ from monitor.budgets import Verdict
 from monitor.ground import Ground, read
 from monitor.keeping import Late
 from monitor.models import Subject
-from monitor.records import Span
+from monitor.records import Span, rank
 from monitor.settlement import Settlement
 from monitor.spanrows import Known, Row, refusal, row
 from monitor.store import TraceSpan
@@ -118,11 +118,11 @@ def _book(
     project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: Ground, late: Late, *, now: datetime
 ) -> Verdict:
     """Settle each trace with its new rows by span, and write them and all that they change."""
-    settled = settlement.settle(project_id, by_trace, ground, oldest=late.oldest(now=now))
+    settled = settlement.settle(project_id, by_trace, ground, oldest=late.oldest(now=now), now=now)
     rows = [one for new in by_trace.values() for one in new.values()]
     pipeline.flush(store.replacing(project_id, settled.replaced) + store.correcting(project_id, settled.corrections))
     store.copy_spans(rows)
-    store.copy_ledger(project_id, settled.books.entries, now=now)
+    store.copy_ledger(project_id, settled.books.entries)
     return _sum_up(project_id, rows, settled, now=now)
 
 
@@ -152,13 +152,9 @@ def _newest(batches: Iterable[Iterable[Span]]) -> dict[tuple[bytes, int], _Told]
         for span in spans:
             key = (span.trace_id, span.span_id)
             held = newest.get(key)
-            if held is None or _rank(span) > _rank(held.span):
+            if held is None or rank(span) > rank(held.span):
                 newest[key] = _Told(span, number)
     return newest
-
-
-def _rank(span: Span) -> tuple[bool, datetime, bytes]:
-    return span.ended_at is not None, span.ended_at or span.started_at, span.digest
 
 
 def _ground(project_id: int, newest: Mapping[tuple[bytes, int], _Told]) -> Ground:
@@ -188,7 +184,7 @@ def _news(
         span, number = told
         trace, span_id = span.trace_id.hex(), span.span_id
         stored = ground.known.get(trace, {}).get(span_id)
-        if stored is not None and _rank(span) <= stored.rank:
+        if stored is not None and rank(span) <= rank(stored):
             continue
         if stored is not None and stored.started_at < oldest:
             stale.append(told)

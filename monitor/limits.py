@@ -12,8 +12,7 @@ from monitor import changes, commons, news, relief
 from monitor.models import Budget, Subject
 from monitor.models.money import BudgetAction, BudgetScope, Period
 from monitor.tenancy import crossing, tenant
-
-MOST_USD = Decimal(1_000_000)
+from monitor.values import is_usd
 
 
 class Edit(models.TextChoices):
@@ -152,7 +151,7 @@ def _values(budget: Budget) -> dict[str, str]:
 
 
 def _check(limit_usd: Decimal | None, warn_at: float | None) -> None:
-    if limit_usd is not None and not (limit_usd.is_finite() and 0 <= limit_usd <= MOST_USD):
+    if limit_usd is not None and not is_usd(limit_usd):
         raise BadLimit("limit_usd", "must be 0 to 1,000,000 US dollars")
     if warn_at is not None and not 0 < warn_at <= 1:
         raise BadLimit("warn_at", "must lie above 0 and be at most 1")

@@ -5,14 +5,12 @@ from typing import Protocol
 
 import msgspec
 
-from monitor.records import Span
-
 
 class Meter(msgspec.Struct, frozen=True, gc=False):
-    """What of a span decides about money; a stored row gives the same as the span that it came from.
+    """What of a span decides about money.
 
     `bears` is true when the span reports tokens, images or a cost above zero; `is_call` when it is a model
-    call that ended without an error.
+    call that ended, well or badly.
     """
 
     span_id: int
@@ -21,19 +19,6 @@ class Meter(msgspec.Struct, frozen=True, gc=False):
     is_call: bool = False
     response_id: str | None = None
     tokens: int = 0
-
-
-def meter(span: Span) -> Meter:
-    """Return what of a span decides about money."""
-    tokens = span.tokens
-    return Meter(
-        span_id=span.span_id,
-        parent_span_id=span.parent_span_id,
-        bears=bool(not tokens.is_empty or span.reported_usd),
-        is_call=span.kind in ("llm", "embedding") and span.status != "error" and span.ended_at is not None,
-        response_id=span.response_id,
-        tokens=tokens.input_total + tokens.output_total,
-    )
 
 
 def billed(trace: Iterable[Meter], known_parents: Mapping[int, int] | None = None) -> frozenset[int]:

@@ -126,11 +126,13 @@ def _whole(escape: re.Match[str]) -> str:
 def json_spans(request: JsonRequest) -> Iterator[Span | Rejection]:
     """Map each span, or say why not."""
     for resource_spans in request.resource_spans or ():
-        attributes = resource_spans.resource.attributes if resource_spans.resource else None
-        source = mapper.resource(pairs(attributes))
+        source = _source(resource_spans.resource)
         for scope_spans in resource_spans.scope_spans or ():
             scope = clean(scope_spans.scope.name or "") if scope_spans.scope else ""
             for raw in scope_spans.spans or ():
+                if isinstance(source, Rejection):
+                    yield source
+                    continue
                 try:
                     s = _span(raw)
                     yield mapper.span(
@@ -158,6 +160,14 @@ def json_spans(request: JsonRequest) -> Iterator[Span | Rejection]:
                     yield Rejection(f"not a span: {error}")
 
 
+def _source(resource: _Resource | None) -> mapper.Resource | Rejection:
+    """What a resource says of its spans, or why none can be taken: it may be the one that names who pays."""
+    try:
+        return mapper.resource(pairs(resource.attributes if resource else None))
+    except (ValueError, RecursionError) as error:
+        return Rejection(f"not a resource: {error}")
+
+
 def pairs(attributes: list[Pair] | None) -> list[tuple[str, Any]]:
     """Return the attributes as keys and plain values."""
     return [(clean(pair.key), json_value(pair.value)) for pair in attributes or ()]
@@ -174,13 +184,20 @@ def json_value(value: Value | None) -> Any:
     if value.bool_value is not None:
         return value.bool_value
     if value.double_value is not None:
-        number = float(value.double_value)
+        number = _number(value.double_value)
         return number if number - number == 0 else str(number)
     if value.array_value is not None:
         return [json_value(item) for item in value.array_value.values or ()]
     if value.kvlist_value is not None:
         return dict(pairs(value.kvlist_value.values))
     return clean(value.bytes_value) if value.bytes_value is not None else None
+
+
+def _number(value: float | int | str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError("a number beyond what a double holds") from error
 
 
 def integer(value: int | str | float | None) -> int:

@@ -3,7 +3,7 @@
 import hashlib
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import msgspec
@@ -113,7 +113,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     Times are aware and in UTC; `ended_at` is None while the work goes on. `agent_stated` is false when the
     agent's name is only that of the service. `waits_for_human` is true when the program stopped to ask a
-    person. `digest` stands for the content: of two versions of a span the greater (ended_at, digest) stays.
+    person. `digest` stands for the content; which of two versions of a span stays is told by `rank`.
     """
 
     trace_id: bytes
@@ -161,6 +161,24 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if self.ended_at is None:
             return None
         return round((self.ended_at - self.started_at).total_seconds() * 1000)
+
+
+class Version(Protocol):
+    """What decides which version of a span stays."""
+
+    @property
+    def started_at(self) -> datetime: ...
+
+    @property
+    def ended_at(self) -> datetime | None: ...
+
+    @property
+    def digest(self) -> bytes: ...
+
+
+def rank(version: Version) -> tuple[bool, datetime, bytes]:
+    """Of two versions of a span the greater stays: an end beats none, then the later end, then the digest."""
+    return version.ended_at is not None, version.ended_at or version.started_at, version.digest
 
 
 class Rejection(msgspec.Struct, frozen=True):

@@ -16,12 +16,11 @@ from monitor.bookings import Books, WorkSums
 from monitor.ids import uuid7
 from monitor.models import Execution, Subject
 from monitor.models.executions import ENDED, WATCHED, Status
+from monitor.moments import ahead, misplaced
 from monitor.pipeline import Statement, array, texts, times
+from monitor.values import MOST_USD, is_usd
 
-OLDEST = timedelta(days=7)
-FURTHEST_AHEAD = timedelta(minutes=5)
 LONGEST = timedelta(days=3650)
-MOST_USD = Decimal(1_000_000)
 FINEST_USD = Decimal("1E-10")
 NOTHING_ADDED = WorkSums()
 # The columns of AgentWork that hold what senders wrote.
@@ -75,7 +74,7 @@ class NewExecution(msgspec.Struct, kw_only=True, omit_defaults=True):
     api_calls: Count = 0
 
     def __post_init__(self) -> None:
-        if not (self.cost_usd.is_finite() and 0 <= self.cost_usd <= MOST_USD):
+        if not is_usd(self.cost_usd):
             raise ValueError(f"cost_usd must lie between 0 and {MOST_USD:,}")
 
     @property
@@ -312,8 +311,8 @@ def _new(project_id: int, body: NewExecution, defaults: Defaults, *, now: dateti
 def _times(body: NewExecution, *, now: datetime) -> tuple[datetime, datetime, int]:
     """Start, end and duration from any two of them; work without an end ended now, without a start took no time."""
     for field, at in (("started_at", body.started_at), ("ended_at", body.ended_at)):
-        if at is not None and at > now + FURTHEST_AHEAD:
-            raise BadTimes(field, "lies more than 5 minutes ahead")
+        if at is not None and (wrong := ahead(at, now=now)):
+            raise BadTimes(field, wrong)
         if at is not None and at < now - LONGEST:
             raise BadTimes(field, "lies more than ten years back")
     known_ms = None if body.duration_ms is None else timedelta(milliseconds=body.duration_ms)
@@ -328,10 +327,8 @@ def _times(body: NewExecution, *, now: datetime) -> tuple[datetime, datetime, in
         started_at = ended_at - (known_ms or timedelta())
     if ended_at < started_at:
         raise BadTimes("ended_at", "lies before the start")
-    if ended_at < now - OLDEST:
-        raise BadTimes("ended_at", f"lies more than {OLDEST.days} days back")
-    if ended_at > now + FURTHEST_AHEAD:
-        raise BadTimes("ended_at", "lies more than 5 minutes ahead")
+    if wrong := misplaced(ended_at, now=now):
+        raise BadTimes("ended_at", wrong)
     duration_ms = body.duration_ms
     if duration_ms is None:
         duration_ms = (ended_at - started_at) // timedelta(milliseconds=1)

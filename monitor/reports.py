@@ -9,12 +9,9 @@ from uuid import UUID
 import msgspec
 
 from monitor.ids import uuid7
+from monitor.moments import misplaced
 from monitor.records import NO_TOKENS, Kind, Span, Tokens, disjoint, sealed
-
-OLDEST = timedelta(days=7)
-FURTHEST_AHEAD = timedelta(minutes=5)
-MOST_USD = Decimal(1_000_000)
-MOST_TOKENS = 2_000_000_000
+from monitor.values import MOST_TOKENS, MOST_USD, is_usd
 
 Name = Annotated[str, msgspec.Meta(max_length=200)]
 ShortName = Annotated[str, msgspec.Meta(max_length=100)]
@@ -223,7 +220,7 @@ REPORTS: dict[str, type[Report]] = {"call": Call, "tool_call": ToolCall, "operat
 
 
 def _within(usd: Decimal | None, field: str) -> None:
-    if usd is not None and not (usd.is_finite() and 0 <= usd <= MOST_USD):
+    if usd is not None and not is_usd(usd):
         raise ValueError(f"{field} must lie between 0 and {MOST_USD:,}")
 
 
@@ -278,8 +275,6 @@ def _times(report: Report, lasted_ms: int | None, *, now: datetime) -> tuple[dat
     at = report.occurred_at
     if at is None:
         return now - lasted, now
-    if at < now - OLDEST:
-        raise BadReport("occurred_at", f"lies more than {OLDEST.days} days back")
-    if at > now + FURTHEST_AHEAD:
-        raise BadReport("occurred_at", "lies more than 5 minutes ahead")
+    if wrong := misplaced(at, now=now):
+        raise BadReport("occurred_at", wrong)
     return (at, at + lasted) if at + lasted <= now else (at - lasted, at)

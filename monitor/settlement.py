@@ -44,7 +44,7 @@ class _Turn(NamedTuple):
 
 
 def settle(
-    project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: Ground, *, oldest: datetime
+    project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: Ground, *, oldest: datetime, now: datetime
 ) -> Settlement:
     """Settle each trace with its new rows by span, which get their places here.
 
@@ -59,7 +59,7 @@ def settle(
     held = {(one.trace_id, one.span_id): one for one in booked_rows(project_id, done.replaced + turned)}
     for (trace, span_id), turn in turns.items():
         old, fresh = held.get((trace, span_id)), by_trace[trace].get(span_id)
-        _book(old, fresh, turn, done)
+        _book(old, fresh, turn, done, now=now)
     return done
 
 
@@ -160,12 +160,18 @@ def _rename(known: Known, trace: str, place: Place, done: Settlement) -> None:
     _see(known, moved, done)
 
 
-def _book(old: Row | None, fresh: Row | None, turn: _Turn, done: Settlement) -> None:
-    """Book what one span contributes after the batch less what it contributed before."""
+def _book(old: Row | None, fresh: Row | None, turn: _Turn, done: Settlement, *, now: datetime) -> None:
+    """Book what one span contributes after the batch less what it contributed before.
+
+    What it contributed before is taken back from the budgets' windows that were charged with it, and what only
+    moves to another agent or run stays in the windows of that time; new money is charged now.
+    """
     stays = fresh
     if stays is None:
         assert old is not None
         stays = _put(replace(old), turn.place)
+        if turn.was is Role.NOTHING:
+            stays.received_at = now
     books = done.books
     books.tell(
         agentwork.of(old, turn.parent_before) if old is not None and lineage.is_own(old) else None,

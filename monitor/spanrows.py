@@ -1,7 +1,7 @@
 """A span as the row that is stored: fitted to its columns and priced."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from monitor.keeping import Late
+from monitor.moments import MOST_AHEAD
 from monitor.otlp_text import clean
 from monitor.prices import PriceOverride, price
 from monitor.records import Span
 
-MOST_AHEAD = timedelta(minutes=5)
 LONGEST_NAME = 200
 # Five names make a rollup's key, and PostgreSQL refuses index rows above 2,704 bytes.
 LONGEST_SHORT_NAME = 100
@@ -125,11 +125,6 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     execution_id: str | None
     inherits: int
 
-    @property
-    def rank(self) -> tuple[bool, datetime | None, bytes]:
-        """Of two versions of a span the greater stays: an end beats none, then the later end, then the digest."""
-        return self.ended_at is not None, self.ended_at or self.started_at, self.digest
-
 
 class Work(NamedTuple):
     """An execution of the API that a span names or that owns its trace; it says what the span leaves unsaid."""
@@ -146,8 +141,8 @@ def refusal(span: Span, late: Late, *, now: datetime) -> str | None:
     """Why a span can't be kept, None when it can; `late` is how late it may come."""
     if span.started_at < late.oldest(now=now):
         return f"it started {late.reason(now=now)}"
-    if span.started_at > now + MOST_AHEAD or (span.ended_at is not None and span.ended_at > now + MOST_AHEAD):
-        return "it lies more than 5 minutes in the future"
+    if max(span.started_at, span.ended_at or span.started_at) > now + MOST_AHEAD:
+        return f"it lies more than {MOST_AHEAD.seconds // 60} minutes in the future"
     return None
 
 
@@ -220,7 +215,8 @@ def row(
         cache_write_tokens=tokens.cache_write,
         audio_input_tokens=tokens.audio_input,
         image_input_tokens=tokens.image_input,
-        output_tokens=tokens.output,
+        # Drawn tokens have no column of their own; how many they are stands in the attributes.
+        output_tokens=tokens.output + tokens.image_output,
         reasoning_tokens=tokens.reasoning,
         audio_output_tokens=tokens.audio_output,
         images=tokens.images,
@@ -271,6 +267,8 @@ def _attributes(span: Span) -> str:
             kept[name] = value
     if span.tokens.excludes_cache:
         kept["usage_excludes_cache"] = True
+    if span.tokens.image_output:
+        kept["image_output_tokens"] = span.tokens.image_output
     encoded = _encode(kept)
     if b"\\u0000" in encoded:
         encoded = _encode(_cleaned(_decode(encoded)))

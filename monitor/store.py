@@ -173,7 +173,7 @@ def copy_spans(rows: Iterable[Row]) -> None:
     _copy("monitor_span", COLUMNS, by_day)
 
 
-def copy_ledger(project_id: int, entries: Iterable[tuple[Line, int, int]], *, now: datetime) -> None:
+def copy_ledger(project_id: int, entries: Iterable[tuple[Line, int, int]]) -> None:
     """Write the bookings, each straight into the partition of its day."""
     by_day: dict[date, list[Sequence[Any]]] = {}
     for line, sign, sequence in entries:
@@ -185,7 +185,7 @@ def copy_ledger(project_id: int, entries: Iterable[tuple[Line, int, int]], *, no
                 row.span_id,
                 sequence,
                 row.started_at,
-                now,
+                row.received_at,
                 row.kind,
                 row.run_id,
                 _uuid(row.execution_id) if row.execution_id else None,

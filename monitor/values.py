@@ -40,7 +40,12 @@ def as_usd(value: Any) -> Decimal | None:
         usd = Decimal(str(value).strip())
     except InvalidOperation:
         return None
-    return usd if usd.is_finite() and 0 <= usd <= MOST_USD else None
+    return usd if is_usd(usd) else None
+
+
+def is_usd(usd: Decimal) -> bool:
+    """Whether an amount is one that a call may cost or a budget allow: 0 to 1,000,000 dollars."""
+    return usd.is_finite() and 0 <= usd <= MOST_USD
 
 
 def as_text(value: Any) -> str:

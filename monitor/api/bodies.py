@@ -12,6 +12,7 @@ import msgspec
 from django.http import HttpRequest, UnreadablePostError
 
 from monitor.api.problems import Problem, bad_field
+from monitor.values import is_usd
 
 T = TypeVar("T")
 
@@ -22,7 +23,6 @@ MAX_DEPTH = 100
 # Each member of a gzip body costs a copy of what follows it.
 MOST_MEMBERS = 100
 INT64 = range(-(2**63), 2**63)
-MAX_USD = Decimal(1_000_000)
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 _NOT_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
@@ -232,5 +232,5 @@ class Nothing(msgspec.Struct):
 
 def within_usd(value: Decimal | None, name: str) -> None:
     """For `__post_init__` of a body with money: raise ValueError unless it is 0 to 1,000,000 US dollars."""
-    if value is not None and not (value.is_finite() and 0 <= value <= MAX_USD):
+    if value is not None and not is_usd(value):
         raise ValueError(f"{name} must be 0 to 1,000,000 US dollars")

@@ -21,6 +21,9 @@ from monitor.models.people import Role
 from monitor.tenancy import crossing
 
 PROJECT_HEADER = "X-Handrail-Project"
+# Where a request says by which of its headers somebody was let in, for those who stand at the gate.
+KNOWN_BY = "handrail.known_by"
+AUTHORIZATION, SESSION = "authorization", "session"
 # Where clients of Langfuse call, which send their keys as a name and a password.
 BASIC_PATHS = "/api/public/"
 SCOPES_OF_ROLE: dict[str, frozenset[str]] = {
@@ -67,7 +70,9 @@ def identify(request: HttpRequest, *, now: datetime) -> Caller:
     """The caller. Raises Unauthenticated, or Forbidden for a session without CSRF token or membership."""
     header = request.headers.get("Authorization")
     if header is not None:
-        return _by_key(header, now=now, basic=request.path.startswith(BASIC_PATHS))
+        caller = _by_key(header, now=now, basic=request.path.startswith(BASIC_PATHS))
+        request.META[KNOWN_BY] = AUTHORIZATION
+        return caller
     return identify_person(request, request.headers.get(PROJECT_HEADER))
 
 
@@ -77,6 +82,7 @@ def identify_person(request: HttpRequest, project_name: str | None) -> Caller:
     if person is None or not person.is_authenticated:
         raise Unauthenticated("Send an API key as `Authorization: Bearer <key>`, or sign in.")
     _check_csrf(request)
+    request.META[KNOWN_BY] = SESSION
     return _by_person(person, project_name)
 
 

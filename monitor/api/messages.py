@@ -1,7 +1,7 @@
 """Messages over HTTP, one by one and as events of a batch."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -19,8 +19,8 @@ from monitor.api.queue import Email
 from monitor.models import Conversation, HumanAgent, Message
 from monitor.models.conversations import MessageRole
 from monitor.models.keys import Scope
+from monitor.moments import misplaced
 
-OLDEST, AHEAD = timedelta(days=7), timedelta(minutes=5)
 Content = Annotated[str, msgspec.Meta(max_length=200_000)]
 Seq = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
@@ -133,8 +133,8 @@ def _say(
     caller: Caller, row: Conversation, body: SayBody, *, human: HumanAgent | None, now: datetime
 ) -> conversations.Said:
     data: dict[str, Any] = dict(body.data)
-    if body.occurred_at is not None and not now - OLDEST <= body.occurred_at <= now + AHEAD:
-        raise bad_field("occurred_at", f"lies more than {OLDEST.days} days back or {AHEAD.seconds // 60} minutes ahead")
+    if body.occurred_at is not None and (wrong := misplaced(body.occurred_at, now=now)):
+        raise bad_field("occurred_at", wrong)
     if body.confidence is not None:
         data["confidence"] = body.confidence
     if body.error is not None:

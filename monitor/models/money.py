@@ -19,7 +19,8 @@ class LedgerEntry(models.Model):
     """One booking of one billed span, append-only for ever; corrections are further entries.
 
     Partitioned by day on `occurred_at`. `sequence` counts the bookings of a span from 0. Deltas may be
-    negative: an entry says what changed against the entries before it.
+    negative: an entry says what changed against the entries before it. `received_at` lies in the windows of budgets
+    that it counts in: a reversal carries that of what it takes back.
     """
 
     pk = models.CompositePrimaryKey("project_id", "trace_id", "span_id", "sequence", "occurred_at")

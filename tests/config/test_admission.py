@@ -19,12 +19,23 @@ TRACES, BEAT = "/v1/traces", "/api/v1/executions/1/heartbeat"
 
 def rooms(**given: int) -> tuple[Admission, Counter[tuple[str, str]]]:
     told: Counter[tuple[str, str]] = Counter()
-    most = {"threads": 4, "ingest_threads": 2, "most_waiting": 4, "most_bytes": 1000} | given
+    most = {"threads": 4, "ingest_threads": 2, "most_waiting": 4, "most_bytes": 1000, "strangers_bytes": 200} | given
     return Admission(**most, tell=lambda *what: told.update([what])), told
 
 
 def visit(admitting: Admission, key: str, path: str = TRACES) -> Visit:
-    return admitting.visit(path, [(b"authorization", key.encode())])
+    """A request of a key that was let in before."""
+    admitting.accepted("authorization", shown(key))
+    return admitting.visit(path, shown(key))
+
+
+def stranger(admitting: Admission, key: str, path: str = TRACES) -> Visit:
+    """A request of a key that this process has not seen yet."""
+    return admitting.visit(path, shown(key))
+
+
+def shown(key: str) -> list[tuple[bytes, bytes]]:
+    return [(b"authorization", key.encode())]
 
 
 def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -110,6 +121,118 @@ def test_bytes_are_counted_until_they_are_let_go() -> None:
     visit(admitting, "c").hold(500)
 
 
+def test_made_up_keys_take_no_bytes_from_a_room() -> None:
+    admitting, _ = rooms()
+    made_up = [stranger(admitting, f"made-up {n}") for n in range(30)]
+    made_up[0].hold(200)
+    for one in made_up[1:]:
+        with pytest.raises(Shed) as shed:
+            one.hold(1)
+        assert (shed.value.reason, shed.value.problem.status) == ("unknown", 503)
+    for key in ("a", "b"):
+        visit(admitting, key).hold(500)
+    # The room is full of those who are known, and a stranger's share is there all the same.
+    made_up[0].leave()
+    made_up[1].hold(200)
+
+
+def test_made_up_keys_share_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "TURN_WITHIN_S", 5)
+
+    async def story() -> None:
+        admitting, _ = rooms()
+        working = [stranger(admitting, f"made-up {n}") for n in range(2)]
+        for one in working:
+            await one.turn()
+        order: list[str] = []
+
+        async def come(name: str, one: Visit) -> None:
+            await one.turn()
+            order.append(name)
+
+        tasks = [asyncio.create_task(come("made-up", stranger(admitting, f"made-up {n}"))) for n in range(2, 4)]
+        await settled()
+        with pytest.raises(Shed) as shed:
+            await stranger(admitting, "made-up 4").turn()
+        assert shed.value.reason == "unknown"
+        # As many of those who are known may wait as if nobody else did.
+        tasks += [asyncio.create_task(come(key, visit(admitting, key))) for key in ("a", "b", "c", "d")]
+        await settled()
+        with pytest.raises(Shed) as full:
+            await visit(admitting, "e").turn()
+        assert full.value.reason == "full"
+        for _ in range(2):
+            working.pop().leave()
+            await settled()
+        # All who made up a key are one, and have one of two threads.
+        assert order == ["a", "made-up"]
+        for task in tasks:
+            task.cancel()
+
+    run(story)
+
+
+def test_the_oldest_body_of_a_stranger_makes_room_for_the_next() -> None:
+    async def story() -> None:
+        admitting, told = rooms()
+        bridge = Bridge(lambda *_: [], threads=1, max_body_bytes=1000, admission=admitting)
+        slow = [asyncio.create_task(ask(bridge, TRACES, more=True, body=b"x" * 100)) for _ in range(2)]
+        await settled()
+        assert not slow[0].done()
+        third = stranger(admitting, "good, and new here")
+        third.hold(100)
+        status, headers, _ = await slow[0]
+        assert (status, headers[b"retry-after"], told) == (503, b"2", {("ingest", "unknown"): 1})
+        assert not slow[1].done()
+        third.leave()
+        slow[1].cancel()
+
+    run(story)
+
+
+def test_who_was_let_in_is_known_for_a_while_and_not_by_another_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MOST_KNOWN", 2)
+    admitting, _ = rooms()
+    cookies = [(b"cookie", b"theme=dark; handrail_session=abc; more=1"), *shown("made up")]
+    admitting.accepted("cookie", cookies)
+    assert not is_known(admitting, cookies)
+    admitting.accepted("session", cookies)
+    assert is_known(admitting, [(b"cookie", b"handrail_session=abc")])
+    assert not is_known(admitting, shown("made up"))
+    for key in ("a", "b"):
+        admitting.accepted("authorization", shown(key))
+    assert [is_known(admitting, one) for one in (cookies, shown("a"), shown("b"))] == [False, True, True]
+    monkeypatch.setattr(admission, "KNOWN_FOR_S", 0.0)
+    assert not is_known(admitting, shown("b"))
+
+
+def is_known(admitting: Admission, headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether the bytes of a request count in the room: a stranger has no more than 200."""
+    one = admitting.visit(TRACES, headers)
+    try:
+        one.hold(201)
+    except Shed:
+        return False
+    one.leave()
+    return True
+
+
+def test_what_needs_no_key_has_turns_of_its_own() -> None:
+    async def story() -> None:
+        admitting, _ = rooms()
+        for n in range(2):
+            await stranger(admitting, f"made-up {n}", BEAT).turn()
+        waiting = [asyncio.create_task(stranger(admitting, "made-up", BEAT).turn()) for _ in range(2)]
+        await settled()
+        probe = asyncio.create_task(admitting.visit("/ready", []).turn())
+        await settled()
+        assert not probe.done()
+        for one in (*waiting, probe):
+            one.cancel()
+
+    run(story)
+
+
 def test_a_late_answer_is_told_in_time_and_its_thread_counted_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "TRACES_WITHIN_S", 0.1)
     go_on = threading.Event()
@@ -166,9 +289,11 @@ def test_a_body_is_let_go_with_its_answer_whoever_still_holds_the_request(fails:
     run(story)
 
 
-async def ask(bridge: Bridge, path: str, *, more: bool = False) -> tuple[int, dict[bytes, bytes], bytes]:
+async def ask(
+    bridge: Bridge, path: str, *, more: bool = False, body: bytes = b"x"
+) -> tuple[int, dict[bytes, bytes], bytes]:
     """The answer to a request whose body is complete, or never is."""
-    messages = [{"type": "http.request", "body": b"x", "more_body": more}]
+    messages = [{"type": "http.request", "body": body, "more_body": more}]
     sent: list[Any] = []
 
     async def receive() -> Any:

@@ -2,12 +2,15 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
 from django.conf import settings
+from django.test import Client
 
-from monitor.models import Project
+from monitor.models import Membership, Person, Project
+from monitor.tenancy import crossing
 from tests.conftest import Slate
 from tests.monitor.api.conftest import make_key, make_project
 from tests.monitor.api.web import Web, serving
@@ -69,6 +72,47 @@ def test_slow_senders_hold_no_thread(web: Web, north: Project) -> None:
     finally:
         for line in slow:
             line.close()
+
+
+def test_made_up_keys_that_stop_amid_large_bodies_keep_nobody_out(web: Web, north: Project) -> None:
+    port = httpx.URL(web.url).port or 0
+    size = settings.MAX_BODY_BYTES - 1000
+    body = b'{"calls":[]' + b" " * (size - 12) + b"}"
+    asks = {"content": body, "headers": {"Content-Type": "application/json"}}
+    strangers: list[socket.socket] = []
+    with ExitStack() as lines, web.client(north) as known, web.client(north) as new:
+        # The first request of a key is a stranger's, and comes through as long as there is no flood.
+        assert known.post(CALLS, **asks).status_code == 201
+        for n in range(2 * settings.MOST_WAITING_BYTES // size):
+            line = lines.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            head = f"POST {CALLS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer made-up-{n}\r\n"
+            line.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n".encode())
+            with suppress(ConnectionError):
+                line.sendall(body[:-100])
+            strangers.append(line)
+        # They are so many that the first had to make room for the last.
+        assert strangers[0].recv(20).startswith(b"HTTP/1.1 503")
+        for client in (known, new, known):
+            assert client.post(CALLS, **asks).status_code == 201
+
+
+def test_a_session_that_was_let_in_is_known(web: Web, north: Project) -> None:
+    key = make_key(north)[1]
+    for headers, known_by in (
+        ({"authorization": f"Bearer {key}"}, "authorization"),
+        ({"authorization": "Bearer hr_000000000000_x"}, None),
+        ({}, None),
+    ):
+        answer = Client(headers=headers).get("/api/v1/agents")
+        assert answer.wsgi_request.META.get("handrail.known_by") == known_by
+    with crossing():
+        person = Person.objects.create(email="ada@example.com", name="Ada")
+        Membership.objects.create(project=north, person=person, role="viewer")
+    for path in ("/", "/api/v1/agents"):
+        client = Client()
+        assert "handrail.known_by" not in client.get(path).wsgi_request.META
+        client.force_login(person)
+        assert client.get(path).wsgi_request.META["handrail.known_by"] == "session"
 
 
 def test_a_long_answer_arrives_whole(web: Web, north: Project) -> None:

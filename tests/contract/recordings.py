@@ -2,12 +2,15 @@
 
 import gzip
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from monitor import otlp
-from monitor.records import Rejection, Span
+from monitor import metering, otlp, spanrows
+from monitor.bookings import Role, roles
+from monitor.records import Rejection, Span, rank
+from monitor.spanrows import Row
 
 HERE = Path(__file__).parent / "otlp"
 
@@ -62,6 +65,19 @@ def mapped(client: str) -> tuple[list[Span], list[Rejection]]:
         spans += kept
         rejections += refused
     return spans, rejections
+
+
+def counted(spans: Iterable[Span]) -> list[tuple[Row, Role]]:
+    """How each span counts once it is stored, by the newest version of each; what counts for nothing is left out."""
+    traces: dict[str, dict[int, Row]] = {}
+    for span in sorted(spans, key=rank):
+        row = spanrows.row(1, span, now=span.started_at)
+        traces.setdefault(row.trace_id, {})[row.span_id] = row
+    return [
+        (trace[span_id], role)
+        for trace in traces.values()
+        for span_id, role in roles(trace.values(), metering.parents(trace)).items()
+    ]
 
 
 @cache

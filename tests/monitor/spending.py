@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import connections
 from django.db.models import Sum
 
-from monitor import agentwork, ingest, latency, lineage, metering
+from monitor import agentwork, budgets, ingest, latency, lineage, metering
 from monitor.bookings import Books, WorkSums, line, roles
 from monitor.folding import KEY, SUMS, _by_minute
 from monitor.ingest import Accepted
@@ -320,10 +320,15 @@ def assert_books_balance(project: Project) -> None:
         total = sum((one.cost_usd for one in books.charges), Decimal(0))
         booked = LedgerEntry.objects.aggregate(cost=Sum("cost_usd"), calls=Sum("calls"))
         assert (booked["cost"] or 0, booked["calls"] or 0) == (total, len(books.charges))
-        assert (
-            sum(BudgetWindow.objects.filter(scope="project", period="month").values_list("spent_usd", flat=True))
-            == total
-        )
+        charged: dict[tuple[str, datetime], Decimal] = defaultdict(Decimal)
+        for entry in LedgerEntry.objects.all():
+            for period in budgets.ALWAYS:
+                began = windows.starts_at(period, project.time_zone, now=entry.received_at)
+                charged[period, began] += entry.cost_usd
+        held = BudgetWindow.objects.filter(scope="project").values_list("period", "starts_at", "spent_usd")
+        assert {(period, began): usd for period, began, usd in held if usd} == {
+            key: usd for key, usd in charged.items() if usd
+        }
 
 
 def work_of(project: Project, trace: str) -> Work | None:

@@ -2,7 +2,7 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ import pytest
 from django.db import connection
 from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
+from msgspec.structs import replace
 
 from monitor import budgets, retention, trips
 from monitor.models import (
@@ -21,10 +22,12 @@ from monitor.models import (
     Project,
     QueueItem,
     Run,
+    Span,
     StateChange,
     Trip,
 )
 from monitor.models.executions import Status
+from monitor.records import Tokens, sealed
 from monitor.tenancy import crossing, tenant
 from tests.monitor.spending import (
     CALL_USD,
@@ -242,6 +245,119 @@ def test_windows_follow_the_projects_time_zone(db: None) -> None:
     with tenant(project.pk):
         day = BudgetWindow.objects.get(scope="project", period="day")
     assert day.starts_at == (NOW - timedelta(days=1)).replace(hour=18, minute=30)
+
+
+def windows_of(project: Project, scope: str = "project", **fields: Any) -> dict[tuple[str, datetime], tuple[str, int]]:
+    """What the windows of a scope hold, by period and start; of months and empty ones nothing."""
+    with tenant(project.pk):
+        found = BudgetWindow.objects.filter(scope=scope, **fields).exclude(period="month")
+        return {(one.period, one.starts_at): (f"{one.spent_usd:.2f}", one.calls) for one in found if one.calls}
+
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def test_what_a_newer_version_takes_back_buys_no_room_in_a_later_window(db: None) -> None:
+    project = a_project()
+    a_budget(project, "project", "1", "hour")
+    spend(project, "5", 1, now=NOW - DAY)
+    spend(project, "0.5", 2)
+    # The same span again, dearer by name of a later end; it claims to have cost next to nothing.
+    began = NOW - DAY - timedelta(seconds=9)
+    for n, at in enumerate((NOW, NOW + HOUR), start=2):
+        verdict = spend(project, "0.10", 1, now=at, started_at=began, ended_at=began + timedelta(seconds=n))
+        assert verdict.current_cost["hour"] >= Decimal("0.10")
+    midnight = NOW.replace(hour=0)
+    assert windows_of(project) == {
+        ("day", midnight): ("0.60", 2),
+        ("hour", NOW): ("0.50", 1),
+        ("hour", NOW + HOUR): ("0.10", 1),
+    }
+    assert not spend(project, "0.95", 3, now=NOW + HOUR).allowed
+    assert_books_balance(project)
+
+
+def test_a_tool_that_was_logged_meanwhile_is_taken_back_where_it_was_charged(db: None) -> None:
+    project = a_project()
+    began = NOW - DAY
+    spend(project, "5", 1, kind="tool", tool="buy", now=began, started_at=began - timedelta(seconds=9))
+    with tenant(project.pk):
+        Span.objects.update(received_at=NOW)
+    spend(project, "0.10", 1, kind="tool", tool="buy", started_at=began - timedelta(seconds=9), ended_at=began)
+    assert windows_of(project)["hour", NOW] == ("0.10", 1)
+
+
+def test_a_call_that_only_moves_to_another_agent_stays_in_the_windows_of_its_time(db: None) -> None:
+    project = a_project()
+    for agent in ("shop", "boss"):
+        a_budget(project, "agent", "1", "day", target=agent)
+    with tenant(project.pk):
+        Budget.objects.update(created_at=NOW - 2 * DAY)
+    began = NOW - DAY
+    accept(project, [a_bare_span(1, 2, 1, reported_usd=Decimal(5), started_at=began)], now=began + HOUR)
+    (opened,) = changes_of(project, "trip")
+    accept(project, [a_bare_span(1, 1, kind="agent", agent="boss", agent_stated=True, started_at=began)])
+    # Twice: the entry of the move carries the time of the charge as well.
+    accept(project, [a_bare_span(1, 1, kind="agent", agent="chef", agent_stated=True, started_at=began, name="later")])
+    yesterday = NOW.replace(hour=0) - DAY
+    assert windows_of(project, "agent", target="shop") == {}
+    assert windows_of(project, "project") == {("day", yesterday): ("5.00", 1), ("hour", began + HOUR): ("5.00", 1)}
+    # A window that has ended trips nobody.
+    assert changes_of(project, "trip") == [opened] == ["open"]
+    assert_books_balance(project)
+
+
+def test_a_call_that_counts_only_now_is_charged_now(db: None) -> None:
+    project = a_project()
+    a_budget(project, "project", "1", "hour")
+    began = NOW - DAY
+    above = a_span(1, 1, reported_usd=Decimal(5), started_at=began)
+    below = a_span(1, 2, 1, reported_usd=Decimal("0.01"), started_at=began)
+    accept(project, [above, below], now=began + HOUR)
+    silent = sealed(replace(below, reported_usd=None, tokens=Tokens(), kind="step", ended_at=began + 2 * HOUR))
+    assert not accept(project, [silent]).verdict.allowed
+    assert windows_of(project) == {("day", NOW.replace(hour=0)): ("5.00", 1), ("hour", NOW): ("5.00", 1)}
+    assert_books_balance(project)
+
+
+def test_a_budget_that_is_younger_than_a_call_gives_nothing_back_for_it(db: None) -> None:
+    project = a_project()
+    began = NOW - timedelta(hours=3)
+    first = a_span(1, 1, reported_usd=Decimal(5), started_at=began)
+    accept(project, [first], now=began + timedelta(minutes=1))
+    a_budget(project, "agent", "1")
+    with tenant(project.pk):
+        Budget.objects.update(created_at=NOW - HOUR)
+    spend(project, "0.5", 2, agent="planner")
+    accept(project, [sealed(replace(first, reported_usd=Decimal("0.1"), ended_at=began + HOUR))])
+    assert windows_of(project, "agent") == {("day", NOW.replace(hour=0)): ("0.60", 2)}
+
+
+def test_corrections_of_ended_windows_and_charges_of_present_ones_at_once_are_exact(committed_db: None) -> None:
+    project = a_project()
+    a_budget(project, "agent", "1000", "hour")
+    with tenant(project.pk):
+        Budget.objects.update(created_at=NOW - 2 * DAY)
+    began = NOW - DAY
+    for n in range(1, 41):
+        accept(project, [a_bare_span(n, 2, 1, reported_usd=Decimal(1), started_at=began)], now=began + HOUR)
+
+    def work(worker: int) -> None:
+        try:
+            for n in range(worker + 1, 41, 8):
+                parent = a_bare_span(n, 1, kind="agent", agent="boss", agent_stated=True, started_at=began)
+                accept(project, [parent, a_span(1000 + n, 1, reported_usd=Decimal(1))])
+                child = a_bare_span(n, 2, 1, reported_usd=Decimal("0.5"), started_at=began, ended_at=began + HOUR)
+                accept(project, [child])
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert windows_of(project) == {("day", NOW.replace(hour=0)): ("60.00", 80), ("hour", NOW): ("60.00", 80)}
+    assert windows_of(project, "agent", target="boss") == {("hour", NOW): ("20.00", 40)}
+    assert windows_of(project, "agent", target="planner") == {("hour", NOW): ("40.00", 40)}
+    assert_books_balance(project)
 
 
 def test_sixteen_threads_charge_one_run_exactly_and_trip_it_once(committed_db: None) -> None:

@@ -94,6 +94,66 @@ def test_an_export_in_json_is_answered_in_json_and_counted_once(north: Project, 
         assert Span.objects.count() == LedgerEntry.objects.count() == 1
 
 
+# Every door at which a client names a moment, with the field for it and what else it must say.
+MOMENTS = [
+    ("/api/v1/calls", "occurred_at", CALL),
+    ("/api/v1/executions", "ended_at", {"agent": "planner", "status": "completed"}),
+    ("/api/v1/conversations/talk/messages", "occurred_at", {"role": "user", "content": "Hello"}),
+]
+
+
+@pytest.mark.parametrize(("path", "field", "body"), MOMENTS, ids=[path for path, _, _ in MOMENTS])
+def test_every_door_takes_the_same_moments_and_refuses_others_alike(
+    north: Project, client: Client, path: str, field: str, body: dict[str, Any]
+) -> None:
+    def answered(**away: float) -> tuple[int, str]:
+        at = datetime.now(UTC) + timedelta(**away)
+        answer = post(client, path, body | {field: at.isoformat()})
+        return answer.status_code, "" if answer.status_code < 300 else answer.json()["errors"][0]["message"]
+
+    post(client, "/api/v1/conversations", {"conversation_id": "talk"})
+    assert answered(days=-7, seconds=-1) == (400, "lies more than 7 days back")
+    assert answered(minutes=5, seconds=30) == (400, "lies more than 5 minutes ahead")
+    assert answered(days=-7, minutes=2) == (201, "")
+    assert answered(minutes=4, seconds=30) == (201, "")
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "body"),
+    [
+        ("/api/v1/calls", "cost_usd", CALL),
+        ("/api/v1/executions", "cost_usd", {"agent": "planner", "status": "completed"}),
+        ("/api/v1/budgets", "limit_usd", {"scope": "project", "period": "day"}),
+    ],
+)
+def test_every_door_takes_a_million_dollars_and_no_more(
+    north: Project, client: Client, path: str, field: str, body: dict[str, Any]
+) -> None:
+    assert post(client, path, body | {field: "1000000.01"}).status_code == 400
+    assert post(client, path, body | {field: "-0.01"}).status_code == 400
+    assert post(client, path, body | {field: "1000000"}).status_code in (200, 201)
+
+
+def test_tokens_of_images_that_a_model_made_are_among_all_others(north: Project, client: Client) -> None:
+    request = export(1)
+    (span,) = request.resource_spans[0].scope_spans[0].spans
+    del span.attributes[1:]
+    for kind, count in (("input", 10), ("output", 1005), ("image.output", 1000)):
+        span.attributes.add(key=f"gen_ai.usage.{kind}_tokens").value.int_value = count
+    span.attributes.add(key="gen_ai.request.model").value.string_value = "gpt-image-1"
+    assert client.post("/v1/traces", request.SerializeToString(), content_type="application/x-protobuf").content == b""
+    costs = client.get("/api/v1/costs/summary").json()
+    assert (costs["summary"]["output_tokens"], costs["summary"]["total_tokens"]) == (1005, 1015)
+    run = client.get(f"/api/v1/runs/{span.trace_id.hex()}/costs").json()
+    assert (run["input_tokens"], run["output_tokens"]) == (10, 1005)
+    with tenant(north.pk):
+        stored = Span.objects.get()
+        assert (stored.output_tokens, stored.attributes["image_output_tokens"]) == (1005, 1000)
+        assert LedgerEntry.objects.get().output_tokens == 1005
+        assert stored.computed_usd
+    assert_books_balance(north)
+
+
 @pytest.mark.parametrize(
     ("body", "media_type", "encoding", "status"),
     [

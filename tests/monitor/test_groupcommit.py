@@ -84,7 +84,9 @@ def test_what_waits_is_committed_at_once_and_each_gets_its_own_answer(committed_
     assert sorted(said) == ["Team 2", "Team 3", "Team 4", "Team 5"]
 
 
-def test_a_batch_that_cannot_be_stored_fails_alone(committed_db: None) -> None:
+def test_a_batch_that_cannot_be_stored_fails_alone_and_the_log_says_why_once(
+    committed_db: None, caplog: pytest.LogCaptureFixture
+) -> None:
     project = a_project()
     # A door never lets such a number through.
     impossible = [a_span(9, 2**63)]
@@ -97,8 +99,12 @@ def test_a_batch_that_cannot_be_stored_fails_alone(committed_db: None) -> None:
             last = pool.submit(tell, project, [a_span(3, 1)])
             stand_in_line(project, 3)
         assert good.result().accepted == last.result().accepted == 1
-        with pytest.raises((DatabaseError, OverflowError, psycopg.Error)):
+        with pytest.raises((DatabaseError, OverflowError, psycopg.Error)) as failure:
             bad.result()
+    (said,) = [one for one in caplog.records if one.name == "monitor.groupcommit"]
+    assert said.getMessage() == f"3 batches of project {project.pk} that shared a transaction go one by one"
+    assert said.exc_info is not None
+    assert said.exc_info[0] is failure.type
     assert transactions(project)[1] == 3
     assert groupcommit._lines == {}
     assert tell(project, [a_span(4, 1)]).accepted == 1

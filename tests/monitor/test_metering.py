@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.metering import Meter, billed, meter, unmetered
-from tests.contract.recordings import clients, mapped
+from monitor.metering import Meter, billed, unmetered
+from tests.contract.recordings import clients, counted, mapped
 
 
 def row(span_id: int, parent: int | None = None, tokens: int = 0, **given) -> Meter:
@@ -131,14 +131,11 @@ def test_nobody_is_billed_above_another_and_no_response_twice(trace):
 @given(random=st.randoms(use_true_random=False))
 def test_recorded_traces_bill_the_same_in_any_order(client, random):
     spans = list(mapped(client)[0])
-    expected = billed_by_trace(spans)
+    expected = roles_of(spans)
     random.shuffle(spans)
 
-    assert billed_by_trace(spans) == expected
+    assert roles_of(spans) == expected
 
 
-def billed_by_trace(spans):
-    rows = defaultdict(list)
-    for span in spans:
-        rows[span.trace_id].append(meter(span))
-    return {trace_id: billed(trace) for trace_id, trace in rows.items()}
+def roles_of(spans):
+    return {(row.trace_id, row.span_id): role for row, role in counted(spans)}

@@ -225,6 +225,37 @@ def test_numbers_that_json_has_no_word_for_are_kept_as_text():
     assert read.attributes == {"x": "nan"}
 
 
+# Values that JSON writes and an attribute can't hold.
+IMPOSSIBLE = {
+    "an integer in words": {"intValue": "abc"},
+    "an integer of 30 digits": {"intValue": int("9" * 30)},
+    "an integer of 30 digits as text": {"intValue": "9" * 30},
+    "an integer as large as a double": {"intValue": 1e300},
+    "a double in words": {"doubleValue": "x"},
+    "a double of 400 digits": {"doubleValue": int("9" * 400)},
+    "one in a list": {"arrayValue": {"values": [{"doubleValue": int("-" + "9" * 400)}]}},
+    "one in an object": {"kvlistValue": {"values": [{"key": "k", "value": {"intValue": "1e3"}}]}},
+}
+
+
+@pytest.mark.parametrize("place", ["span", "event", "resource"])
+@pytest.mark.parametrize("value", IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+def test_an_attribute_that_cannot_be_read_costs_its_spans_and_no_others(value, place):
+    attribute = {"key": "a", "value": value}
+    bad = json_span(events=[("e", 0, {})])
+    request = export(bad)
+    {
+        "span": bad,
+        "event": bad["events"][0],
+        "resource": request["resourceSpans"][0]["resource"],
+    }[place]["attributes"] = [attribute]
+    request["resourceSpans"] += export(json_span(name="good"))["resourceSpans"]
+    spans, rejections = spans_of(as_json(request), otlp.JSON)
+
+    assert [span.name for span in spans] == ["good"]
+    assert [one.reason[:5] for one in rejections] == ["not a"]
+
+
 def test_half_an_emoji_costs_a_letter_and_not_the_request():
     body = as_json(export(json_span(name="~"), json_span(name="whole")))
     body = body.replace(b'"~"', b'"\\ud83d \\ud83d\\ude00 \\ude00 \\\\ud83d"')

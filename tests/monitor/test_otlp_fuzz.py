@@ -6,11 +6,14 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from monitor import masking, metering, otlp, otlp_logs, otlp_metrics, spanlogs
+from monitor import masking, otlp, otlp_logs, otlp_metrics, spanlogs
 from monitor.records import Rejection, Span
-from tests.contract.recordings import clients, others, requests
-from tests.monitor.otlp_builders import as_json, export, json_span, log, logs_export
+from tests.contract.recordings import clients, counted, others, requests
+from tests.monitor.otlp_builders import as_json, as_protobuf, export, json_span, log, logs_export
 
 BODIES = [(one.body, one.content_type) for client in clients() for one in requests(client)]
 
@@ -30,7 +33,7 @@ def storable(body: bytes, content_type: str) -> None:
     for rejection in rejections:
         assert isinstance(rejection, Rejection)
     otlp.partial_success(content_type, rejections)
-    metering.billed(metering.meter(span) for span in spans)
+    counted(spans)
 
 
 @settings(max_examples=120, deadline=None)
@@ -152,6 +155,109 @@ def test_log_records_with_values_that_nobody_expects(name, body, attributes, at)
     readable(as_json(logs_export(log(name, str(body)), log(name, json.dumps({"content": body})))), otlp.JSON)
 
 
+# Numbers as JSON can write them, whatever the attribute can hold.
+DIGITS = st.sampled_from([sign * int("9" * digits) for digits in (1, 19, 20, 310, 450) for sign in (1, -1)])
+NUMBERS = (
+    st.integers(-(2**65), 2**65)
+    | DIGITS
+    | DIGITS.map(str)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["abc", "", " 7 ", "1e3", "1e999", "NaN", "-Infinity", "0x10", "1_0", "٣"])
+)
+WRITTEN = st.recursive(
+    st.builds(lambda field, number: {field: number}, st.sampled_from(["intValue", "doubleValue"]), NUMBERS)
+    | st.sampled_from([{"boolValue": True}, {"bytesValue": "!"}, {"stringValue": "\x00"}, {}, None]),
+    lambda inner: (
+        st.builds(lambda one: {"arrayValue": {"values": [one]}}, inner)
+        | st.builds(lambda one: {"kvlistValue": {"values": [{"key": "k", "value": one}]}}, inner)
+    ),
+    max_leaves=3,
+)
+PLACES = ["resource", "scope", "span", "event", "link"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from([*NAMES, "service.name"]), WRITTEN), max_size=4))
+def test_numbers_that_no_attribute_holds_wherever_they_stand(written):
+    span = json_span(events=[("exception", 0, {})]) | {"links": [{"traceId": "ab" * 16, "spanId": "cd" * 8}]}
+    request = export(span)
+    (resource,) = request["resourceSpans"]
+    parts = resource["resource"], resource["scopeSpans"][0]["scope"], span, span["events"][0], span["links"][0]
+    put(dict(zip(PLACES, parts, strict=True)), written)
+    storable(as_json(request), otlp.JSON)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["resource", "scope", "record"]), st.sampled_from(NAMES), WRITTEN), max_size=4),
+    WRITTEN,
+    st.sampled_from(EVENT_NAMES),
+)
+def test_the_same_numbers_in_log_records(written, body, name):
+    record = log(name) | {"body": body}
+    request = logs_export(record)
+    (resource,) = request["resourceLogs"]
+    put({"resource": resource["resource"], "scope": resource["scopeLogs"][0]["scope"], "record": record}, written)
+    readable(as_json(request), otlp.JSON)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["resource", "scope", "point"]), st.sampled_from(NAMES), WRITTEN), max_size=4),
+    NUMBERS,
+)
+def test_the_same_numbers_in_metrics(written, number):
+    point = {"asInt": number, "asDouble": number, "timeUnixNano": number}
+    scope = {"scope": {}, "metrics": [{"name": "tokens", "sum": {"dataPoints": [point]}}]}
+    resource = {"resource": {}, "scopeMetrics": [scope]}
+    put({"resource": resource["resource"], "scope": scope["scope"], "point": point}, written)
+    readable(as_json({"resourceMetrics": [resource]}), otlp.JSON)
+
+
+def put(parts, written):
+    """Give each part its attributes, as they are written."""
+    for place, key, value in written:
+        parts[place].setdefault("attributes", []).append({"key": key, "value": value})
+
+
+HELD = (
+    st.builds(lambda number: AnyValue(int_value=number), st.integers(-(2**63), 2**63 - 1))
+    | st.builds(lambda number: AnyValue(double_value=number), st.floats())
+    | st.builds(lambda raw: AnyValue(bytes_value=raw), st.binary(max_size=4))
+    | st.builds(lambda digits: AnyValue(string_value=f"[{digits}]"), DIGITS)
+    | st.just(AnyValue())
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(NAMES), HELD), max_size=4))
+def test_the_numbers_of_protobuf_wherever_they_stand(written):
+    message = ExportTraceServiceRequest.FromString(as_protobuf(export(json_span(events=[("exception", 0, {})]))))
+    (resource,) = message.resource_spans
+    (scope,) = resource.scope_spans
+    (span,) = scope.spans
+    parts = dict(zip(PLACES, (resource.resource, scope.scope, span, span.events[0], span.links.add()), strict=True))
+    for place, key, held in written:
+        parts[place].attributes.add(key=key, value=held)
+    storable(message.SerializeToString(), otlp.PROTOBUF)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["resource", "scope", "record", "body"]), HELD), max_size=4))
+def test_the_numbers_of_protobuf_in_log_records(written):
+    message = ExportLogsServiceRequest.FromString(as_protobuf(logs_export(log("gen_ai.user.message"))))
+    (resource,) = message.resource_logs
+    (scope,) = resource.scope_logs
+    (record,) = scope.log_records
+    for place, held in written:
+        if place == "body":
+            record.body.CopyFrom(held)
+            continue
+        part = {"resource": resource.resource, "scope": scope.scope, "record": record}[place]
+        part.attributes.add(key="gen_ai.input.messages", value=held)
+    readable(message.SerializeToString(), otlp.PROTOBUF)
+
+
 @pytest.mark.parametrize("depth", [50, 5000])
 def test_values_nested_without_end(depth):
     body = as_json(export(json_span(attributes={"x": "~"})))
@@ -159,4 +265,6 @@ def test_values_nested_without_end(depth):
     storable(body.replace(b'{"stringValue": "~"}', deep), otlp.JSON)
     record = as_json(logs_export(log("gen_ai.user.message", "~")))
     readable(record.replace(b'{"stringValue": "~"}', deep), otlp.JSON)
+    resource = as_json(export(json_span(), resource={"x": "~"}))
+    storable(resource.replace(b'{"stringValue": "~"}', deep), otlp.JSON)
     readable(as_json(logs_export(log("gen_ai.user.message", '{"a":' * depth + "1" + "}" * depth))), otlp.JSON)

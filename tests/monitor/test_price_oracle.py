@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from monitor.prices import price
-from monitor.records import Tokens, disjoint
+from monitor.records import Span, Tokens, disjoint
+from monitor.spanrows import Row, row
 
 ROOT = Path(__file__).resolve().parents[2]
 ORACLE = ROOT.parent / "shared/data/prices/genai-prices_usages_with_prices.jsonl.gz"
@@ -54,6 +55,36 @@ def tokens_of(usage: dict) -> Tokens:
     )
 
 
+def stored(tokens: Tokens) -> Row:
+    """A usage as its span is kept."""
+    return row(1, Span(trace_id=bytes(16), span_id=1, kind="llm", started_at=AT, model="x", tokens=tokens), now=AT)
+
+
+def read_again(one: Row) -> Tokens:
+    """The buckets of a stored usage, as pricing it anew needs them."""
+    drawn = json.loads(one.attributes).get("image_output_tokens", 0)
+    return Tokens(
+        input=one.input_tokens,
+        cache_read=one.cache_read_tokens,
+        cache_write=one.cache_write_tokens,
+        audio_input=one.audio_input_tokens,
+        image_input=one.image_input_tokens,
+        output=one.output_tokens - drawn,
+        reasoning=one.reasoning_tokens,
+        audio_output=one.audio_output_tokens,
+        image_output=drawn,
+        images=one.images,
+        has_usage=True,
+        excludes_cache=json.loads(one.attributes).get("usage_excludes_cache", False),
+    )
+
+
+def test_every_bucket_is_found_again_in_what_is_stored():
+    tokens = Tokens(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, has_usage=True, excludes_cache=True)
+    assert read_again(stored(tokens)) == tokens
+    assert stored(tokens).tokens == tokens.input_total + tokens.output_total
+
+
 def test_every_usage_costs_what_the_oracle_says_or_the_difference_is_explained():
     if not ORACLE.exists():
         pytest.skip(f"the price oracle is not here: {ORACLE}")
@@ -66,6 +97,7 @@ def test_every_usage_costs_what_the_oracle_says_or_the_difference_is_explained()
             for extracted in row["extracted"]:
                 usage = extracted["usage"]
                 tokens = tokens_of(usage)
+                assert read_again(stored(tokens)) == tokens
                 for given in extracted["extractors"]:
                     if "input_price" not in given and "output_price" not in given:
                         continue

@@ -87,6 +87,33 @@ def test_logs_of_which_nothing_is_kept_are_answered_in_full(client: Client) -> N
         assert SpanLog.objects.count() == 0
 
 
+@pytest.mark.parametrize("value", [{"intValue": "abc"}, {"doubleValue": int("9" * 400)}], ids=["words", "huge"])
+@pytest.mark.parametrize("place", ["resource", "span"])
+def test_a_bad_attribute_of_a_trace_costs_no_other_span(
+    north: Project, client: Client, place: str, value: dict[str, Any]
+) -> None:
+    bad = export(json_span(name="bad"))["resourceSpans"][0]
+    part = bad["resource"] if place == "resource" else bad["scopeSpans"][0]["spans"][0]
+    part["attributes"] = [{"key": "a", "value": value}]
+    good = export(json_span(name="good"))["resourceSpans"][0]
+    answer = post(client, "/v1/traces", as_json({"resourceSpans": [bad, good]}), JSON)
+    assert (answer.status_code, answer.json()["partialSuccess"]["rejectedSpans"]) == (200, "1")
+    with tenant(north.pk):
+        assert Span.objects.get().name == "good"
+
+
+@pytest.mark.parametrize("place", ["attributes", "body"])
+def test_a_bad_value_of_a_log_record_costs_no_other_record(north: Project, client: Client, place: str) -> None:
+    value = {"doubleValue": int("9" * 400)}
+    bad = log("gen_ai.user.message", "x") | {
+        place: value if place == "body" else [{"key": "a", "value": value}],
+    }
+    answer = post(client, "/v1/logs", as_json(logs_export(bad, ASKED)), JSON)
+    assert (answer.status_code, answer.json()["partialSuccess"]["rejectedLogRecords"]) == (200, "1")
+    with tenant(north.pk):
+        assert SpanLog.objects.count() == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "coding"),
     [
