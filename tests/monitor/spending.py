@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import connections
 from django.db.models import Sum
 
-from monitor import agentwork, budgets, ingest, latency, lineage, metering
+from monitor import agentwork, budgets, ingest, latency, lineage, metering, windows
 from monitor.bookings import Books, WorkSums, line, roles
 from monitor.folding import KEY, SUMS, _by_minute
 from monitor.ingest import Accepted
@@ -312,8 +312,8 @@ def assert_books_balance(project: Project) -> None:
                 if summed
                 else (0, 0, 0, 0, 0, 0)
             )
-        windows = BudgetWindow.objects.filter(scope="run").values_list("target", flat=True)
-        assert set(windows) <= set(Run.objects.values_list("run_id", flat=True))
+        of_runs = BudgetWindow.objects.filter(scope="run").values_list("target", flat=True)
+        assert set(of_runs) <= set(Run.objects.values_list("run_id", flat=True))
         began = Counter(quarter(run.first_at) for run in Run.objects.all())
         ended = Counter(quarter(run.last_at) for run in Run.objects.all())
         assert quarters_of() == {at: (began[at], ended[at]) for at in began | ended}
