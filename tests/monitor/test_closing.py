@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monitor import closing, folding, retention, rollups
+from monitor.calendars import Calendar
 from monitor.folding import RollupDelta
 from monitor.models import DayRollup, HourRollup, Project, RolledDay
 from monitor.rollups import Totals
@@ -107,7 +108,7 @@ def test_a_day_of_another_calendar_is_never_taken_whole(db: None) -> None:
 )
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_reading_days_hours_and_minutes_gives_what_was_told(
-    db: None, zone: str, told: list[tuple[int, str]], ago: int, lasts: int, calendar: rollups.Calendar
+    db: None, zone: str, told: list[tuple[int, str]], ago: int, lasts: int, calendar: Calendar
 ) -> None:
     # Clocks went back in Europe within these days.
     end = datetime(2026, 10, 29, 14, 20, tzinfo=UTC)
