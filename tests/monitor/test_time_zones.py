@@ -5,21 +5,23 @@ from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import connection
 
 from monitor import calendars, closing, ledger, rollups
 from monitor.calendars import Calendar
-from monitor.models import MinuteRollup, Project, Span
-from monitor.tenancy import tenant
+from monitor.models import DayRollup, MinuteRollup, Project, RolledDay, Span
+from monitor.tenancy import crossing, tenant
 from tests.monitor.spending import a_project, a_span, accept
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 SIZES: tuple[Calendar, ...] = ("day", "week", "month")
-# Each with a day on which its clocks change, where they do. Lord Howe moves by half an hour, and so between two kinds of
-# midnight.
+# Each with a day on which its clocks change, where they do. Havana has one midnight twice and one never, and so has
+# Beirut, where 23:00 comes twice instead; Lord Howe moves by half an hour, and so between two kinds of midnight.
 PLACES = [
     ("UTC", date(2026, 6, 1)),
     ("Asia/Kolkata", date(2026, 6, 1)),
@@ -28,6 +30,10 @@ PLACES = [
     ("Australia/Lord_Howe", date(2026, 10, 4)),
     ("Europe/Berlin", date(2026, 3, 29)),
     ("Europe/Berlin", date(2026, 10, 25)),
+    ("America/Havana", date(2026, 3, 8)),
+    ("America/Havana", date(2026, 11, 1)),
+    ("Asia/Beirut", date(2026, 3, 29)),
+    ("Asia/Beirut", date(2026, 10, 25)),
 ]
 Placed = Callable[[datetime], datetime]
 
@@ -161,18 +167,64 @@ def test_minutes_that_outlive_their_hours_make_no_day_negative(db: None) -> None
         )
 
 
+def test_a_late_span_in_a_midnight_that_comes_twice_opens_the_day_that_holds_it(db: None) -> None:
+    project = a_project(time_zone="America/Havana")
+    first = datetime(2026, 11, 1, 4, tzinfo=UTC)
+    accept(project, [a_span(1, 1, started_at=first + HOUR / 2)], now=first + DAY)
+    closing.close(now=first + 3 * DAY)
+    accept(project, [a_span(2, 1, started_at=first + HOUR / 2)], now=first + 3 * DAY)
+    closing.close(now=first + 3 * DAY)
+    with tenant(project.pk):
+        assert [(one.starts_at, one.ends_at) for one in RolledDay.objects.all()] == [(first, first + 25 * HOUR)]
+        assert list(DayRollup.objects.values_list("day", "count")) == [(first, 2)]
+
+
+def test_days_of_rules_that_hold_no_more_give_way(db: None) -> None:
+    project = a_project(time_zone="America/Havana")
+    first = datetime(2026, 11, 1, 4, tzinfo=UTC)
+    accept(project, [a_span(1, 1, started_at=first), a_span(2, 1, started_at=first + 2 * HOUR)], now=first + DAY)
+    closing.close(now=first + 3 * DAY)
+    with crossing():
+        # As if the day had been cut by another rule, and its first hour belonged to the day before.
+        RolledDay.objects.all().delete()
+        for starts_at, ends_at in ((first - DAY, first + HOUR), (first + HOUR, first + 25 * HOUR)):
+            RolledDay.objects.create(project=project, starts_at=starts_at, ends_at=ends_at, time_zone=project.time_zone)
+    closing.close(now=first + 3 * DAY)
+    accept(project, [a_span(3, 1, started_at=first)], now=first + 3 * DAY)
+    closing.close(now=first + 3 * DAY)
+    with tenant(project.pk):
+        assert list(DayRollup.objects.values_list("day", "count")) == [(first, 3)]
+        assert [one.count for one in rollups.totals(project.pk, since=first - 2 * DAY, until=first + 3 * DAY)] == [3]
+
+
+def test_days_that_were_cut_at_a_second_midnight_are_cut_anew(db: None) -> None:
+    project = a_project(time_zone="America/Havana")
+    first = datetime(2026, 11, 1, 4, tzinfo=UTC)
+    accept(project, [a_span(1, 1, started_at=first), a_span(2, 1, started_at=first - DAY)], now=first + DAY)
+    closing.close(now=first + 3 * DAY)
+    second = first + HOUR
+    with crossing(), connection.cursor() as cursor:
+        RolledDay.objects.all().delete()
+        DayRollup.objects.all().delete()
+        cuts = [first - 2 * DAY, first - DAY, second, second + DAY, second + 2 * DAY]
+        for starts_at, ends_at in pairwise(cuts):
+            RolledDay.objects.create(project=project, starts_at=starts_at, ends_at=ends_at, time_zone=project.time_zone)
+        closing.close(now=first + 5 * DAY)
+        assert dict(DayRollup.objects.values_list("day", "count")) == {first - DAY: 2}
+        for statement in import_module("monitor.migrations.0022_first_midnights").CUT_ANEW:
+            cursor.execute(statement)
+    closing.close(now=first + 5 * DAY)
+    with tenant(project.pk):
+        assert dict(DayRollup.objects.values_list("day", "count")) == {first - DAY: 1, first: 1}
+        found = RolledDay.objects.order_by("starts_at").values_list("starts_at", "ends_at")
+        assert list(found) == list(pairwise([first - 2 * DAY, first - DAY, first, second + DAY, second + 2 * DAY]))
+
+
 # St. John's put its clocks back from one past midnight, and showed the end of the day before once more.
 @pytest.mark.parametrize(
     ("zone", "year"),
     [(zone, day.year) for zone, day in PLACES]
-    + [
-        ("America/Havana", 2026),
-        ("Asia/Beirut", 2026),
-        ("Atlantic/Azores", 2026),
-        ("America/Nuuk", 2026),
-        ("America/Sao_Paulo", 2018),
-        ("America/St_Johns", 2010),
-    ],
+    + [("Atlantic/Azores", 2026), ("America/Nuuk", 2026), ("America/Sao_Paulo", 2018), ("America/St_Johns", 2010)],
 )
 def test_every_moment_is_in_one_day(zone: str, year: int) -> None:
     here = ZoneInfo(zone)
