@@ -125,9 +125,9 @@ def close_hours(*, now: datetime) -> int:
         (claimed,) = pipeline.flush([Statement(CLAIM_HOURS, {"now": now, "most": HOURS_AT_ONCE})])
         if claimed:
             spans = [(project_id, hour, hour + HOUR) for project_id, hour in claimed]
+            pipeline.flush([tallies.keeping(claimed)])
             _sum_up(HOURS, spans)
             _open(spans)
-            tallies.unsettle((hour for _, hour in claimed), now=now)
     return len(claimed)
 
 

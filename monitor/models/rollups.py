@@ -59,6 +59,24 @@ class DirtyHour(models.Model):
     marked_at = models.DateTimeField()
 
 
+class LifetimeTally(models.Model):
+    """All that was ever counted of one (kind, agent, model) in the hours that are closed, over all projects."""
+
+    pk = models.CompositePrimaryKey("kind", "agent", "model")
+    kind = models.CharField(max_length=10)
+    agent = models.TextField()
+    model = models.TextField()
+    count = models.BigIntegerField()
+    failed = models.BigIntegerField()
+    cancelled = models.BigIntegerField()
+    duration_ms = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    cache_read_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cost_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10)
+    latency = ArrayField(models.BigIntegerField(), default=list)  # of executions and tools
+
+
 class DayRollup(Rollup):
     """Recomputed (SET, never incremented) from the hours of a day of the project's calendar; `day` is its start."""
 

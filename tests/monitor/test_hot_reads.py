@@ -26,6 +26,7 @@ from monitor import (
     registry,
     retention,
     rollups,
+    tallies,
     vitals,
 )
 from monitor.models import Agent, Command, Conversation, Message, Project, QueueItem
@@ -288,6 +289,9 @@ READS = {
         ),
         "monitor_hourrollup_pkey",
         "monitor_minuterollup_pkey",
+    ),
+    "what was ever counted": Read(
+        lambda place: tallies.tallies(), {"monitor_minuterollup_pkey", "monitor_hourrollup_pkey"}
     ),
     "a run's costs": within(
         lambda project_id: ledger.run_costs(project_id, "run-7"), "monitor_run_pkey", "ledger_by_run"
