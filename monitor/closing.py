@@ -1,8 +1,8 @@
 """Closing: ended hours are summed from their minutes, ended days from their hours; set, never added to.
 
 An hour is marked by whoever changes its minutes. A closed hour opens its day again, and a day that has ended is closed
-once none of its hours is marked. Days are those of the project's time zone, as calendars.py cuts them, where they begin
-and end at a full hour of UTC.
+once none of its hours is marked. Days are those of the project's time zone, as calendars.py cuts them; of a day that
+begins or ends within an hour of UTC the whole hours, and whoever reads finds that hour beside them.
 """
 
 from collections.abc import Collection, Iterable
@@ -158,7 +158,7 @@ def _spans(claimed: Iterable[tuple[int, datetime, datetime]]) -> dict[str, objec
 
 
 def _open(changed: Collection[tuple[int, datetime, datetime]]) -> None:
-    """Open the days that have a part in what changed, if they begin and end at full hours."""
+    """Open the days whose whole hours have a part in what changed."""
     projects = pipeline.array({project_id for project_id, _, _ in changed})
     (found,) = pipeline.flush([Statement(ZONES, {"projects": projects})])
     zones = dict(found)
@@ -167,10 +167,15 @@ def _open(changed: Collection[tuple[int, datetime, datetime]]) -> None:
         if project_id in zones:
             here = ZoneInfo(zones[project_id])
             for at in calendars.starts("day", begin, end, here):
-                starts_at, ends_at = calendars.bounds(at, here)
-                if not (starts_at.minute or ends_at.minute):
+                starts_at, ends_at = _whole_hours(*calendars.bounds(at, here))
+                if starts_at < end and begin < ends_at:
                     days.add((project_id, starts_at, ends_at))
     if days:
         opened = sorted(days)
         parameters = _spans(opened) | {"zones": pipeline.texts(zones[project_id] for project_id, _, _ in opened)}
         pipeline.flush([Statement(FORGET_OTHERS, parameters), Statement(OPEN_DAYS, parameters)])
+
+
+def _whole_hours(starts_at: datetime, ends_at: datetime) -> tuple[datetime, datetime]:
+    first, last = (at.replace(minute=0, second=0) for at in (starts_at, ends_at))
+    return (first if first == starts_at else first + HOUR), last

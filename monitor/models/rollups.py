@@ -78,14 +78,14 @@ class LifetimeTally(models.Model):
 
 
 class DayRollup(Rollup):
-    """Recomputed (SET, never incremented) from the hours of a day of the project's calendar; `day` is its start."""
+    """Recomputed (SET, never incremented) from the whole hours of a day of the project's calendar from `day` on."""
 
     pk = models.CompositePrimaryKey("project_id", "day", "agent", "department", "provider", "model", "kind")
     day = models.DateTimeField()
 
 
 class RolledDay(models.Model):
-    """A day of the project's calendar that has hours; its rollup stands for them where `closed_at` is set."""
+    """The whole hours of a day of the project's calendar; its rollup stands for them where `closed_at` is set."""
 
     pk = models.CompositePrimaryKey("project_id", "starts_at")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)

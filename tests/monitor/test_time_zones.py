@@ -220,6 +220,29 @@ def test_days_that_were_cut_at_a_second_midnight_are_cut_anew(db: None) -> None:
         assert list(found) == list(pairwise([first - 2 * DAY, first - DAY, first, second + DAY, second + 2 * DAY]))
 
 
+def test_days_that_begin_at_half_past_are_opened_as_closing_does(db: None) -> None:
+    for zone in ("Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "UTC"):
+        project = a_project(zone, time_zone=zone)
+        around = datetime(2026, 4, 4, 17, tzinfo=UTC)
+        accept(project, [a_span(n, 1, started_at=around + n * 7 * HOUR) for n in range(8)], now=around + 3 * DAY)
+    closing.close(now=around + 9 * DAY)
+    with crossing(), connection.cursor() as cursor:
+
+        def opened() -> set[tuple[str, datetime, datetime]]:
+            return set(RolledDay.objects.exclude(time_zone="UTC").values_list("time_zone", "starts_at", "ends_at"))
+
+        divided = {one for one in opened() if any(at.minute for at in calendars.bounds(one[1], ZoneInfo(one[0])))}
+        assert {ends_at - starts_at for _, starts_at, ends_at in divided} == {23 * HOUR, DAY}
+        RolledDay.objects.all().delete()
+        cursor.execute(import_module("monitor.migrations.0022_first_midnights").OPEN_DIVIDED)
+        found = opened()
+    assert divided <= found
+    for zone, starts_at, ends_at in found:
+        began, ended = calendars.bounds(starts_at, ZoneInfo(zone))
+        assert timedelta() <= starts_at - began < HOUR
+        assert timedelta() <= ended - ends_at < HOUR
+
+
 # St. John's put its clocks back from one past midnight, and showed the end of the day before once more.
 @pytest.mark.parametrize(
     ("zone", "year"),
