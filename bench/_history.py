@@ -72,6 +72,13 @@ SELECT DISTINCT project_id, date_trunc('day', hour, 'UTC'), date_trunc('day', ho
   FROM monitor_hourrollup
     ON CONFLICT (project_id, starts_at) DO UPDATE SET closed_at = NULL
 """
+COUNT_EVER = """
+INSERT INTO monitor_lifetimetally (kind, agent, model, count, failed, cancelled, duration_ms, input_tokens,
+    cache_read_tokens, output_tokens, cost_usd, latency)
+SELECT kind, agent, model, sum(count), sum(failed), sum(cancelled), sum(duration_ms), sum(input_tokens),
+       sum(cache_read_tokens), sum(output_tokens), sum(cost_usd), '{}'
+  FROM monitor_hourrollup GROUP BY kind, agent, model
+"""
 COUNT_RUNS = """
 INSERT INTO monitor_runquarter (project_id, at, begun, ended)
 SELECT project_id, date_bin('15 minutes', at, '2000-01-01 00:00Z') AS quarter, sum(begins), sum(ends)
@@ -183,6 +190,8 @@ def sum_up(owner: psycopg.Connection, *, now: datetime) -> None:
     while closing.close_days(now=now):
         pass
     owner.execute("VACUUM (ANALYZE) monitor_dayrollup, monitor_rolledday")
+    owner.execute("TRUNCATE monitor_lifetimetally")
+    owner.execute(COUNT_EVER)
     owner.execute("TRUNCATE monitor_runquarter")
     owner.execute(COUNT_RUNS)
     owner.execute("VACUUM (ANALYZE) monitor_runquarter")

@@ -56,7 +56,7 @@ class _Once:
 
 def collect(*, now: datetime) -> Iterator[Metric]:
     """Every metric, from rollups and live tables only."""
-    total = tallies(now=now)
+    total = tallies()
     yield from _of_executions({key: tally for key, tally in total.items() if key.kind == "execution"})
     yield from _of_calls({key: tally for key, tally in total.items() if key.kind == "llm"})
     yield from _of_tools({key: tally for key, tally in total.items() if key.kind == "tool"})

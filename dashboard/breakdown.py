@@ -12,9 +12,10 @@ from dashboard import charts, words
 from dashboard.charts import Grid
 from dashboard.frame import Range
 from monitor import rollups
+from monitor.calendars import Calendar
 from monitor.models import Budget, Project
 from monitor.models.money import BudgetScope, Period
-from monitor.rollups import Calendar, Totals
+from monitor.rollups import Totals
 
 ZERO = Decimal(0)
 By = Literal["model", "agent", "department"]

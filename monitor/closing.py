@@ -1,13 +1,15 @@
 """Closing: ended hours are summed from their minutes, ended days from their hours; set, never added to.
 
 An hour is marked by whoever changes its minutes. A closed hour opens its day again, and a day that has ended is closed
-once none of its hours is marked. Days are those of the project's time zone, where they begin at a full hour of UTC.
+once none of its hours is marked. Days are those of the project's time zone, as calendars.py cuts them; of a day that
+begins or ends within an hour of UTC the whole hours, and whoever reads finds that hour beside them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
-from monitor import pipeline, tallies
+from monitor import calendars, pipeline, tallies
 from monitor.folding import KEY, SUMS
 from monitor.pipeline import Statement
 from monitor.rollups import JOINED, SUMMED
@@ -26,17 +28,29 @@ DELETE FROM monitor_dirtyhour AS mark USING (
  WHERE mark.project_id = due.project_id AND mark.hour = due.hour
 RETURNING mark.project_id, mark.hour
 """
+ZONES = "SELECT id, time_zone FROM monitor_project WHERE id = ANY(%(projects)s::int[])"
+# Days that were cut before their time zone changed its rules, in the place of those that are opened.
+FORGET_OTHERS = """
+WITH others AS (
+    DELETE FROM monitor_rolledday AS day
+     USING unnest(%(projects)s::int[], %(begin)s::timestamptz[], %(end)s::timestamptz[], %(zones)s::text[])
+           AS opened (project_id, at, until, zone)
+     WHERE day.project_id = opened.project_id AND time_zone = zone
+       AND starts_at > at - interval '2 days' AND starts_at < until
+       AND ends_at > at AND (starts_at, ends_at) <> (at, until)
+    RETURNING day.project_id, starts_at
+)
+DELETE FROM monitor_dayrollup AS held USING others
+ WHERE held.project_id = others.project_id AND held.day = others.starts_at
+"""
 # The update locks the day: whoever closes it passes it over until this transaction has ended.
 OPEN_DAYS = """
 INSERT INTO monitor_rolledday (project_id, starts_at, ends_at, time_zone)
-SELECT DISTINCT project_id, starts_at, ends_at, time_zone
-  FROM (SELECT project_id, time_zone, midnight AT TIME ZONE time_zone AS starts_at,
-               (midnight + interval '1 day') AT TIME ZONE time_zone AS ends_at
-          FROM (SELECT project.id AS project_id, time_zone, date_trunc('day', hour AT TIME ZONE time_zone) AS midnight
-                  FROM unnest(%(projects)s::int[], %(hours)s::timestamptz[]) AS changed (project_id, hour)
-                  JOIN monitor_project AS project ON project.id = changed.project_id) AS placed) AS day
- WHERE date_trunc('hour', starts_at, 'UTC') = starts_at AND date_trunc('hour', ends_at, 'UTC') = ends_at
- ORDER BY project_id, starts_at
+SELECT opened.project_id, starts_at, ends_at, opened.time_zone
+  FROM unnest(%(projects)s::int[], %(begin)s::timestamptz[], %(end)s::timestamptz[], %(zones)s::text[])
+       AS opened (project_id, starts_at, ends_at, time_zone)
+  JOIN monitor_project AS project ON project.id = opened.project_id
+ ORDER BY opened.project_id, starts_at
 ON CONFLICT (project_id, starts_at) DO UPDATE SET
     ends_at = excluded.ends_at, time_zone = excluded.time_zone, closed_at = NULL
 """
@@ -111,9 +125,9 @@ def close_hours(*, now: datetime) -> int:
         (claimed,) = pipeline.flush([Statement(CLAIM_HOURS, {"now": now, "most": HOURS_AT_ONCE})])
         if claimed:
             spans = [(project_id, hour, hour + HOUR) for project_id, hour in claimed]
+            pipeline.flush([tallies.keeping(claimed)])
             _sum_up(HOURS, spans)
-            pipeline.flush([_opening(claimed)])
-            tallies.unsettle((hour for _, hour in claimed), now=now)
+            _open(spans)
     return len(claimed)
 
 
@@ -125,7 +139,7 @@ def close_days(*, now: datetime) -> int:
     with crossing():
         (stale,) = pipeline.flush([Statement(STALE_DAYS, {})])
         if stale:
-            pipeline.flush([_opening([(row[0], at) for row in stale for at in (row[1], row[2] - HOUR)])])
+            _open(stale)
         (claimed,) = pipeline.flush([Statement(CLAIM_DAYS, {"now": now, "most": DAYS_AT_ONCE})])
         if claimed:
             _sum_up(DAYS, claimed)
@@ -143,6 +157,25 @@ def _spans(claimed: Iterable[tuple[int, datetime, datetime]]) -> dict[str, objec
     return {"projects": pipeline.array(projects), "begin": pipeline.times(begin), "end": pipeline.times(end)}
 
 
-def _opening(changed: Iterable[tuple[int, datetime]]) -> Statement:
-    projects, hours = zip(*changed, strict=True)
-    return Statement(OPEN_DAYS, {"projects": pipeline.array(projects), "hours": pipeline.times(hours)})
+def _open(changed: Collection[tuple[int, datetime, datetime]]) -> None:
+    """Open the days whose whole hours have a part in what changed."""
+    projects = pipeline.array({project_id for project_id, _, _ in changed})
+    (found,) = pipeline.flush([Statement(ZONES, {"projects": projects})])
+    zones = dict(found)
+    days = set()
+    for project_id, begin, end in changed:
+        if project_id in zones:
+            here = ZoneInfo(zones[project_id])
+            for at in calendars.starts("day", begin, end, here):
+                starts_at, ends_at = _whole_hours(*calendars.bounds(at, here))
+                if starts_at < end and begin < ends_at:
+                    days.add((project_id, starts_at, ends_at))
+    if days:
+        opened = sorted(days)
+        parameters = _spans(opened) | {"zones": pipeline.texts(zones[project_id] for project_id, _, _ in opened)}
+        pipeline.flush([Statement(FORGET_OTHERS, parameters), Statement(OPEN_DAYS, parameters)])
+
+
+def _whole_hours(starts_at: datetime, ends_at: datetime) -> tuple[datetime, datetime]:
+    first, last = (at.replace(minute=0, second=0) for at in (starts_at, ends_at))
+    return (first if first == starts_at else first + HOUR), last

@@ -4,7 +4,7 @@ Whoever writes takes what it needs of these in this order, several of one kind i
 
 1. the partitions of days, and the traces (advisory locks)
 2. runs, the quarters of an hour in which they begin and end, traces, agents
-3. the hours of the rollups, then their minutes
+3. the hours of the rollups, then their minutes; whoever closes hours, what was ever counted, then their days
 4. the windows of budgets
 5. the row of a person
 6. executions, parent before child

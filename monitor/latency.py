@@ -68,6 +68,11 @@ def added_up(numbers: str) -> str:
                 FROM unnest({numbers}) AS number GROUP BY 1 HAVING sum(number >> {SHIFT}) <> 0) AS counted)"""  # noqa: S608
 
 
+def taken_back(numbers: str) -> str:
+    """SQL that takes back the histogram that the expression `numbers` (a bigint[]) gives."""
+    return f"ARRAY(SELECT number - ((number >> {SHIFT}) << {SHIFT + 1}) FROM unnest({numbers}) AS number)"  # noqa: S608
+
+
 def _counts(numbers: Iterable[int]) -> dict[int, int]:
     counts: dict[int, int] = {}
     for number in numbers:

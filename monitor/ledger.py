@@ -11,8 +11,9 @@ import msgspec
 from django.db.models import Sum
 
 from monitor import rollups, rundays
+from monitor.calendars import Calendar
 from monitor.models import LedgerEntry, Project, Run
-from monitor.rollups import Calendar, Totals
+from monitor.rollups import Totals
 
 ZERO = Decimal(0)
 MOST_GROUPS = 500

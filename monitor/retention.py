@@ -81,10 +81,16 @@ SELECT FROM monitor_execution AS work
  WHERE work.project_id = monitor_command.project_id AND work.id = monitor_command.execution_id AND work.ended_at IS NULL
 """
 
+# Closing an hour takes off the counters what its rollup holds.
+STILL_MARKED = """
+SELECT FROM monitor_dirtyhour AS mark
+ WHERE mark.project_id = monitor_hourrollup.project_id AND mark.hour = monitor_hourrollup.hour
+"""
+
 # What refers to another table's rows stands before that table. Nothing open is pruned.
 PRUNED = (
     Pruned("monitor_minuterollup", "minute", "minutes", EACH_PROJECT),
-    Pruned("monitor_hourrollup", "hour", "hours", EACH_PROJECT),
+    Pruned("monitor_hourrollup", "hour", "hours", f"{EACH_PROJECT} AND NOT EXISTS ({STILL_MARKED})"),
     # The day before its sums: then its hours stand for it.
     Pruned("monitor_rolledday", "starts_at", "hours", EACH_PROJECT),
     Pruned("monitor_dayrollup", "day", "hours", EACH_PROJECT),

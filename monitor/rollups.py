@@ -1,21 +1,30 @@
-"""Reading the rollups: what a period adds up to, from the minutes that folding keeps and what closing makes of them."""
+"""Reading the rollups: what a period adds up to, from the minutes that folding keeps and what closing makes of them.
+
+A whole hour counts where its middle is. Where a day begins within an hour, or the period does, the minutes beyond that
+moment are counted on their own side and taken off the hour's. So all is exact for as long as there are minutes; later
+such an hour counts whole on the side of its middle, and whatever is read together still adds up.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from monitor import latency, pipeline
+from monitor import calendars, latency, pipeline
+from monitor.calendars import Calendar
 from monitor.folding import SUMS, TYPES, ZERO
 from monitor.latency import Histogram
 from monitor.pipeline import Statement
 from monitor.together import Together
 
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+HALF_AN_HOUR = HOUR / 2
 DAY = timedelta(days=1)
 
 SUMMED = ", ".join(f"sum({name})::{TYPES.get(name, 'bigint')} AS {name}" for name in SUMS)
@@ -28,7 +37,7 @@ JOINED = f"""
 STEPS = {
     "none": "%(since)s::timestamptz",
     "seconds": "date_bin(make_interval(secs => %(step_s)s), at, '1970-01-01 00:00Z')",
-    "calendar": "date_trunc(%(calendar)s, at, %(time_zone)s)",
+    "calendar": "(%(starts)s::timestamptz[])[width_bucket(at, %(starts)s::timestamptz[])]",
 }
 GROUPS = ("", "agent", "department", "provider", "model", "kind")
 
@@ -39,30 +48,34 @@ _IN_ITS_ZONE = {
     "none": f"time_zone = {_ITS_ZONE}",
     "calendar": f"time_zone = {_ITS_ZONE} AND time_zone = %(time_zone)s",
 }
+# Of an hour that reaches beyond the period.
+_WITHIN = " WHERE at >= %(since)s AND at < %(until)s"
 
 
-def _reading(step: str, group: str, *, by_days: bool, with_latency: bool) -> str:
+def _reading(step: str, group: str, *, by_days: bool, in_pieces: bool, with_latency: bool) -> str:
     """Closed days come from their rollup, whole hours beside them from theirs, the rest from the minutes.
 
-    Hours marked dirty are read from the minutes, and so no day that holds one is taken whole.
+    Hours marked dirty are read from the minutes, and so no day that holds one is taken whole. With `in_pieces` hours
+    are read that the steps or the ends of the period divide.
     """
     columns = ", ".join((*SUMS, "latency") if with_latency else SUMS)
     label = group or "''"
+    middle = " + interval '30 minutes'" if in_pieces else ""
     chosen = """kind = ANY(%(kinds)s) AND (%(only_agent)s::text IS NULL OR agent = %(only_agent)s)
        AND (%(only_department)s::text IS NULL OR department = %(only_department)s)"""
-    dirty = """
+    named = """
 WITH dirty AS MATERIALIZED (
     SELECT hour FROM monitor_dirtyhour
      WHERE project_id = %(project_id)s AND hour >= %(first_hour)s AND hour < %(last_hour)s
 )"""
     whole_hours = f"""
-    SELECT hour AS at, {label} AS label, {columns} FROM monitor_hourrollup
+    SELECT hour{middle} AS at, {label} AS label, {columns} FROM monitor_hourrollup
      WHERE project_id = %(project_id)s AND hour >= %(first_hour)s AND hour < %(last_hour)s
        AND hour NOT IN (SELECT hour FROM dirty) AND {chosen}"""  # noqa: S608
     if by_days:
-        dirty += f""", days AS MATERIALIZED (
+        named += f""", days AS MATERIALIZED (
     SELECT starts_at, ends_at FROM monitor_rolledday
-     WHERE project_id = %(project_id)s AND starts_at >= %(first_hour)s AND ends_at <= %(last_hour)s
+     WHERE project_id = %(project_id)s AND starts_at >= %(since)s AND ends_at <= %(until)s
        AND closed_at IS NOT NULL AND {_IN_ITS_ZONE[step]}
        AND NOT EXISTS (SELECT FROM dirty WHERE hour >= starts_at AND hour < ends_at)
 ), gaps AS MATERIALIZED (
@@ -82,22 +95,47 @@ WITH dirty AS MATERIALIZED (
     ) AS part
     UNION ALL
     SELECT part.* FROM gaps, LATERAL (
-        SELECT hour, {label}, {columns} FROM monitor_hourrollup
+        SELECT hour{middle}, {label}, {columns} FROM monitor_hourrollup
          WHERE project_id = %(project_id)s AND hour >= opens_at AND hour < closes_at
            AND hour NOT IN (SELECT hour FROM dirty) AND {chosen}
         OFFSET 0
     ) AS part"""  # noqa: S608
-    facts = f"""{dirty}, found AS ({whole_hours}
+    if in_pieces:
+        # What has left the hours can't be taken off them. Where all may be asked for, OFFSET 0 keeps it one by one.
+        named += f""", divided AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT begins_at, ends_at, date_trunc('hour', begins_at, 'UTC') AS its_hour
+          FROM unnest(%(begins)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (begins_at, ends_at)
+    ) AS piece
+     WHERE its_hour NOT IN (SELECT hour FROM dirty) AND EXISTS (
+         SELECT FROM monitor_hourrollup WHERE project_id = %(project_id)s AND hour = its_hour OFFSET 0)
+), pieces AS MATERIALIZED (
+    SELECT its_hour, part.* FROM divided, LATERAL (
+        SELECT minute, {label} AS label, {columns} FROM monitor_minuterollup
+         WHERE project_id = %(project_id)s AND minute >= begins_at AND minute < ends_at AND {chosen}
+        OFFSET 0
+    ) AS part
+)"""  # noqa: S608
+        taken = ", ".join(f"-{name}" for name in SUMS)
+        taken += f", {latency.taken_back('latency')}" if with_latency else ""
+        beside = f"""
+    SELECT minute, label, {columns} FROM pieces
     UNION ALL
+    SELECT its_hour{middle}, label, {taken} FROM pieces"""  # noqa: S608
+    else:
+        beside = f"""
     SELECT minute, {label}, {columns} FROM monitor_minuterollup
      WHERE project_id = %(project_id)s
        AND (minute >= %(since)s AND minute < %(first_hour)s OR minute >= %(last_hour)s AND minute < %(until)s)
-       AND {chosen}
+       AND {chosen}"""  # noqa: S608
+    facts = f"""{named}, found AS ({whole_hours}
+    UNION ALL{beside}
     UNION ALL
     SELECT minute, {label}, {columns} FROM dirty JOIN monitor_minuterollup
         ON project_id = %(project_id)s AND minute >= hour AND minute < hour + interval '1 hour'
        AND {chosen}
-), facts AS (SELECT {STEPS[step]} AS bin, label, {columns} FROM found
+), facts AS (
+    SELECT {STEPS[step]} AS bin, label, {columns} FROM found{_WITHIN if in_pieces else ""}
 ), sums AS (
     SELECT bin, label, {SUMMED} FROM facts GROUP BY bin, label HAVING sum(count) <> 0 OR sum(cost_usd) <> 0
 )"""  # noqa: S608
@@ -108,14 +146,16 @@ SELECT bin, label, {columns} FROM sums LEFT JOIN joined USING (bin, label) ORDER
 
 
 READS = {
-    (step, group, by_days, with_latency): _reading(step, group, by_days=by_days, with_latency=with_latency)
+    (step, group, by_days, in_pieces, with_latency): _reading(
+        step, group, by_days=by_days, in_pieces=in_pieces, with_latency=with_latency
+    )
     for step in STEPS
     for group in GROUPS
     for by_days in ((False, True) if step in _IN_ITS_ZONE else (False,))
+    for in_pieces in (False, True)
     for with_latency in (False, True)
 }
 GroupBy = Literal["", "agent", "department", "provider", "model", "kind"]
-Calendar = Literal["day", "week", "month"]
 ALL_KINDS = ("execution", "llm", "tool")
 
 
@@ -176,13 +216,18 @@ def series(
     `since` (inclusive) and `until` (exclusive) are rounded down to the minute. Steps without a row are left out.
     `within` others it is asked together with them.
     """
-    by_hours = _whole_hours(since, time_zone) if calendar else step_s % 3600 == 0
+    since, until = _minute(since), _minute(until)
+    steps: dict[str, Any] = {"step_s": step_s}
+    bounds = _bounds(since, until, by_hours=step_s % 3600 == 0)
+    if calendar:
+        starts = list(calendars.starts(calendar, since, until, ZoneInfo(time_zone)))
+        steps = {"starts": pipeline.times(starts), "time_zone": time_zone}
+        bounds = _in_pieces(since, until, starts)
     return _read(
         "calendar" if calendar else "seconds",
         group_by,
-        _bounds(since, until, by_hours=by_hours)
-        | {"project_id": project_id, "kinds": list(kinds), "only_agent": agent, "only_department": department}
-        | ({"calendar": calendar, "time_zone": time_zone} if calendar else {"step_s": step_s}),
+        {**bounds, **steps, "project_id": project_id}
+        | {"kinds": list(kinds), "only_agent": agent, "only_department": department},
         with_latency=with_latency,
         within=within,
     )
@@ -204,7 +249,7 @@ def totals(
     return _read(
         "none",
         group_by,
-        _bounds(since, until, by_hours=True)
+        _bounds(_minute(since), _minute(until), by_hours=True)
         | {"project_id": project_id, "kinds": list(kinds), "only_agent": agent, "only_department": department},
         with_latency=with_latency,
         within=within,
@@ -214,8 +259,8 @@ def totals(
 def _read(
     step: str, group_by: GroupBy, parameters: Mapping[str, Any], *, with_latency: bool, within: Together | None
 ) -> list[Totals]:
-    by_days = step in _IN_ITS_ZONE and parameters["last_hour"] - parameters["first_hour"] >= DAY
-    statement = Statement(READS[step, group_by, by_days, with_latency], dict(parameters))
+    by_days = step in _IN_ITS_ZONE and parameters["until"] - parameters["since"] >= DAY
+    statement = Statement(READS[step, group_by, by_days, "begins" in parameters, with_latency], dict(parameters))
     if within is not None:
         return within.ask(statement, partial(_totals, with_latency=with_latency))
     (rows,) = pipeline.flush([statement])
@@ -235,17 +280,40 @@ def _totals(rows: Iterable[tuple[Any, ...]], *, with_latency: bool) -> list[Tota
     ]
 
 
-def _bounds(since: datetime, until: datetime, *, by_hours: bool) -> dict[str, datetime]:
-    """The period and the whole hours within it."""
-    since, until = (moment.replace(second=0, microsecond=0) for moment in (since, until))
-    first_hour = since.replace(minute=0) + (timedelta(hours=1) if since.minute else timedelta(0))
-    last_hour = until.replace(minute=0)
+def _minute(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(second=0, microsecond=0)
+
+
+def _hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def _bounds(since: datetime, until: datetime, *, by_hours: bool) -> dict[str, Any]:
+    """The period and the hours that are read for it."""
+    if by_hours and until - since >= DAY:
+        return _in_pieces(since, until, ())
+    # Of less than a day the ends are read from their minutes.
+    first_hour, last_hour = _hour(since + HOUR - MINUTE), _hour(until)
     if not by_hours or first_hour >= last_hour:
         first_hour = last_hour = until
     return {"since": since, "until": until, "first_hour": first_hour, "last_hour": last_hour}
 
 
-def _whole_hours(at: datetime, time_zone: str) -> bool:
-    """Whether the days of a time zone begin at a full hour of UTC."""
-    offset = at.astimezone(ZoneInfo(time_zone)).utcoffset()
-    return offset is not None and offset.total_seconds() % 3600 == 0
+def _in_pieces(since: datetime, until: datetime, starts: Sequence[datetime]) -> dict[str, Any]:
+    """The period, all hours that have a part in it, and of those that are divided what is beyond their middle."""
+    bounds: dict[str, Any] = {"since": since, "until": until}
+    bounds |= {"first_hour": _hour(since), "last_hour": _hour(until + HOUR - MINUTE)}
+    divided: dict[datetime, list[datetime]] = {}
+    for cut in (since, *(at for at in starts if since < at < until), until):
+        if cut != _hour(cut):
+            divided.setdefault(_hour(cut), []).append(cut)
+    if not divided:
+        return bounds
+    pieces = [
+        (begin, end)
+        for hour, cuts in divided.items()
+        for begin, end in pairwise((hour, *cuts, hour + HOUR))
+        if not begin <= hour + HALF_AN_HOUR < end
+    ]
+    begins, ends = zip(*pieces, strict=True)
+    return bounds | {"begins": pipeline.times(begins), "ends": pipeline.times(ends)}

@@ -13,7 +13,7 @@ from monitor.models.money import Budget, BudgetWindow, LedgerEntry, Price, Trip
 from monitor.models.people import HumanAgent, Membership, Person
 from monitor.models.projects import Project
 from monitor.models.queue import EventCounter, QueueEvent, QueueItem
-from monitor.models.rollups import DayRollup, DirtyHour, HourRollup, MinuteRollup, RolledDay
+from monitor.models.rollups import DayRollup, DirtyHour, HourRollup, LifetimeTally, MinuteRollup, RolledDay
 from monitor.models.spans import IngestKey, Run, RunQuarter, Span, SpanLog, Trace
 from monitor.models.views import SavedView
 
@@ -35,6 +35,7 @@ __all__ = [
     "JobHeartbeat",
     "Keeping",
     "LedgerEntry",
+    "LifetimeTally",
     "Loop",
     "Membership",
     "Message",

@@ -59,15 +59,33 @@ class DirtyHour(models.Model):
     marked_at = models.DateTimeField()
 
 
+class LifetimeTally(models.Model):
+    """All that was ever counted of one (kind, agent, model) in the hours that are closed, over all projects."""
+
+    pk = models.CompositePrimaryKey("kind", "agent", "model")
+    kind = models.CharField(max_length=10)
+    agent = models.TextField()
+    model = models.TextField()
+    count = models.BigIntegerField()
+    failed = models.BigIntegerField()
+    cancelled = models.BigIntegerField()
+    duration_ms = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    cache_read_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    cost_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10)
+    latency = ArrayField(models.BigIntegerField(), default=list)  # of executions and tools
+
+
 class DayRollup(Rollup):
-    """Recomputed (SET, never incremented) from the hours of a day of the project's calendar; `day` is its start."""
+    """Recomputed (SET, never incremented) from the whole hours of a day of the project's calendar from `day` on."""
 
     pk = models.CompositePrimaryKey("project_id", "day", "agent", "department", "provider", "model", "kind")
     day = models.DateTimeField()
 
 
 class RolledDay(models.Model):
-    """A day of the project's calendar that has hours; its rollup stands for them where `closed_at` is set."""
+    """The whole hours of a day of the project's calendar; its rollup stands for them where `closed_at` is set."""
 
     pk = models.CompositePrimaryKey("project_id", "starts_at")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, db_index=False)

@@ -3,19 +3,24 @@
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection
+from django.core.cache import cache
+from django.db import ProgrammingError, connection, connections
 from django.test import Client
 
-from monitor import closing, folding, jobs, latency
+from monitor import closing, folding, jobs, keeping, latency, retention
 from monitor.checks import role_problems
 from monitor.folding import RollupDelta
-from monitor.models import JobHeartbeat
+from monitor.models import HourRollup, JobHeartbeat, LifetimeTally, Project
 from monitor.tallies import Key, tallies
 from monitor.tenancy import crossing, tenant
 from tests.monitor.api.conftest import make_project, now
@@ -100,34 +105,115 @@ def test_tallies_count_everything_once_whether_settled_or_not(db: None) -> None:
     count("north", **call, input_tokens=10)
     count("south", **call, failed=1)
     for _ in range(3):
-        found = tallies(now=now())
+        found = tallies()
         tally = found[Key("tool", "a", "m")]
         assert (tally.count, tally.failed, tally.input_tokens) == (8, 4, 40)
         assert (tally.cost_usd, tally.duration_ms) == (Decimal(2), 4000)
         assert (latency.at_most(tally.histogram, 400), latency.at_most(tally.histogram, 600)) == (0, 8)
         closing.close_hours(now=now())
-    later = tallies(now=now() + timedelta(days=1))
+    later = tallies()
     assert later[Key("tool", "a", "m")] == tally
+
+
+def call(project: Project, ago: timedelta, *, to: str = "m") -> None:
+    with tenant(project.pk):
+        told = RollupDelta(at=now() - ago, kind="tool", agent="a", model=to, duration_ms=500, cost_usd=Decimal(1))
+        folding.fold(project.pk, [told], now=now())
+
+
+def counted(of: str = "m") -> int:
+    tally = tallies()[Key("tool", "a", of)]
+    assert (tally.cost_usd, tally.duration_ms) == (tally.count, 500 * tally.count)
+    assert latency.at_most(tally.histogram, 600) == tally.count
+    return tally.count
 
 
 def test_a_counter_does_not_go_back_when_the_hour_of_a_late_call_is_closed(db: None) -> None:
     project = make_project("north")
-
-    def call(ago: timedelta) -> None:
-        with tenant(project.pk):
-            folding.fold(project.pk, [RollupDelta(at=now() - ago, kind="llm", agent="a", model="m")], now=now())
-
-    def counted() -> int:
-        return tallies(now=now())[Key("llm", "a", "m")].count
-
-    call(timedelta(days=20))
+    call(project, timedelta(days=20))
     closing.close_hours(now=now())
     assert counted() == 1
     for late, ago in enumerate((timedelta(days=20), timedelta(days=80)), start=2):
-        call(ago)
+        call(project, ago)
         assert counted() == late
         closing.close_hours(now=now())
         assert [counted(), counted()] == [late, late]
+
+
+def test_a_counter_does_not_go_back_when_old_hours_leave(db: None) -> None:
+    project = make_project("north")
+    for days in (0, 20, 30):
+        call(project, timedelta(days=days))
+    closing.close_hours(now=now() + timedelta(hours=1))
+    assert counted() == 3
+    with tenant(project.pk):
+        keeping.change(project.pk, {"hours": 35, "minutes": 10}, actor="ann@example.org", now=now())
+    cache.clear()
+    assert retention.prune(now=now() + timedelta(days=14)) > 0
+    with tenant(project.pk):
+        assert HourRollup.objects.count() == 2
+    assert counted() == 3
+    call(project, timedelta(days=9))
+    closing.close_hours(now=now())
+    assert counted() == 4
+
+
+def test_an_hour_that_is_not_closed_stays_until_it_is(db: None) -> None:
+    project = make_project("north")
+    call(project, timedelta(days=40))
+    closing.close_hours(now=now())
+    call(project, timedelta(days=40))
+    with tenant(project.pk):
+        keeping.change(project.pk, {"hours": 35}, actor="ann@example.org", now=now())
+    for _ in range(2):
+        retention.prune(now=now())
+        assert counted() == 2
+        closing.close_hours(now=now())
+
+
+def test_no_scrape_falls_between_calls_that_come_late_and_their_closing(committed_db: None) -> None:
+    projects = [make_project("north"), make_project("south")]
+    told = threading.Event()
+
+    def working(work: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                work()
+            finally:
+                connections.close_all()
+
+        return run
+
+    def tell(project: Project) -> None:
+        for n in range(40):
+            call(project, timedelta(days=20, hours=n % 5), to="xy"[n % 2])
+
+    def close() -> None:
+        while not told.is_set():
+            closing.close_hours(now=now())
+
+    call(projects[0], timedelta(days=20))
+    with ThreadPoolExecutor(4) as pool:
+        closers = [pool.submit(working(close)) for _ in range(2)]
+        tellers = [pool.submit(working(partial(tell, project))) for project in projects]
+        seen = []
+        try:
+            while not all(one.done() for one in tellers):
+                seen.append(sum(one.count for one in tallies().values()))
+        finally:
+            told.set()
+        for one in (*tellers, *closers):
+            one.result()
+    assert seen == sorted(seen)
+    for _ in range(2):
+        assert [counted(), counted("x"), counted("y")] == [1, 40, 40]
+        closing.close_hours(now=now())
+
+
+def test_a_project_sees_nothing_of_what_all_have_counted(db: None) -> None:
+    project = make_project("north")
+    with pytest.raises(ProgrammingError), tenant(project.pk):
+        LifetimeTally.objects.count()
 
 
 def test_the_exposition_has_the_promised_names(db: None) -> None:

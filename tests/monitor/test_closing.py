@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monitor import closing, folding, retention, rollups
+from monitor.calendars import Calendar
 from monitor.folding import RollupDelta
 from monitor.models import DayRollup, HourRollup, Project, RolledDay
 from monitor.rollups import Totals
@@ -49,6 +50,31 @@ def test_a_day_that_is_over_is_summed_and_read_in_the_place_of_its_hours(db: Non
         HourRollup.objects.filter(hour__lt=today).delete()
     assert total(project, NOW - 4 * DAY, NOW) == before
     assert before[0].count == 4
+
+
+def test_of_a_day_that_begins_at_half_past_the_whole_hours_are_summed(db: None) -> None:
+    project = a_project(time_zone="Asia/Kolkata")
+    midnight = NOW.replace(hour=18, minute=30) - 3 * DAY
+    minutes = (-40, -20, 10, 40, 24 * 60 - 31, 24 * 60 - 29, 24 * 60 - 10)
+    fold(project, *(midnight + timedelta(minutes=after) for after in minutes))
+
+    def by_day() -> list[tuple[datetime, int]]:
+        with tenant(project.pk):
+            found = rollups.series(
+                project.pk, since=midnight - 2 * DAY, until=NOW, calendar="day", time_zone=project.time_zone
+            )
+        return [(one.at, one.count) for one in found]
+
+    expected = [(midnight - DAY, 2), (midnight, 5)]
+    assert by_day() == expected
+    closing.close(now=NOW)
+    assert days(project) == {midnight - DAY + HOUR / 2: 1, midnight + HOUR / 2: 2}
+    assert by_day() == expected
+    with tenant(project.pk):
+        divided = [midnight - HOUR / 2, midnight + DAY - HOUR / 2]
+        # All but the hours that a midnight divides: now their day stands for them.
+        assert HourRollup.objects.exclude(hour__in=divided).delete()[0] == 3
+    assert by_day() == expected
 
 
 def test_what_comes_late_counts_at_once_and_opens_its_day_again(db: None) -> None:
@@ -107,7 +133,7 @@ def test_a_day_of_another_calendar_is_never_taken_whole(db: None) -> None:
 )
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_reading_days_hours_and_minutes_gives_what_was_told(
-    db: None, zone: str, told: list[tuple[int, str]], ago: int, lasts: int, calendar: rollups.Calendar
+    db: None, zone: str, told: list[tuple[int, str]], ago: int, lasts: int, calendar: Calendar
 ) -> None:
     # Clocks went back in Europe within these days.
     end = datetime(2026, 10, 29, 14, 20, tzinfo=UTC)

@@ -26,6 +26,7 @@ from monitor import (
     registry,
     retention,
     rollups,
+    tallies,
     vitals,
 )
 from monitor.models import Agent, Command, Conversation, Message, Project, QueueItem
@@ -276,6 +277,21 @@ READS = {
     ),
     "rollups by minute": within(
         lambda project_id: rollups.totals(project_id, since=before(30), until=NOW), "monitor_minuterollup_pkey"
+    ),
+    "rollups of divided hours": within(
+        lambda project_id: rollups.totals(project_id, since=before(3017), until=before(-1), with_latency=True),
+        "monitor_hourrollup_pkey",
+        "monitor_minuterollup_pkey",
+    ),
+    "days that begin at half past": within(
+        lambda project_id: rollups.series(
+            project_id, since=before(60_000), until=NOW, calendar="day", time_zone="Asia/Kolkata", group_by="model"
+        ),
+        "monitor_hourrollup_pkey",
+        "monitor_minuterollup_pkey",
+    ),
+    "what was ever counted": Read(
+        lambda place: tallies.tallies(), {"monitor_minuterollup_pkey", "monitor_hourrollup_pkey"}
     ),
     "a run's costs": within(
         lambda project_id: ledger.run_costs(project_id, "run-7"), "monitor_run_pkey", "ledger_by_run"
