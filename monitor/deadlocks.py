@@ -3,7 +3,7 @@
 Whoever writes takes what it needs of these in this order, several of one kind in the order of their keys:
 
 1. the partitions of days, and the traces (advisory locks)
-2. runs, the quarters of an hour in which they begin and end, traces, agents
+2. runs, traces, agents
 3. the hours of the rollups, then their minutes
 4. the windows of budgets
 5. the row of a person
@@ -12,7 +12,8 @@ Whoever writes takes what it needs of these in this order, several of one kind i
 8. conversations
 9. the counter of the agents' events, held until commit
 10. commands
-11. the loops of a project (an advisory lock), how long it keeps things (its own row), the state of the room: each for
+11. the quarters of an hour in which runs begin and end
+12. the loops of a project (an advisory lock), how long it keeps things (its own row), the state of the room: each for
     itself alone
 
 A verb that needs a later lock to know which earlier one it wants may close a circle all the same: a trip cancels

@@ -6,6 +6,7 @@ taken in the order that monitor/deadlocks.py lists.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
@@ -20,6 +21,7 @@ from monitor import (
     news,
     pipeline,
     registration,
+    rundays,
     runs,
     settlement,
     spanlogs,
@@ -181,13 +183,15 @@ def _news(
 
 
 def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, now: datetime) -> Verdict:
-    """Write the sums; the budgets are locked nearly last and folded, for they are the hottest rows."""
+    """Write the sums; the budgets are locked late and folded, the quarters last, for they are the hottest rows."""
     books = settled.books
     models = {_unpriced_key(provider, model, now): (provider, model) for provider, model in books.unpriced_models}
-    sums = store.upserting(
+    of_runs = [
+        runs.summing(project_id, books.runs),
+        *runs.mending(project_id, settled.left, settled.renamed),
+    ]
+    sums = of_runs + store.upserting(
         project_id,
-        runs=books.runs,
-        mending=runs.mending(project_id, settled.left, settled.renamed),
         traces=_traces(rows, settled.replaced),
         agents=settled.agents,
         first_keys=models,
@@ -197,18 +201,24 @@ def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, now: d
     charging = budgets.charging(project_id, books.charges, now=now)
     answers = pipeline.flush([*sums, *minutes, *charging.statements])
     verdict = budgets.judge(charging, answers[len(sums) + len(minutes) :])
+    quarters = rundays.counting(project_id, chain.from_iterable(answers[: len(of_runs)]))
+    new_models = [models[key] for (key,) in answers[len(sums) - 1]]
+    # What people are told of takes more locks; without it the quarters go along with the rest.
+    tells = bool(new_models or verdict.warned or verdict.tripped)
     pipeline.flush(
         [
             *registration.telling(project_id, books, now=now),
             *store.adding_up(project_id, books.works, books.conversations, now=now),
+            *([] if tells else quarters),
         ]
     )
     if books.told or books.withdrawn:
         news.tell(project_id, "executions")
-    for (key,) in answers[len(sums) - 1]:
-        provider, model = models[key]
+    for provider, model in new_models:
         _tell_unpriced(project_id, provider, model, now=now)
     budgets.act(project_id, verdict, now=now)
+    if tells:
+        pipeline.flush(quarters)
     return verdict
 
 

@@ -1,14 +1,17 @@
-"""Runs as a batch leaves them: summed, and mended where spans went over to another run."""
+"""Runs as a batch leaves them: summed, and mended where spans went over to another run.
+
+The first statement takes the rows of all runs that the others touch, in the order of their names. Each returns how far
+its runs reached and reach now, for monitor/rundays.py.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from monitor import rundays
 from monitor.bookings import RunSums
 from monitor.pipeline import Statement, array, texts, times
 
-RUNS = rundays.counting("""
+RUNS = """
 INSERT INTO monitor_run AS run (project_id, run_id, agent, department, first_at, last_at, calls, failed_calls,
     unpriced_calls, tool_calls, latency_ms, input_tokens, output_tokens, cost_usd, reported_usd, computed_usd)
 SELECT %(project_id)s, * FROM unnest(%(run_id)s::text[], %(agent)s::text[], %(department)s::text[],
@@ -33,26 +36,26 @@ ON CONFLICT (project_id, run_id) DO UPDATE SET
     reported_usd = run.reported_usd + excluded.reported_usd,
     computed_usd = run.computed_usd + excluded.computed_usd
 RETURNING was_first_at, was_last_at, first_at, last_at
-""")
+"""
 RENAMED_RUNS = """
 UPDATE monitor_run AS run SET agent = told.agent
   FROM unnest(%(run_id)s::text[], %(was)s::text[], %(agent)s::text[]) AS told (run_id, was, agent)
  WHERE run.project_id = %(project_id)s AND run.run_id = told.run_id AND run.agent = told.was
 """
 # A run that somebody named takes its spans out of the run that goes by the trace.
-LEFT_RUNS = rundays.counting("""
+LEFT_RUNS = """
 UPDATE monitor_run AS run SET first_at = rest.first_at, last_at = rest.last_at,
     was_first_at = run.first_at, was_last_at = run.last_at
   FROM unnest(%(run_id)s::text[], %(first_at)s::timestamptz[], %(last_at)s::timestamptz[])
     AS rest (run_id, first_at, last_at)
  WHERE run.project_id = %(project_id)s AND run.run_id = rest.run_id
 RETURNING was_first_at, was_last_at, run.first_at, run.last_at
-""")
-EMPTY_RUNS = rundays.counting("""
+"""
+EMPTY_RUNS = """
 DELETE FROM monitor_run WHERE project_id = %(project_id)s AND run_id = ANY(%(run_id)s::text[])
    AND calls = 0 AND tool_calls = 0 AND tripped_at IS NULL
-RETURNING first_at AS was_first_at, last_at AS was_last_at, NULL::timestamptz AS first_at, NULL::timestamptz AS last_at
-""")
+RETURNING first_at, last_at, NULL::timestamptz, NULL::timestamptz
+"""
 
 
 def summing(project_id: int, runs: Mapping[str, RunSums]) -> Statement:
