@@ -156,6 +156,7 @@ def _ground(project_id: int, newest: Mapping[tuple[bytes, int], _Told]) -> Groun
         {trace_id.hex() for trace_id, _ in newest},
         works={told.span.execution_id for told in newest.values() if told.span.execution_id},
         days={told.span.started_at.date() for told in newest.values()},
+        told=[told.span for told in newest.values()],
     )
 
 

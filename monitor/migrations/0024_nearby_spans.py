@@ -1,0 +1,26 @@
+"""What a batch touches of a long trace is found without the rest of it."""
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [("monitor", "0020_run_quarters")]
+
+    operations = [
+        migrations.AddIndex(
+            "span",
+            models.Index(
+                condition=models.Q(("parent_span_id__isnull", False)),
+                fields=["project", "trace_id", "parent_span_id"],
+                name="span_by_parent",
+            ),
+        ),
+        migrations.AddIndex(
+            "span",
+            models.Index(
+                condition=models.Q(("response_id", ""), _negated=True),
+                fields=["project", "trace_id", "response_id"],
+                name="span_by_response",
+            ),
+        ),
+    ]
