@@ -189,7 +189,7 @@ def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, now: d
     models = {_unpriced_key(provider, model, now): (provider, model) for provider, model in books.unpriced_models}
     of_runs = [
         runs.summing(project_id, books.runs),
-        *runs.mending(project_id, settled.left, settled.renamed),
+        *runs.mending(project_id, books.runs, settled.left, settled.renamed),
     ]
     sums = of_runs + store.upserting(
         project_id,

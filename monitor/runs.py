@@ -13,11 +13,12 @@ from monitor.pipeline import Statement, array, texts, times
 
 RUNS = """
 INSERT INTO monitor_run AS run (project_id, run_id, agent, department, first_at, last_at, calls, failed_calls,
-    unpriced_calls, tool_calls, latency_ms, input_tokens, output_tokens, cost_usd, reported_usd, computed_usd)
+    unpriced_calls, tool_calls, latency_ms, input_tokens, output_tokens, cost_usd, reported_usd, computed_usd, spans)
 SELECT %(project_id)s, * FROM unnest(%(run_id)s::text[], %(agent)s::text[], %(department)s::text[],
     %(first_at)s::timestamptz[], %(last_at)s::timestamptz[], %(calls)s::int[], %(failed_calls)s::int[],
     %(unpriced_calls)s::int[], %(tool_calls)s::int[], %(latency_ms)s::bigint[], %(input_tokens)s::bigint[],
-    %(output_tokens)s::bigint[], %(cost_usd)s::numeric[], %(reported_usd)s::numeric[], %(computed_usd)s::numeric[])
+    %(output_tokens)s::bigint[], %(cost_usd)s::numeric[], %(reported_usd)s::numeric[], %(computed_usd)s::numeric[],
+    %(spans)s::int[])
 ON CONFLICT (project_id, run_id) DO UPDATE SET
     agent = coalesce(nullif(run.agent, ''), excluded.agent),
     department = coalesce(nullif(run.department, ''), excluded.department),
@@ -34,7 +35,8 @@ ON CONFLICT (project_id, run_id) DO UPDATE SET
     output_tokens = run.output_tokens + excluded.output_tokens,
     cost_usd = run.cost_usd + excluded.cost_usd,
     reported_usd = run.reported_usd + excluded.reported_usd,
-    computed_usd = run.computed_usd + excluded.computed_usd
+    computed_usd = run.computed_usd + excluded.computed_usd,
+    spans = run.spans + excluded.spans
 RETURNING was_first_at, was_last_at, first_at, last_at
 """
 RENAMED_RUNS = """
@@ -51,8 +53,10 @@ UPDATE monitor_run AS run SET first_at = rest.first_at, last_at = rest.last_at,
  WHERE run.project_id = %(project_id)s AND run.run_id = rest.run_id
 RETURNING was_first_at, was_last_at, run.first_at, run.last_at
 """
+# Of a run that is older than the count of spans only one that goes by the trace is known to have none.
 EMPTY_RUNS = """
 DELETE FROM monitor_run WHERE project_id = %(project_id)s AND run_id = ANY(%(run_id)s::text[])
+   AND (spans = 0 OR spans IS NULL AND run_id = ANY(%(traces)s::text[]))
    AND calls = 0 AND tool_calls = 0 AND tripped_at IS NULL
 RETURNING first_at, last_at, NULL::timestamptz, NULL::timestamptz
 """
@@ -71,10 +75,14 @@ def summing(project_id: int, runs: Mapping[str, RunSums]) -> Statement:
 
 def mending(
     project_id: int,
+    runs: Mapping[str, RunSums],
     left: Mapping[str, tuple[datetime, datetime] | None],
     renamed: Mapping[str, tuple[str, str]],
 ) -> list[Statement]:
-    """The statements for runs that lost spans or whose agent's name is known better now; none for most batches."""
+    """The statements for runs that lost spans or whose agent's name is known better now; none for most batches.
+
+    Where a run's last spans went over to another, it was none.
+    """
     statements = []
     if renamed:
         named = sorted(renamed)
@@ -96,7 +104,10 @@ def mending(
             "last_at": times(last for _, last in rests.values()),
         }
         statements.append(Statement(LEFT_RUNS, {"project_id": project_id, "run_id": texts(rests), **reach}))
-    if len(rests) < len(left):
-        empty = sorted(run_id for run_id, rest in left.items() if rest is None)
-        statements.append(Statement(EMPTY_RUNS, {"project_id": project_id, "run_id": texts(empty)}))
+    traces = sorted(run_id for run_id, rest in left.items() if rest is None)
+    lost = {run_id for run_id, sums in runs.items() if sums.spans < 0}
+    if empty := sorted(lost.union(traces)):
+        statements.append(
+            Statement(EMPTY_RUNS, {"project_id": project_id, "run_id": texts(empty), "traces": texts(traces)})
+        )
     return statements

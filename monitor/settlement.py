@@ -153,9 +153,7 @@ def _book(old: Row | None, fresh: Row | None, turn: _Turn, done: Settlement) -> 
     if fresh is not None:
         books.moves(fresh)
     if fresh is not None or old is None:
-        books.saw(stays)
-        if old is not None and old.run_id != stays.run_id:
-            books.saw(old)
+        books.joins(old, stays)
         return
     done.corrections.append(_correction(stays.trace_id, stays, stays.cost_usd, stays.pricing))
     _see(old, stays, done)
@@ -177,11 +175,8 @@ def _correction(trace: str, span: Known | Row, cost_usd: Decimal, pricing: str) 
 
 
 def _see(before: Known | Row, after: Known | Row, done: Settlement) -> None:
-    done.books.saw(after)
-    if before.run_id != after.run_id:
-        # So that the row of the run that it leaves is taken in its turn.
-        done.books.saw(before)
-    elif before.agent != after.agent:
+    done.books.joins(before, after)
+    if before.run_id == after.run_id and before.agent != after.agent:
         done.renamed[after.run_id] = before.agent, after.agent
 
 

@@ -1,4 +1,4 @@
-"""What a batch touches of a long trace is found without the rest of it."""
+"""What a batch touches of a long trace is found without the rest of it, and a run that its spans have left is known."""
 
 from django.db import migrations, models
 
@@ -7,6 +7,7 @@ class Migration(migrations.Migration):
     dependencies = [("monitor", "0020_run_quarters")]
 
     operations = [
+        migrations.AddField("run", "spans", models.IntegerField(null=True)),
         migrations.AddIndex(
             "span",
             models.Index(

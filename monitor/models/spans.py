@@ -187,6 +187,8 @@ class Run(models.Model):
     cost_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
     reported_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
     computed_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
+    # How many spans came for it and did not go over to another; unknown of runs from before they were counted.
+    spans = models.IntegerField(null=True)
     tripped_at = models.DateTimeField(null=True)
 
     class Meta:

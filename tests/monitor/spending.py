@@ -312,6 +312,8 @@ def assert_books_balance(project: Project) -> None:
                 if summed
                 else (0, 0, 0, 0, 0, 0)
             )
+        made = Counter(span.run_id for span in Span.objects.only("run_id"))
+        assert {run.run_id: run.spans for run in Run.objects.exclude(spans=None)} == made
         began = Counter(quarter(run.first_at) for run in Run.objects.all())
         ended = Counter(quarter(run.last_at) for run in Run.objects.all())
         assert quarters_of() == {at: (began[at], ended[at]) for at in began | ended}

@@ -26,7 +26,7 @@ from tests.monitor.test_settlement import older, reported
 
 
 def a_tangle(trace: int, rng: random.Random, *, rings: bool) -> list[Record]:
-    """Spans under any others of the trace, that repeat usage and responses of others; in rings, or in runs of their own.
+    """Spans under any others of the trace, that repeat usage and responses of others; in rings, or in own runs.
 
     Not both: where a ring takes a span out of a named run again, the run goes on to reach to where that was.
     """
