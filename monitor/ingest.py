@@ -24,6 +24,7 @@ from monitor import (
     rundays,
     runs,
     settlement,
+    silence,
     spanlogs,
     store,
 )
@@ -198,7 +199,8 @@ def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, now: d
         first_keys=models,
         now=now,
     )
-    minutes = folding.statements(project_id, books.rollups, now=now)
+    taken_back = silence.taking_back(project_id, books.withdrawn)
+    minutes = folding.statements(project_id, books.rollups + taken_back, now=now)
     charging = budgets.charging(project_id, books.charges, now=now)
     answers = pipeline.flush([*sums, *minutes, *charging.statements])
     verdict = budgets.judge(charging, answers[len(sums) + len(minutes) :])

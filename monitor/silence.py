@@ -4,14 +4,14 @@ Nobody is commanded, for nobody listens: people are told, and what stays silent 
 comes after all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
 
-from monitor import changes, folding, jobs, listening, news, outcomes
+from monitor import changes, folding, ground, jobs, listening, news, outcomes
 from monitor.models import Execution, Subject
 from monitor.models.executions import Status
 from monitor.pipeline import array, times
@@ -183,7 +183,11 @@ def _record(one: Due, cause: str, *, note: str, now: datetime) -> None:
 def _give_up(project_id: int, execution_id: UUID, sign_at: datetime, *, now: datetime) -> bool:
     """End what is still as it was seen: it ended, as far as anybody knows, with its last sign."""
     with tenant(project_id):
-        work = Execution.objects.of(project_id).get(id=execution_id)
+        work = Execution.objects.of(project_id).filter(id=execution_id).first()
+        if work is None or work.trace_id is None:
+            return False
+        # So that no batch takes the execution back meanwhile and knows nothing of what is counted here.
+        ground.lock(project_id, work.trace_id.hex)
         ended_at = max(sign_at, work.started_at)
         duration_ms = (ended_at - work.started_at) // MS
         # Before the row, as everybody locks.
@@ -208,11 +212,13 @@ def _give_up(project_id: int, execution_id: UUID, sign_at: datetime, *, now: dat
 def _correct(project_id: int, execution_id: UUID, *, now: datetime) -> bool:
     """Its trace told of it after all: what it counted as when it was lost is taken back, once."""
     with tenant(project_id):
-        work = Execution.objects.of(project_id).get(id=execution_id)
-        lost = changes.journal_of(work).filter(cause="end_never_sent").order_by("-id").first()
-        if lost is None:
+        work = Execution.objects.of(project_id).filter(id=execution_id).first()
+        if work is None or work.trace_id is None:
             return False
-        delta = _counted(lost.data["agent"], lost.data["counted"], sign=-1)
+        ground.lock(project_id, work.trace_id.hex)
+        delta = _taking_back(work)
+        if delta is None:
+            return False
         folding.mark(project_id, [delta.at], now=now)
         told_again = Execution.objects.of(project_id).filter(id=execution_id, lost_at=work.lost_at, status=work.status)
         again = {"lost_at": None, "look_at": now if work.status == Status.RUNNING else None}
@@ -221,6 +227,22 @@ def _correct(project_id: int, execution_id: UUID, *, now: datetime) -> bool:
         folding.fold(project_id, [delta], now=now)
         news.tell(project_id, "executions", str(execution_id))
     return True
+
+
+def taking_back(project_id: int, withdrawn: Collection[str]) -> list[folding.RollupDelta]:
+    """What those of these executions counted as that were lost, to be taken back with them.
+
+    Whoever calls holds the locks of their traces.
+    """
+    if not withdrawn:
+        return []
+    lost = Execution.objects.of(project_id).filter(id__in=withdrawn, from_spans=True, lost_at__isnull=False)
+    return [delta for work in lost if (delta := _taking_back(work)) is not None]
+
+
+def _taking_back(work: Execution) -> folding.RollupDelta | None:
+    lost = changes.journal_of(work).filter(cause="end_never_sent").order_by("-id").first()
+    return None if lost is None else _counted(lost.data["agent"], lost.data["counted"], sign=-1)
 
 
 def _journal(work: Execution, to: Status, cause: str, *, note: str, counted: dict[str, Any], now: datetime) -> None:
