@@ -48,14 +48,23 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """How many spans were new or told something new, how many repeated what was known, which were refused.
-
-    `verdict` is what the budgets say to whoever spent.
-    """
+    """How many spans were new or told something new, how many repeated what was known, which were refused."""
 
     accepted: int
     duplicates: int
     rejected: list[Refused]
+
+
+class Judged(Accepted, frozen=True):
+    """What became of a batch that came alone; `verdict` is what the budgets say to whoever spent."""
+
+    verdict: Verdict
+
+
+class Taken(NamedTuple):
+    """What became of each batch; `verdict` is what the budgets say of all that they spent together."""
+
+    batches: list[Accepted]
     verdict: Verdict
 
 
@@ -73,13 +82,17 @@ class _Told(NamedTuple):
     batch: int
 
 
-def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department: str = "") -> Accepted:
+def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department: str = "") -> Judged:
     """Take one batch into the project; see `accept_all`."""
-    return accept_all(project_id, [Batch(spans, department)], now=now)[0]
+    (done,), verdict = accept_all(project_id, [Batch(spans, department)], now=now)
+    return Judged(done.accepted, done.duplicates, done.rejected, verdict)
 
 
-def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> list[Accepted]:
+def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> Taken:
     """Take the batches into the project; any order, split or repetition of their spans ends in the same books.
+
+    Where several could be named, a run has the agent and the department, and an execution the model, of whoever came
+    first; and a run that somebody named reaches to wherever a span of it was told to be.
 
     What came twice in them counts for the batch that told the newer version, and as a duplicate for the other.
     """
@@ -87,7 +100,7 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> l
     fitting, rejected = zip(*(_fitting(batch.spans, late, now=now) for batch in batches), strict=True)
     newest = _newest(fitting)
     if not newest:
-        return [Accepted(0, 0, refused, Verdict()) for refused in rejected]
+        return Taken([Accepted(0, 0, refused) for refused in rejected], Verdict())
     ground = _ground(project_id, newest)
     taken = [0] * len(batches)
     by_trace: dict[str, dict[int, Row]] = {}
@@ -99,10 +112,11 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> l
     verdict = _book(project_id, by_trace, ground, now=now)
     if by_trace:
         news.tell(project_id, "spans")
-    return [
-        Accepted(taken[number], len(fitting[number]) - taken[number], rejected[number], verdict)
+    done = [
+        Accepted(taken[number], len(fitting[number]) - taken[number], rejected[number])
         for number in range(len(batches))
     ]
+    return Taken(done, verdict)
 
 
 def look_again(project_id: int, trace: str, *, now: datetime) -> None:

@@ -13,7 +13,7 @@ from django.db.models import Sum
 from monitor import agentwork, ingest, latency, lineage, metering
 from monitor.bookings import Books, WorkSums, line, roles
 from monitor.folding import KEY, SUMS, _by_minute
-from monitor.ingest import Accepted
+from monitor.ingest import Judged
 from monitor.models import (
     Agent,
     BudgetWindow,
@@ -142,7 +142,7 @@ def pending(span: Record) -> Record:
     return sealed(Record(**fields | {"ended_at": None, "tokens": Tokens(), "reported_usd": None, "status": "unset"}))
 
 
-def accept(project: Project, spans: list[Record], *, now: datetime = NOW, **options: Any) -> Accepted:
+def accept(project: Project, spans: list[Record], *, now: datetime = NOW, **options: Any) -> Judged:
     with tenant(project.pk):
         return ingest.accept(project.pk, spans, now=now, **options)
 
