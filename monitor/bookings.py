@@ -118,6 +118,7 @@ class RunSums(msgspec.Struct, gc=False):
     cost_usd: Decimal = ZERO
     reported_usd: Decimal = ZERO
     computed_usd: Decimal = ZERO
+    spans: int = 0
 
 
 class WorkSums(msgspec.Struct, gc=False):
@@ -179,6 +180,16 @@ class Books(msgspec.Struct, gc=False):
         run.last_at = max(run.last_at, last_at)
         run.agent = run.agent or row.agent
         run.department = run.department or row.department
+
+    def joins(self, before: Row | Known | None, after: Row | Known) -> None:
+        """Note that a span makes the run of `after`, and no more that of `before`."""
+        self.saw(after)
+        if before is not None and before.run_id == after.run_id:
+            return
+        self.runs[after.run_id].spans += 1
+        if before is not None:
+            self.saw(before)
+            self.runs[before.run_id].spans -= 1
 
     def moves(self, row: Row) -> None:
         """Note that the execution may have made progress: a new span tells of a step, a call or a tool of it."""

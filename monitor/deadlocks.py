@@ -2,17 +2,20 @@
 
 Whoever writes takes what it needs of these in this order, several of one kind in the order of their keys:
 
-1. the partitions of days, and the traces (advisory locks)
-2. runs, the quarters of an hour in which they begin and end, traces, agents
-3. the hours of the rollups, then their minutes; whoever closes hours, what was ever counted, then their days
-4. the windows of budgets
-5. the row of a person
-6. executions, parent before child
-7. items of the queue
-8. conversations
-9. the counter of the agents' events, held until commit
-10. commands
-11. the loops of a project (an advisory lock), how long it keeps things (its own row), the state of the room: each for
+1. the ids that clients bring with their reports
+2. the partitions of days, and the traces (advisory locks)
+3. messages in log records, then the spans that they complete
+4. runs, traces, agents, the ids by which models without a price are told of once
+5. the hours of the rollups, then their minutes; whoever closes hours, what was ever counted, then their days
+6. the windows of budgets
+7. the row of a person
+8. executions, parent before child
+9. items of the queue
+10. conversations
+11. the counter of the agents' events, held until commit
+12. commands
+13. the quarters of an hour in which runs begin and end
+14. the loops of a project (an advisory lock), how long it keeps things (its own row), the state of the room: each for
     itself alone
 
 A verb that needs a later lock to know which earlier one it wants may close a circle all the same: a trip cancels

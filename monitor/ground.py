@@ -8,10 +8,12 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from monitor import pipeline
+from monitor import nearby, pipeline
 from monitor.masking import Rule, rule_of
+from monitor.nearby import Part
 from monitor.pipeline import Statement, array
 from monitor.prices import PriceOverride, Rates
+from monitor.records import Span
 from monitor.spanrows import BOOKED_COLUMNS, Known, Row, Work
 
 # Locks of traces fall into so many drawers per project: PostgreSQL's lock table is small.
@@ -28,7 +30,7 @@ SELECT handrail_make_partitions(parent::regclass, day, day)
 """
 LOCK = "SELECT pg_advisory_xact_lock(drawer) FROM unnest(%(drawers)s::bigint[]) AS drawer"
 TRACES = """
-SELECT encode(uuid_send(trace_id), 'hex'), first_at, last_at FROM monitor_trace
+SELECT encode(uuid_send(trace_id), 'hex'), first_at, last_at, spans FROM monitor_trace
  WHERE project_id = %(project_id)s AND trace_id = ANY(%(traces)s::uuid[])
 """
 WORKS = """
@@ -56,19 +58,16 @@ SELECT encode(uuid_send(trace_id), 'hex') FROM unnest(%(traces)s::uuid[]) AS wan
                 WHERE log.project_id = %(project_id)s AND log.trace_id = wanted.trace_id)
 """
 # A join into a day's fresh partition reads all of it while there are no statistics: hence LATERAL, by trace.
-KNOWN = """
+KNOWN = f"""
 SELECT encode(uuid_send(wanted.trace_id), 'hex'), span.* FROM unnest(%(traces)s::uuid[]) AS wanted (trace_id),
 LATERAL (
-    SELECT span_id, parent_span_id, started_at, ended_at, digest, kind, bears_usage, response_id,
-           input_tokens::bigint + cache_read_tokens + cache_write_tokens + audio_input_tokens + image_input_tokens
-           + output_tokens + reasoning_tokens + audio_output_tokens, bookings,
-           agent, service, department, conversation_id, run_id, execution_id::text, inherits
+    SELECT {nearby.COLUMNS}
       FROM monitor_span
      WHERE project_id = %(project_id)s AND trace_id = wanted.trace_id
        AND started_at BETWEEN %(first_at)s AND %(last_at)s
      OFFSET 0
 ) AS span
-"""
+"""  # noqa: S608
 # When the money of a span was charged stands in its last entry; its own row may have been touched since.
 _CHARGED_AT = """coalesce((
     SELECT entry.received_at FROM monitor_ledgerentry AS entry
@@ -88,19 +87,31 @@ BOOKED = f"SELECT {_BOOKED} FROM monitor_span WHERE {ONE_SPAN}"  # noqa: S608
 class Ground(NamedTuple):
     """What stands before the batch: executions by id and by trace, own prices, the spans of known traces.
 
-    `logged` are the traces of which there are messages in log records; `rule` is what the project masks.
+    Of the traces in `parts`, which are long, `known` holds what the batch touches and what that depends on. `logged`
+    are the traces of which there are messages in log records; `rule` is what the project masks.
     """
 
     works: dict[str, Work]
     by_trace: dict[str, Work]
     overrides: tuple[PriceOverride, ...]
     known: dict[str, dict[int, Known]]
+    parts: dict[str, Part]
     logged: frozenset[str] = frozenset()
     rule: Rule | None = None
 
 
-def read(project_id: int, traces: Iterable[str], *, works: Iterable[UUID], days: Iterable[date]) -> Ground:
-    """Lock the traces until commit and read what the batch builds on; make the days that are missing."""
+def read(
+    project_id: int,
+    traces: Iterable[str],
+    *,
+    works: Iterable[UUID],
+    days: Iterable[date],
+    told: Iterable[Span] | None = None,
+) -> Ground:
+    """Lock the traces until commit and read what the batch builds on; make the days that are missing.
+
+    `told` are the spans of the batch; without them traces are read whole, however long they are.
+    """
     ids = sorted(traces)
     wanted = {"project_id": project_id, "traces": array(ids), "works": array(sorted(map(str, works)))}
     named_days = {"days": array(sorted(days)), "tables": array(DAY_TABLES)}
@@ -116,12 +127,21 @@ def read(project_id: int, traces: Iterable[str], *, works: Iterable[UUID], days:
     )
     if missing:
         pipeline.flush([Statement(MAKE_DAYS, named_days | {"days": array(day for (day,) in missing)})])
-    known: dict[str, dict[int, Known]] = {trace: {} for trace, _, _ in places}
-    if places:
-        bounds = {"first_at": min(first for _, first, _ in places), "last_at": max(last for _, _, last in places)}
-        (spans,) = pipeline.flush([Statement(KNOWN, {**wanted, **bounds, "traces": array(known)})])
+    long = {trace: (first, last) for trace, first, last, spans in places if spans > nearby.MOST_WHOLE and told}
+    short = {trace: (first, last) for trace, first, last, _ in places if trace not in long}
+    known: dict[str, dict[int, Known]] = {trace: {} for trace in short}
+    parts: dict[str, Part] = {}
+    if short:
+        bounds = {
+            "first_at": min(first for first, _ in short.values()),
+            "last_at": max(last for _, last in short.values()),
+        }
+        (spans,) = pipeline.flush([Statement(KNOWN, {**wanted, **bounds, "traces": array(short)})])
         for trace, *fields in spans:
             known[trace][fields[0]] = Known(*fields)
+    if long and told:
+        near, parts = nearby.read(project_id, told, long)
+        known |= near
     listed = [Work(*fields) for fields in found]
     ((mask_pii, mask_ips, has_logs),) = around
     logged = pipeline.flush([Statement(LOGGED, wanted)])[0] if has_logs else ()
@@ -130,6 +150,7 @@ def read(project_id: int, traces: Iterable[str], *, works: Iterable[UUID], days:
         {work.trace_id: work for work in listed if work.trace_id},
         tuple(_override(*fields) for fields in prices),
         known,
+        parts,
         frozenset(trace for (trace,) in logged),
         rule_of(mask_pii, mask_ips),
     )

@@ -93,4 +93,4 @@ def _lead(project_id: int, mine: _Place) -> None:
 def _commit(project_id: int, group: Sequence[_Place]) -> list[Accepted]:
     now = max(place.now for place in group)
     batches = [place.batch for place in group]
-    return unhindered(project_id, lambda: ingest.accept_all(project_id, batches, now=now))
+    return unhindered(project_id, lambda: ingest.accept_all(project_id, batches, now=now)).batches

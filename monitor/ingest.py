@@ -6,6 +6,7 @@ taken in the order that monitor/deadlocks.py lists.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
@@ -20,8 +21,10 @@ from monitor import (
     news,
     pipeline,
     registration,
+    rundays,
     runs,
     settlement,
+    silence,
     spanlogs,
     store,
 )
@@ -45,14 +48,23 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """How many spans were new or told something new, how many repeated what was known, which were refused.
-
-    `verdict` is what the budgets say to whoever spent.
-    """
+    """How many spans were new or told something new, how many repeated what was known, which were refused."""
 
     accepted: int
     duplicates: int
     rejected: list[Refused]
+
+
+class Judged(Accepted, frozen=True):
+    """What became of a batch that came alone; `verdict` is what the budgets say to whoever spent."""
+
+    verdict: Verdict
+
+
+class Taken(NamedTuple):
+    """What became of each batch; `verdict` is what the budgets say of all that they spent together."""
+
+    batches: list[Accepted]
     verdict: Verdict
 
 
@@ -70,13 +82,17 @@ class _Told(NamedTuple):
     batch: int
 
 
-def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department: str = "") -> Accepted:
+def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department: str = "") -> Judged:
     """Take one batch into the project; see `accept_all`."""
-    return accept_all(project_id, [Batch(spans, department)], now=now)[0]
+    (done,), verdict = accept_all(project_id, [Batch(spans, department)], now=now)
+    return Judged(done.accepted, done.duplicates, done.rejected, verdict)
 
 
-def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> list[Accepted]:
+def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> Taken:
     """Take the batches into the project; any order, split or repetition of their spans ends in the same books.
+
+    Where several could be named, a run has the agent and the department, and an execution the model, of whoever came
+    first; and a run that somebody named reaches to wherever a span of it was told to be.
 
     What came twice in them counts for the batch that told the newer version, and as a duplicate for the other.
     """
@@ -84,7 +100,7 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> l
     fitting, rejected = zip(*(_fitting(batch.spans, late, now=now) for batch in batches), strict=True)
     newest = _newest(fitting)
     if not newest:
-        return [Accepted(0, 0, refused, Verdict()) for refused in rejected]
+        return Taken([Accepted(0, 0, refused) for refused in rejected], Verdict())
     ground = _ground(project_id, newest)
     taken = [0] * len(batches)
     by_trace: dict[str, dict[int, Row]] = {}
@@ -100,10 +116,11 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> l
     verdict = _book(project_id, by_trace, ground, late, now=now)
     if by_trace:
         news.tell(project_id, "spans")
-    return [
-        Accepted(taken[number], len(fitting[number]) - taken[number], rejected[number], verdict)
+    done = [
+        Accepted(taken[number], len(fitting[number]) - taken[number], rejected[number])
         for number in range(len(batches))
     ]
+    return Taken(done, verdict)
 
 
 def look_again(project_id: int, trace: str, *, now: datetime) -> None:
@@ -123,7 +140,7 @@ def _book(
     pipeline.flush(store.replacing(project_id, settled.replaced) + store.correcting(project_id, settled.corrections))
     store.copy_spans(rows)
     store.copy_ledger(project_id, settled.books.entries)
-    return _sum_up(project_id, rows, settled, now=now)
+    return _sum_up(project_id, rows, settled, oldest=late.oldest(now=now), now=now)
 
 
 def _fitting(spans: Iterable[Span], late: Late, *, now: datetime) -> tuple[list[Span], list[Refused]]:
@@ -163,6 +180,7 @@ def _ground(project_id: int, newest: Mapping[tuple[bytes, int], _Told]) -> Groun
         {trace_id.hex() for trace_id, _ in newest},
         works={told.span.execution_id for told in newest.values() if told.span.execution_id},
         days={told.span.started_at.date() for told in newest.values()},
+        told=[told.span for told in newest.values()],
     )
 
 
@@ -198,37 +216,46 @@ def _news(
         yield row(project_id, span, now=now, department=department, work=work, overrides=ground.overrides), number
 
 
-def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, now: datetime) -> Verdict:
-    """Write the sums; the budgets are locked nearly last and folded, for they are the hottest rows."""
+def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, oldest: datetime, now: datetime) -> Verdict:
+    """Write the sums; the budgets are locked late and folded, the quarters last, for they are the hottest rows."""
     books = settled.books
     models = {_unpriced_key(provider, model, now): (provider, model) for provider, model in books.unpriced_models}
-    sums = store.upserting(
+    of_runs = [
+        runs.summing(project_id, books.runs),
+        *runs.mending(project_id, books.runs, settled.left, settled.renamed),
+    ]
+    sums = of_runs + store.upserting(
         project_id,
-        runs=books.runs,
-        mending=runs.mending(project_id, settled.left, settled.renamed),
         traces=_traces(rows, settled.replaced),
         agents=settled.agents,
         first_keys=models,
         now=now,
     )
-    minutes = folding.statements(project_id, books.rollups, now=now)
+    taken_back = silence.taking_back(project_id, books.withdrawn, oldest=oldest)
+    minutes = folding.statements(project_id, books.rollups + taken_back, now=now)
     charging = budgets.charging(project_id, books.charges, now=now)
-    spending = charging.statements
-    answers = pipeline.flush([*sums, *minutes, *spending, *runs.clearing(project_id, settled.left)])
+    spending, clearing = charging.statements, runs.clearing(project_id, books.runs, settled.left)
+    answers = pipeline.flush([*sums, *minutes, *spending, *clearing])
     begin = len(sums) + len(minutes)
     verdict = budgets.judge(charging, answers[begin : begin + len(spending)])
+    quarters = rundays.counting(project_id, chain.from_iterable(answers[: len(of_runs)]))
+    new_models = [models[key] for (key,) in answers[len(sums) - 1]]
+    # What people are told of takes more locks; without it the quarters go along with the rest.
+    tells = bool(new_models or verdict.warned or verdict.tripped)
     pipeline.flush(
         [
             *registration.telling(project_id, books, now=now),
             *store.adding_up(project_id, books.works, books.conversations, now=now),
+            *([] if tells else quarters),
         ]
     )
     if books.told or books.withdrawn:
         news.tell(project_id, "executions")
-    for (key,) in answers[len(sums) - 1]:
-        provider, model = models[key]
+    for provider, model in new_models:
         _tell_unpriced(project_id, provider, model, now=now)
     budgets.act(project_id, verdict, now=now)
+    if tells:
+        pipeline.flush(quarters)
     return verdict
 
 

@@ -4,23 +4,20 @@ Days begin at a full quarter of an hour in every time zone. Whatever was active 
 not last heard of before its start, so two sums tell it, however many runs there are.
 """
 
-from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.db import connection
 
+from monitor.pipeline import Statement, array, times
 from monitor.tenancy import crossing
 
-# A new run comes from nowhere, and one that is taken away goes there. Most batches go on with runs within the quarter,
-# and write nothing here.
-_COUNT = """
+COUNT = """
 INSERT INTO monitor_runquarter AS held (project_id, at, begun, ended)
-SELECT %(project_id)s, date_bin('15 minutes', at, '2000-01-01 00:00Z') AS quarter, sum(begins), sum(ends)
-  FROM moved, LATERAL (VALUES (was_first_at, -1, 0), (was_last_at, 0, -1), (first_at, 1, 0), (last_at, 0, 1))
-    AS one (at, begins, ends)
- WHERE at IS NOT NULL GROUP BY quarter HAVING sum(begins) <> 0 OR sum(ends) <> 0 ORDER BY quarter
+SELECT %(project_id)s, * FROM unnest(%(at)s::timestamptz[], %(begun)s::bigint[], %(ended)s::bigint[])
 ON CONFLICT (project_id, at) DO UPDATE SET begun = held.begun + excluded.begun, ended = held.ended + excluded.ended
 """
 ACTIVE = """
@@ -38,10 +35,14 @@ SELECT day, active FROM (
 ) AS days
  WHERE day >= %(first)s ORDER BY day
 """
-# What is old goes into one quarter: who began before it and was heard of after it is active still.
+# What is old goes into one quarter: who began before it and was heard of after it is active still. Taken in the order
+# in which everybody takes them.
 FOLD = """
-WITH gone AS (
-    DELETE FROM monitor_runquarter WHERE {whose} AND at < %(before)s RETURNING project_id, begun, ended
+WITH old AS MATERIALIZED (
+    SELECT project_id, at FROM monitor_runquarter WHERE {whose} AND at < %(before)s ORDER BY project_id, at FOR UPDATE
+), gone AS (
+    DELETE FROM monitor_runquarter AS one USING old WHERE one.project_id = old.project_id AND one.at = old.at
+    RETURNING one.project_id, one.begun, one.ended
 )
 INSERT INTO monitor_runquarter AS held (project_id, at, begun, ended)
 SELECT project_id, %(before)s, sum(begun) - sum(ended), 0 FROM gone
@@ -50,13 +51,28 @@ ON CONFLICT (project_id, at) DO UPDATE SET begun = held.begun + excluded.begun
 """
 
 
-def counting(statement: str) -> str:
-    """The statement on `monitor_run`, made to count what it moves.
+# From when to when a run reached, and reaches now; None where there was or is none.
+Move = tuple[datetime | None, datetime | None, datetime | None, datetime | None]
 
-    It returns each run's `first_at` and `last_at`, and as `was_first_at` and `was_last_at` what they were before; NULL
-    where there is or was no run.
+
+def counting(project_id: int, moves: Iterable[Move]) -> list[Statement]:
+    """The statement that counts what the runs of a batch moved; none when they stayed within their quarters.
+
+    Every batch with a new run writes the present quarter: whoever counts does it once, as the last of its locks.
     """
-    return f"WITH moved AS ({statement}) {_COUNT}"
+    begun: Counter[datetime] = Counter()
+    ended: Counter[datetime] = Counter()
+    for was_first_at, was_last_at, first_at, last_at in moves:
+        for counter, was_at, at in ((begun, was_first_at, first_at), (ended, was_last_at, last_at)):
+            if was_at is not None:
+                counter[_quarter(was_at)] -= 1
+            if at is not None:
+                counter[_quarter(at)] += 1
+    quarters = sorted(at for at in begun.keys() | ended.keys() if begun[at] or ended[at])
+    if not quarters:
+        return []
+    counts = {"begun": array(begun[at] for at in quarters), "ended": array(ended[at] for at in quarters)}
+    return [Statement(COUNT, {"project_id": project_id, "at": times(quarters), **counts})]
 
 
 def active(project_id: int, first: date, last: date, *, time_zone: str) -> dict[date, int]:
@@ -80,6 +96,11 @@ def fold(whose: str, values: Mapping[str, Any], *, before: datetime) -> None:
     midnight = before.replace(hour=0, minute=0, second=0, microsecond=0)
     with crossing(), connection.cursor() as cursor:
         cursor.execute(FOLD.format(whose=whose), {**values, "before": midnight})
+
+
+def _quarter(at: datetime) -> datetime:
+    at = at.astimezone(UTC)
+    return at.replace(minute=at.minute // 15 * 15, second=0, microsecond=0)
 
 
 def _midnight(day: date, here: ZoneInfo) -> datetime:

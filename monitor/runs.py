@@ -1,20 +1,24 @@
-"""Runs as a batch leaves them: summed, and mended where spans went over to another run."""
+"""Runs as a batch leaves them: summed, and mended where spans went over to another run.
+
+The first statement takes the rows of all runs that the others touch, in the order of their names. Each returns how far
+its runs reached and reach now, for monitor/rundays.py.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from monitor import rundays
 from monitor.bookings import RunSums
 from monitor.pipeline import Statement, array, texts, times
 
-RUNS = rundays.counting("""
+RUNS = """
 INSERT INTO monitor_run AS run (project_id, run_id, agent, department, first_at, last_at, calls, failed_calls,
-    unpriced_calls, tool_calls, latency_ms, input_tokens, output_tokens, cost_usd, reported_usd, computed_usd)
+    unpriced_calls, tool_calls, latency_ms, input_tokens, output_tokens, cost_usd, reported_usd, computed_usd, spans)
 SELECT %(project_id)s, * FROM unnest(%(run_id)s::text[], %(agent)s::text[], %(department)s::text[],
     %(first_at)s::timestamptz[], %(last_at)s::timestamptz[], %(calls)s::int[], %(failed_calls)s::int[],
     %(unpriced_calls)s::int[], %(tool_calls)s::int[], %(latency_ms)s::bigint[], %(input_tokens)s::bigint[],
-    %(output_tokens)s::bigint[], %(cost_usd)s::numeric[], %(reported_usd)s::numeric[], %(computed_usd)s::numeric[])
+    %(output_tokens)s::bigint[], %(cost_usd)s::numeric[], %(reported_usd)s::numeric[], %(computed_usd)s::numeric[],
+    %(spans)s::int[])
 ON CONFLICT (project_id, run_id) DO UPDATE SET
     agent = coalesce(nullif(run.agent, ''), excluded.agent),
     department = coalesce(nullif(run.department, ''), excluded.department),
@@ -31,28 +35,31 @@ ON CONFLICT (project_id, run_id) DO UPDATE SET
     output_tokens = run.output_tokens + excluded.output_tokens,
     cost_usd = run.cost_usd + excluded.cost_usd,
     reported_usd = run.reported_usd + excluded.reported_usd,
-    computed_usd = run.computed_usd + excluded.computed_usd
+    computed_usd = run.computed_usd + excluded.computed_usd,
+    spans = run.spans + excluded.spans
 RETURNING was_first_at, was_last_at, first_at, last_at
-""")
+"""
 RENAMED_RUNS = """
 UPDATE monitor_run AS run SET agent = told.agent
   FROM unnest(%(run_id)s::text[], %(was)s::text[], %(agent)s::text[]) AS told (run_id, was, agent)
  WHERE run.project_id = %(project_id)s AND run.run_id = told.run_id AND run.agent = told.was
 """
 # A run that somebody named takes its spans out of the run that goes by the trace.
-LEFT_RUNS = rundays.counting("""
+LEFT_RUNS = """
 UPDATE monitor_run AS run SET first_at = rest.first_at, last_at = rest.last_at,
     was_first_at = run.first_at, was_last_at = run.last_at
   FROM unnest(%(run_id)s::text[], %(first_at)s::timestamptz[], %(last_at)s::timestamptz[])
     AS rest (run_id, first_at, last_at)
  WHERE run.project_id = %(project_id)s AND run.run_id = rest.run_id
 RETURNING was_first_at, was_last_at, run.first_at, run.last_at
-""")
-EMPTY_RUNS = rundays.counting("""
+"""
+# Of a run that is older than the count of spans only one that goes by the trace is known to have none.
+EMPTY_RUNS = """
 DELETE FROM monitor_run WHERE project_id = %(project_id)s AND run_id = ANY(%(run_id)s::text[])
+   AND (spans = 0 OR spans IS NULL AND run_id = ANY(%(traces)s::text[]))
    AND calls = 0 AND tool_calls = 0 AND tripped_at IS NULL
-RETURNING first_at AS was_first_at, last_at AS was_last_at, NULL::timestamptz AS first_at, NULL::timestamptz AS last_at
-""")
+RETURNING first_at, last_at, NULL::timestamptz, NULL::timestamptz
+"""
 # Whoever charges a run has its row, so that no window is made anew behind this.
 EMPTY_WINDOWS = """
 DELETE FROM monitor_budgetwindow AS held
@@ -74,10 +81,14 @@ def summing(project_id: int, runs: Mapping[str, RunSums]) -> Statement:
 
 def mending(
     project_id: int,
+    runs: Mapping[str, RunSums],
     left: Mapping[str, tuple[datetime, datetime] | None],
     renamed: Mapping[str, tuple[str, str]],
 ) -> list[Statement]:
-    """The statements for runs that lost spans or whose agent's name is known better now; none for most batches."""
+    """The statements for runs that lost spans or whose agent's name is known better now; none for most batches.
+
+    Where a run's last spans went over to another, it was none.
+    """
     statements = []
     if renamed:
         named = sorted(renamed)
@@ -99,18 +110,23 @@ def mending(
             "last_at": times(last for _, last in rests.values()),
         }
         statements.append(Statement(LEFT_RUNS, {"project_id": project_id, "run_id": texts(rests), **reach}))
-    if len(rests) < len(left):
-        statements.append(Statement(EMPTY_RUNS, _emptied(project_id, left)))
+    if empty := _empty(runs, left):
+        traces = sorted(run_id for run_id, rest in left.items() if rest is None)
+        statements.append(
+            Statement(EMPTY_RUNS, {"project_id": project_id, "run_id": texts(empty), "traces": texts(traces)})
+        )
     return statements
 
 
-def clearing(project_id: int, left: Mapping[str, tuple[datetime, datetime] | None]) -> list[Statement]:
+def clearing(
+    project_id: int, runs: Mapping[str, RunSums], left: Mapping[str, tuple[datetime, datetime] | None]
+) -> list[Statement]:
     """The statement that takes away the windows of runs that `mending` did; after their last charges."""
-    if None not in left.values():
-        return []
-    return [Statement(EMPTY_WINDOWS, _emptied(project_id, left))]
+    empty = _empty(runs, left)
+    return [Statement(EMPTY_WINDOWS, {"project_id": project_id, "run_id": texts(empty)})] if empty else []
 
 
-def _emptied(project_id: int, left: Mapping[str, tuple[datetime, datetime] | None]) -> dict[str, Any]:
-    empty = sorted(run_id for run_id, rest in left.items() if rest is None)
-    return {"project_id": project_id, "run_id": texts(empty)}
+def _empty(runs: Mapping[str, RunSums], left: Mapping[str, tuple[datetime, datetime] | None]) -> list[str]:
+    """The runs that may have lost their last span."""
+    lost = {run_id for run_id, sums in runs.items() if sums.spans < 0}
+    return sorted(lost.union(run_id for run_id, rest in left.items() if rest is None))

@@ -1,6 +1,6 @@
 """What a batch changes in its traces: every span's place and role is settled anew, and each difference is booked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -8,10 +8,11 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from monitor import agentwork, lineage, metering
+from monitor import agentwork, lineage, metering, nearby
 from monitor.bookings import ZERO, Books, Role, line, price_into, roles
 from monitor.ground import Ground, booked_rows
 from monitor.lineage import Place
+from monitor.nearby import Part
 from monitor.spanrows import Known, Row
 from monitor.store import Correction
 
@@ -73,7 +74,7 @@ def _look(
     done: Settlement,
 ) -> list[tuple[str, Known]]:
     """Place the spans of one trace; note the turns, and return the stored spans that must be read for theirs."""
-    stored = ground.known.get(trace, {})
+    stored, part = ground.known.get(trace, {}), ground.parts.get(trace)
     spans: dict[int, Known | Row] = {**stored, **new}
     parents = metering.parents(spans)
     counted = roles(spans.values(), parents)
@@ -85,7 +86,7 @@ def _look(
             placed[span_id] = _standing(held, trace)
             counted[span_id] = before.get(span_id, Role.NOTHING)
     turned = []
-    for span_id, span in spans.items():
+    for span_id, span in _looked_at(spans, part):
         place = placed[span_id]
         if name := place.agent or (span.service if place.is_rooted else ""):
             done.agents.add(name)
@@ -108,8 +109,13 @@ def _look(
                 turns[trace, span_id] = turn
                 turned.append((trace, known))
     if any(one.run_id == trace and (placed[span_id].run_id or trace) != trace for span_id, one in stored.items()):
-        done.left[trace] = _rest(trace, spans, placed)
+        done.left[trace] = _rest(project_id, trace, spans, placed, part)
     return turned
+
+
+def _looked_at(spans: Mapping[int, Known | Row], part: Part | None) -> Iterator[tuple[int, Known | Row]]:
+    """The spans that the batch may change: all of a trace that was read whole."""
+    return ((span_id, one) for span_id, one in spans.items() if part is None or span_id in part.touched)
 
 
 def _standing(known: Known, trace: str) -> Place:
@@ -183,7 +189,7 @@ def _book(old: Row | None, fresh: Row | None, turn: _Turn, done: Settlement, *, 
     if fresh is not None:
         books.moves(fresh)
     if fresh is not None or old is None:
-        books.saw(stays)
+        books.joins(old, stays)
         return
     done.corrections.append(_correction(stays.trace_id, stays, stays.cost_usd, stays.pricing))
     _see(old, stays, done)
@@ -205,16 +211,20 @@ def _correction(trace: str, span: Known | Row, cost_usd: Decimal, pricing: str) 
 
 
 def _see(before: Known | Row, after: Known | Row, done: Settlement) -> None:
-    done.books.saw(after)
+    done.books.joins(before, after)
     if before.run_id == after.run_id and before.agent != after.agent:
         done.renamed[after.run_id] = before.agent, after.agent
 
 
 def _rest(
-    trace: str, spans: Mapping[int, Known | Row], placed: Mapping[int, Place]
+    project_id: int, trace: str, spans: Mapping[int, Known | Row], placed: Mapping[int, Place], part: Part | None
 ) -> tuple[datetime, datetime] | None:
     """From when to when the spans reach that still make the run named after the trace."""
-    staying = [one for span_id, one in spans.items() if not placed[span_id].run_id]
-    if not staying:
-        return None
-    return min(one.started_at for one in staying), max(one.ended_at or one.started_at for one in staying)
+    staying = [
+        (one.started_at, one.ended_at or one.started_at)
+        for span_id, one in _looked_at(spans, part)
+        if not placed[span_id].run_id
+    ]
+    if part is not None and (others := nearby.reach(project_id, trace, part)):
+        staying.append(others)
+    return (min(first for first, _ in staying), max(last for _, last in staying)) if staying else None

@@ -4,15 +4,16 @@ Nobody is commanded, for nobody listens: people are told, and what stays silent 
 comes after all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
 
-from monitor import changes, folding, jobs, keeping, listening, news, outcomes
-from monitor.models import Execution, Subject
+from monitor import changes, folding, ground, jobs, keeping, listening, news, outcomes
+from monitor.folding import RollupDelta
+from monitor.models import Execution, StateChange, Subject
 from monitor.models.executions import Status
 from monitor.pipeline import array, times
 from monitor.tenancy import crossing, tenant
@@ -186,7 +187,11 @@ def _give_up(project_id: int, execution_id: UUID, sign_at: datetime, *, now: dat
     It counts as failed then, unless that is too long ago for sums to change.
     """
     with tenant(project_id):
-        work = Execution.objects.of(project_id).get(id=execution_id)
+        work = Execution.objects.of(project_id).filter(id=execution_id).first()
+        if work is None or work.trace_id is None:
+            return False
+        # So that no batch takes the execution back meanwhile and knows nothing of what is counted here.
+        ground.lock(project_id, work.trace_id.hex)
         ended_at = max(sign_at, work.started_at)
         duration_ms = (ended_at - work.started_at) // MS
         is_counted = ended_at >= keeping.late(project_id, now=now).oldest(now=now)
@@ -215,14 +220,15 @@ def _give_up(project_id: int, execution_id: UUID, sign_at: datetime, *, now: dat
 def _correct(project_id: int, execution_id: UUID, *, now: datetime) -> bool:
     """Its trace told of it after all: what it counted as when it was lost is taken back, once."""
     with tenant(project_id):
-        work = Execution.objects.of(project_id).get(id=execution_id)
-        lost = changes.journal_of(work).filter(cause="end_never_sent").order_by("-id").first()
+        work = Execution.objects.of(project_id).filter(id=execution_id).first()
+        if work is None or work.trace_id is None:
+            return False
+        ground.lock(project_id, work.trace_id.hex)
+        lost = _lost(work)
         if lost is None:
             return False
-        counted = lost.data["counted"]
-        deltas = [] if counted is None else [_counted(lost.data["agent"], counted, sign=-1)]
         oldest = keeping.late(project_id, now=now).oldest(now=now)
-        deltas = [delta for delta in deltas if delta.at >= oldest]
+        deltas = _taking_back(lost, oldest=oldest)
         folding.mark(project_id, [delta.at for delta in deltas], now=now)
         told_again = Execution.objects.of(project_id).filter(id=execution_id, lost_at=work.lost_at, status=work.status)
         again = {"lost_at": None, "look_at": now if work.status == Status.RUNNING else None}
@@ -231,6 +237,29 @@ def _correct(project_id: int, execution_id: UUID, *, now: datetime) -> bool:
         folding.fold(project_id, deltas, now=now)
         news.tell(project_id, "executions", str(execution_id))
     return True
+
+
+def taking_back(project_id: int, withdrawn: Collection[str], *, oldest: datetime) -> list[RollupDelta]:
+    """What those of these executions counted as that were lost, to be taken back with them.
+
+    Whoever calls holds the locks of their traces; sums from before `oldest` do not change any more.
+    """
+    if not withdrawn:
+        return []
+    found = Execution.objects.of(project_id).filter(id__in=withdrawn, from_spans=True, lost_at__isnull=False)
+    entries = [entry for work in found if (entry := _lost(work)) is not None]
+    return [delta for entry in entries for delta in _taking_back(entry, oldest=oldest)]
+
+
+def _lost(work: Execution) -> StateChange | None:
+    """Where the journal says that it was lost, the last time."""
+    return changes.journal_of(work).filter(cause="end_never_sent").order_by("-id").first()
+
+
+def _taking_back(lost: StateChange, *, oldest: datetime) -> list[RollupDelta]:
+    counted = lost.data["counted"]
+    delta = None if counted is None else _counted(lost.data["agent"], counted, sign=-1)
+    return [delta] if delta and delta.at >= oldest else []
 
 
 def _journal(
@@ -251,7 +280,7 @@ def _journal(
     )
 
 
-def _counted(agent: str, counted: dict[str, Any], *, sign: int = 1) -> folding.RollupDelta:
+def _counted(agent: str, counted: dict[str, Any], *, sign: int = 1) -> RollupDelta:
     return outcomes.delta(
         at=datetime.fromisoformat(counted["at"]),
         agent=agent,

@@ -146,6 +146,11 @@ def refusal(span: Span, late: Late, *, now: datetime) -> str | None:
     return None
 
 
+def response_id(span: Span) -> str:
+    """The response that a span reports, as it is stored; "" where it reports none."""
+    return _key(span.response_id or "")
+
+
 def row(
     project_id: int,
     span: Span,
@@ -206,7 +211,7 @@ def row(
         model=_title(span.model or "", LONGEST_NAME),
         tool=_title(span.tool or "", LONGEST_NAME),
         tool_call_id=_key(span.tool_call_id or ""),
-        response_id=_key(span.response_id or ""),
+        response_id=response_id(span),
         finish=_title(span.finish or "", LONGEST_NAME),
         first_token_ms=None if span.first_token_ms is None else min(span.first_token_ms, MOST_MS),
         bears_usage=bears,

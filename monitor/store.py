@@ -14,10 +14,9 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from monitor.agents import SEEN, sighting
-from monitor.bookings import Line, RunSums, WorkSums
+from monitor.bookings import Line, WorkSums
 from monitor.ground import ONE_SPAN, at_place
 from monitor.pipeline import Statement, array, texts, times
-from monitor.runs import summing
 from monitor.spanrows import COLUMNS, Known, Row
 
 FORGET = f"DELETE FROM monitor_span WHERE {ONE_SPAN}"  # noqa: S608
@@ -253,21 +252,14 @@ class TraceSpan(NamedTuple):
 def upserting(
     project_id: int,
     *,
-    runs: Mapping[str, RunSums],
-    mending: Iterable[Statement],
     traces: Mapping[str, TraceSpan],
     agents: Iterable[str],
     first_keys: Iterable[UUID],
     now: datetime,
 ) -> list[Statement]:
-    """The statements for runs, traces and agents, and last the keys, of which the new ones are returned.
-
-    `mending` is for runs as the sums leave them.
-    """
+    """The statements for traces and agents, and last the keys, of which the new ones are returned."""
     placed = sorted(traces.items())
     return [
-        summing(project_id, runs),
-        *mending,
         Statement(
             TRACE_UPSERT,
             {

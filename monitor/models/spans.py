@@ -106,6 +106,18 @@ class Span(models.Model):
             ),
             # Read by toolcalls.fresh: what may have begun or ended a loop since the last look.
             models.Index(fields=["received_at"], name="span_loops", condition=models.Q(kind__in=["tool", "agent"])),
+            # Both read by nearby.read: what of a long trace a batch touches. With their conditions nobody who looks for
+            # one span by its key can go through all of its trace by them.
+            models.Index(
+                fields=["project", "trace_id", "parent_span_id"],
+                name="span_by_parent",
+                condition=models.Q(parent_span_id__isnull=False),
+            ),
+            models.Index(
+                fields=["project", "trace_id", "response_id"],
+                name="span_by_response",
+                condition=~models.Q(response_id=""),
+            ),
             # Read by operations.statistics.
             models.Index(
                 fields=["project", "started_at"], name="span_operations", condition=models.Q(kind="operation")
@@ -175,6 +187,8 @@ class Run(models.Model):
     cost_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
     reported_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
     computed_usd = models.DecimalField(max_digits=SUM_DIGITS, decimal_places=10, db_default=0)
+    # How many spans came for it and did not go over to another; unknown of runs from before they were counted.
+    spans = models.IntegerField(null=True)
     tripped_at = models.DateTimeField(null=True)
 
     class Meta:

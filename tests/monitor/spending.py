@@ -13,7 +13,7 @@ from django.db.models import Sum
 from monitor import agentwork, budgets, ingest, latency, lineage, metering, windows
 from monitor.bookings import Books, WorkSums, line, roles
 from monitor.folding import KEY, SUMS, _by_minute
-from monitor.ingest import Accepted
+from monitor.ingest import Judged
 from monitor.models import (
     Agent,
     BudgetWindow,
@@ -142,7 +142,7 @@ def pending(span: Record) -> Record:
     return sealed(Record(**fields | {"ended_at": None, "tokens": Tokens(), "reported_usd": None, "status": "unset"}))
 
 
-def accept(project: Project, spans: list[Record], *, now: datetime = NOW, **options: Any) -> Accepted:
+def accept(project: Project, spans: list[Record], *, now: datetime = NOW, **options: Any) -> Judged:
     with tenant(project.pk):
         return ingest.accept(project.pk, spans, now=now, **options)
 
@@ -314,6 +314,8 @@ def assert_books_balance(project: Project) -> None:
             )
         of_runs = BudgetWindow.objects.filter(scope="run").values_list("target", flat=True)
         assert set(of_runs) <= set(Run.objects.values_list("run_id", flat=True))
+        made = Counter(span.run_id for span in Span.objects.only("run_id"))
+        assert {run.run_id: run.spans for run in Run.objects.exclude(spans=None)} == made
         began = Counter(quarter(run.first_at) for run in Run.objects.all())
         ended = Counter(quarter(run.last_at) for run in Run.objects.all())
         assert quarters_of() == {at: (began[at], ended[at]) for at in began | ended}

@@ -1,8 +1,11 @@
 """Locks: who writes at the same time waits, and who meets a deadlock all the same does not hear of it."""
 
+import random
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +14,7 @@ from django.db import connection, connections
 from django.test import Client
 
 from monitor import executions, ingest
-from monitor.models import Execution, LedgerEntry, Project
+from monitor.models import Conversation, Execution, LedgerEntry, Project, Run, RunQuarter
 from monitor.tenancy import crossing, tenant
 from tests.dashboard.builders import signed_in
 from tests.monitor import spending
@@ -74,6 +77,71 @@ def test_an_execution_ends_while_its_spans_come_in(
     assert look(project.pk, one).api_calls == 1
     with crossing():
         assert LedgerEntry.objects.count() == 2
+
+
+def test_a_run_that_leaves_its_trace_and_a_batch_of_its_quarters_meet_in_no_circle(committed_db: None) -> None:
+    """One takes a run out of an early quarter after adding to a late one, the other adds to both."""
+    project = spending.a_project()
+    early, late = NOW - timedelta(hours=5), NOW - timedelta(hours=1)
+    spending.accept(project, [spending.a_bare_span(1, 3, 2, kind="step", started_at=early)], now=NOW)
+    before_that = early - timedelta(hours=1)
+    spending.accept(project, [spending.a_span(2, 1, kind="step", run_id="night", started_at=before_that)], now=NOW)
+    named = spending.a_span(1, 2, kind="step", run_id="night", started_at=late)
+    others = [spending.a_span(n, 1, started_at=at) for n, at in ((3, early), (4, late))]
+    with ThreadPoolExecutor(2) as pool:
+        with tenant(project.pk):
+            Run.objects.select_for_update().get(run_id=UUID(int=1).hex)
+            naming = meanwhile(pool, lambda: spending.accept(project, [named], now=NOW))
+            wait_for_somebody_waiting()
+            # Whoever waits for a run holds no quarter yet.
+            adding = meanwhile(pool, lambda: spending.accept(project, others, now=NOW))
+            assert adding.result(timeout=20).accepted == 2
+        assert naming.result(timeout=20).accepted == 1
+    with tenant(project.pk):
+        assert sorted(Run.objects.values_list("run_id", flat=True)) == ["night", "run-3", "run-4"]
+    spending.assert_books_balance(project)
+
+
+def test_the_present_quarter_is_free_until_a_batch_has_all_its_other_locks(committed_db: None) -> None:
+    project = spending.a_project()
+    spending.accept(project, [spending.a_span(1, 1, started_at=NOW)], now=NOW)
+    with tenant(project.pk):
+        Conversation.objects.create(project=project, conversation_id="talk")
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            Conversation.objects.select_for_update().get()
+            talking = [spending.a_span(2, 1, started_at=NOW, conversation_id="talk")]
+            batch = meanwhile(pool, lambda: spending.accept(project, talking, now=NOW))
+            wait_for_somebody_waiting()
+            assert RunQuarter.objects.select_for_update(nowait=True).get().begun == 1
+        assert batch.result(timeout=20).accepted == 1
+    with tenant(project.pk):
+        assert RunQuarter.objects.get().begun == 2
+
+
+def test_runs_that_begin_and_leave_in_many_quarters_at_once_meet_in_no_circle(committed_db: None) -> None:
+    """Nothing is tried again here: a single deadlock fails it."""
+    rng = random.Random(12)
+    project, straight = spending.a_project("crowded"), spending.a_project("straight")
+    told = []
+    for trace in range(1, 41):
+        at = NOW - timedelta(minutes=15 * rng.randrange(1, 9))
+        told.append(spending.a_bare_span(trace, 2, 1, started_at=at))
+        at = NOW - timedelta(minutes=15 * rng.randrange(1, 9))
+        told.append(spending.a_bare_span(trace, 1, run_id=f"run-{rng.randrange(20)}", kind="step", started_at=at))
+    spending.accept(straight, told, now=NOW)
+
+    def tell(seed: int) -> None:
+        mine = told[:]
+        random.Random(seed).shuffle(mine)
+        for n in range(0, len(mine), 4):
+            spending.accept(project, mine[n : n + 4], now=NOW)
+
+    with ThreadPoolExecutor(6) as pool:
+        for one in [meanwhile(pool, partial(tell, seed)) for seed in range(6)]:
+            one.result(timeout=120)
+    spending.assert_books_balance(project)
+    assert spending.books_of(project) == spending.books_of(straight)
 
 
 def cross(project_id: int, parent: UUID, child: UUID, cancelling: Callable[[], Any]) -> Any:

@@ -218,6 +218,17 @@ def a_batch(project_id: int) -> None:
     assert ingest.accept(project_id, spans, now=NOW).accepted == len(spans)
 
 
+def a_batch_of_a_long_trace(project_id: int) -> None:
+    """Below one of its spans, above another, and of a response that it knows."""
+    calls_of_it = [a_span(1 << 61, n, 7, started_at=before(1), response_id=f"r-{n}") for n in range(100, 700)]
+    assert ingest.accept(project_id, calls_of_it, now=NOW).accepted == 600
+    new = [
+        a_span(1 << 61, 900, 100, started_at=before(1)),
+        a_span(1 << 61, 901, started_at=before(1), response_id="r-200"),
+    ]
+    assert ingest.accept(project_id, new, now=NOW).accepted == 2
+
+
 READS = {
     "ingest": within(
         a_batch,
@@ -231,6 +242,9 @@ READS = {
         "conversation_one_per_client_id",
         # Planned for all values: ten agents of 2,000.
         all_of=["monitor_agent"],
+    ),
+    "ingest into a long trace": within(
+        a_batch_of_a_long_trace, "monitor_span_pkey", "span_by_parent", "span_by_response", all_of=["monitor_agent"]
     ),
     "a heartbeat": within(
         lambda project_id: heartbeats.beat(project_id, UUID(int=8), now=NOW, actor="key:agents"),

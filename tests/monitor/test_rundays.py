@@ -6,9 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.db import connection
 
-from monitor import ingest, ledger, retention, rundays
+from monitor import ingest, ledger, pipeline, retention, rundays
 from monitor.deadlocks import unhindered
 from monitor.models import Project, Run, RunQuarter
 from monitor.retention import EACH_PROJECT
@@ -41,14 +40,8 @@ def test_each_day_counts_the_runs_that_were_active_on_it(db: None, zone: str) ->
         for n in range(300):
             began = datetime(2018, 2, 15, tzinfo=UTC) + timedelta(minutes=rng.randrange(40 * 24 * 60))
             ended = began + timedelta(minutes=rng.choice((0, 3, 90, 1_500, 9_000)))
-            connection.cursor().execute(
-                rundays.counting(
-                    "INSERT INTO monitor_run (project_id, run_id, first_at, last_at)"
-                    f" VALUES (%(project_id)s, 'run-{n}', %(began)s, %(ended)s)"
-                    " RETURNING was_first_at, was_last_at, first_at, last_at"
-                ),
-                {"project_id": project.pk, "began": began, "ended": ended},
-            )
+            Run.objects.create(project=project, run_id=f"run-{n}", first_at=began, last_at=ended)
+            pipeline.flush(rundays.counting(project.pk, [(None, None, began, ended)]))
         days = [date(2018, 2, 10) + n * DAY for n in range(50)]
         for first, last in ((0, 49), (17, 17), (20, 31)):
             found = rundays.active(project.pk, days[first], days[last], time_zone=zone)

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from msgspec.structs import replace
 
-from monitor import executions, ground, heartbeats, ingest, transitions, trips, watch
+from monitor import executions, ground, heartbeats, ingest, nearby, rundays, transitions, trips, watch
 from monitor.api.executions import register
 from monitor.models import Agent, Conversation, Execution, LedgerEntry, Project, Run, Span, StateChange
 from monitor.records import Span as Record
@@ -141,6 +141,35 @@ def test_a_run_by_its_trace_is_called_after_the_agent_that_came_late(db: None) -
         assert Run.objects.get().agent == "triage"
 
 
+@pytest.mark.parametrize("most_whole", [nearby.MOST_WHOLE, 0])
+def test_a_run_that_its_spans_have_left_was_none(db: None, monkeypatch: pytest.MonkeyPatch, most_whole: int) -> None:
+    monkeypatch.setattr(nearby, "MOST_WHOLE", most_whole)
+    project, straight = a_project("late"), a_project("straight")
+    whole = an_agent(1, 1, agent="triage", agent_stated=True, run_id="B")
+    below = [a_bare_span(1, 2, 1), a_bare_span(1, 3, 1, kind="step")]
+    accept(straight, [whole, *below])
+    accept(project, [sealed(replace(pending(whole), run_id="A")), *below])
+    with tenant(project.pk):
+        assert [(run.run_id, run.calls, run.spans) for run in Run.objects.all()] == [("A", 1, 3)]
+    accept(project, [whole])
+    assert books_of(project) == books_of(straight)
+    assert_books_balance(project)
+    with tenant(project.pk):
+        assert [(run.run_id, run.calls, run.spans) for run in Run.objects.all()] == [("B", 1, 3)]
+        today = NOW.date()
+        assert rundays.active(project.pk, today, today, time_zone="UTC") == {today: 1}
+
+
+def test_a_run_that_another_trace_makes_too_stays(db: None) -> None:
+    project = a_project()
+    whole = an_agent(1, 1, agent="triage", agent_stated=True, run_id="B")
+    accept(project, [sealed(replace(pending(whole), run_id="A")), a_span(2, 1, kind="step", run_id="A")])
+    accept(project, [whole])
+    with tenant(project.pk):
+        assert sorted(Run.objects.values_list("run_id", "spans")) == [("A", 1), ("B", 1)]
+    assert_books_balance(project)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_any_order_and_split_of_any_family_ends_in_the_same_books(db: None, seed: int) -> None:
     rng = random.Random(seed)
@@ -160,14 +189,16 @@ def test_any_order_and_split_of_any_family_ends_in_the_same_books(db: None, seed
 
 
 def older(span: Record, rng: random.Random) -> Record:
-    """The span as it was told before: while it went on, with another parent, or ended otherwise."""
-    before = rng.choice(("pending", "moved", "turned"))
+    """The span as it was told before: while it went on, with another parent, of another run, or ended otherwise."""
+    before = rng.choice(("pending", "moved", "turned", "renamed"))
     if before == "pending":
         return sealed(replace(pending(span), conversation_id=None))
     assert span.ended_at is not None
     ended_at = span.ended_at - timedelta(milliseconds=300)
     if before == "moved":
         return sealed(replace(span, ended_at=ended_at, parent_span_id=999, kind="step", tokens=Tokens()))
+    if before == "renamed":
+        return sealed(replace(span, ended_at=ended_at, run_id=f"once-{span.span_id}"))
     return sealed(replace(span, ended_at=ended_at, status="ok" if span.status == "error" else "error", error=None))
 
 

@@ -1,6 +1,7 @@
 """Executions known from their traces alone: silent once, heard again, lost after a day and found again."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -9,14 +10,15 @@ from msgspec.structs import replace
 
 from alerts.judge import judge
 from alerts.models import Alert
-from monitor import listening, silence
+from monitor import ground, ingest, listening, silence
 from monitor.models import Execution, JobHeartbeat, Project, StateChange
 from monitor.records import Span as Record
 from monitor.records import sealed
 from monitor.tenancy import crossing, tenant
 from tests.contract.recordings import mapped
 from tests.monitor.fleets import at_once
-from tests.monitor.spending import a_bare_span, a_project, accept, assert_books_balance, minutes_of, pending
+from tests.monitor.spending import REPORTED, a_bare_span, a_project, accept, assert_books_balance, minutes_of, pending
+from tests.monitor.test_deadlocks import meanwhile, wait_for_somebody_waiting
 
 NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=30)
 DAY = 86_400
@@ -145,6 +147,42 @@ def test_an_end_that_comes_after_all_corrects_state_and_count(db: None) -> None:
         300_000,
     )
     assert causes(project)[-1][2] == "traced"
+    assert_books_balance(project)
+
+
+def a_reported_end(**fields: object) -> Record:
+    """The agent's span ends, and says that its work is an execution of the API."""
+    return an_agent(**{"ended_at": after(300), "execution_id": REPORTED} | fields)
+
+
+@pytest.mark.parametrize("ends_first", [False, True])
+def test_a_lost_one_that_was_none_of_its_own_after_all_is_not_counted(db: None, ends_first: bool) -> None:
+    project = an_open_one()
+    look(601)
+    assert look(DAY + 601) >= 1
+    if ends_first:
+        # Its end corrects what it counted as, once that is looked at.
+        accept(project, [an_agent(ended_at=after(299))], now=after(DAY + 699))
+    accept(project, [a_reported_end()], now=after(DAY + 700))
+    assert (look(DAY + 701), look(DAY * 2)) == (0, 0)
+    with tenant(project.pk):
+        assert not Execution.objects.exists()
+        assert minutes_of() == {}
+    assert_books_balance(project)
+
+
+def test_who_is_about_to_be_lost_waits_for_what_its_trace_is_telling(committed_db: None) -> None:
+    project = an_open_one()
+    look(601)
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            ground.lock(project.pk, a_reported_end().trace_id.hex())
+            losing = meanwhile(pool, lambda: look(DAY + 601))
+            wait_for_somebody_waiting()
+            assert ingest.accept(project.pk, [a_reported_end()], now=after(DAY + 601)).accepted == 1
+        assert losing.result(timeout=20) == 0
+    with tenant(project.pk):
+        assert minutes_of() == {}
     assert_books_balance(project)
 
 
