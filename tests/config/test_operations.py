@@ -147,7 +147,7 @@ def test_a_counter_does_not_go_back_when_old_hours_leave(db: None) -> None:
     closing.close_hours(now=now() + timedelta(hours=1))
     assert counted() == 3
     with tenant(project.pk):
-        keeping.change(project.pk, {"hours": 35, "minutes": 10}, actor="ann@example.org", now=now())
+        keeping.change(project.pk, {"hours": 35, "minutes": 10, "spans": 8}, actor="ann@example.org", now=now())
     cache.clear()
     assert retention.prune(now=now() + timedelta(days=14)) > 0
     with tenant(project.pk):
@@ -164,7 +164,7 @@ def test_an_hour_that_is_not_closed_stays_until_it_is(db: None) -> None:
     closing.close_hours(now=now())
     call(project, timedelta(days=40))
     with tenant(project.pk):
-        keeping.change(project.pk, {"hours": 35}, actor="ann@example.org", now=now())
+        keeping.change(project.pk, {"hours": 35, "spans": 30}, actor="ann@example.org", now=now())
     for _ in range(2):
         retention.prune(now=now())
         assert counted() == 2
