@@ -53,7 +53,12 @@ def _somebody_waits(cursor: Any) -> bool:
 
 
 def stand_in_line(project: Project, number: int) -> None:
-    waits_for(lambda: len(groupcommit._lines.get(project.pk, ())) == number)
+    line = groupcommit._lines[project.pk]
+    waits_for(lambda: len(line.waiting) == number)
+
+
+def assert_nobody_is_left() -> None:
+    assert not [line for line in groupcommit._lines.values() if line.is_led or line.waiting]
 
 
 def transactions(project: Project) -> tuple[int, int]:
@@ -77,7 +82,7 @@ def test_what_waits_is_committed_at_once_and_each_gets_its_own_answer(committed_
         assert [(one.result().accepted, one.result().duplicates) for one in others] == [(2, 0)] * 4
         assert (again.result().accepted, again.result().duplicates) == (1, 1)
     assert transactions(project) == (2, 10)
-    assert groupcommit._lines == {}
+    assert_nobody_is_left()
     assert_books_balance(project)
     with tenant(project.pk):
         said = dict(Span.objects.filter(span_id=2).values_list("department", "trace_id"))
@@ -106,7 +111,7 @@ def test_a_batch_that_cannot_be_stored_fails_alone_and_the_log_says_why_once(
     assert said.exc_info is not None
     assert said.exc_info[0] is failure.type
     assert transactions(project)[1] == 3
-    assert groupcommit._lines == {}
+    assert_nobody_is_left()
     assert tell(project, [a_span(4, 1)]).accepted == 1
     assert_books_balance(project)
 
@@ -147,3 +152,48 @@ def test_projects_do_not_wait_for_each_other(committed_db: None) -> None:
     with ThreadPoolExecutor(THREADS) as pool, held_up(pool, north) as first:
         assert pool.submit(tell, south, [a_span(2, 1)]).result(timeout=20).accepted == 1
         assert not first.done()
+
+
+def a_round_of_three(pool: ThreadPoolExecutor, project: Project) -> None:
+    """Three batches in two transactions, the last of them in company."""
+    with held_up(pool, project):
+        others = [pool.submit(tell, project, [a_span(n, 1)]) for n in (2, 3)]
+        stand_in_line(project, 2)
+    assert [one.result().accepted for one in others] == [1, 1]
+    assert groupcommit._lines[project.pk].crowd == 2
+
+
+def test_who_came_in_company_is_waited_for(committed_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = a_project()
+    with ThreadPoolExecutor(THREADS) as pool:
+        a_round_of_three(pool, project)
+        monkeypatch.setattr(groupcommit, "PATIENCE_S", 60)
+        monkeypatch.setattr(groupcommit, "RHYTHM_S", 120)
+        leader = pool.submit(tell, project, [a_span(4, 1)])
+        waits_for(lambda: groupcommit._lines[project.pk].is_led)
+        assert not leader.done()
+        assert pool.submit(tell, project, [a_span(5, 1)]).result(timeout=20).accepted == 1
+        assert leader.result(timeout=20).accepted == 1
+    assert transactions(project) == (3, 5)
+    assert_nobody_is_left()
+
+
+def test_nobody_is_waited_for_beyond_the_patience_and_only_once(committed_db: None) -> None:
+    project = a_project()
+    with ThreadPoolExecutor(THREADS) as pool:
+        a_round_of_three(pool, project)
+        assert pool.submit(tell, project, [a_span(4, 1)]).result(timeout=20).accepted == 1
+    assert groupcommit._lines[project.pk].crowd == 1
+    assert transactions(project) == (3, 4)
+
+
+def test_company_of_long_ago_is_not_waited_for(committed_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groupcommit, "PATIENCE_S", 60)
+    monkeypatch.setattr(groupcommit, "RHYTHM_S", 0)
+    project = a_project()
+    with ThreadPoolExecutor(THREADS) as pool:
+        with held_up(pool, project):
+            told = [pool.submit(tell, project, [a_span(n, 1)]) for n in (2, 3)]
+            stand_in_line(project, 2)
+        assert [one.result(timeout=20).accepted for one in told] == [1, 1]
+        assert pool.submit(tell, project, [a_span(4, 1)]).result(timeout=20).accepted == 1
