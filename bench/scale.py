@@ -1,8 +1,8 @@
 """What grows: the cost of ingest, pages and calls at 200,000, 2 and 10 million executions with five spans each.
 
 Rows come by COPY, spread over 89 days, narrow as agents without payloads send them; sums are computed from them. Then
-each page and call is opened as a person or a program would, and every query is timed. It takes an hour and 40 GB below
-TMPDIR; HANDRAIL_SCALE names other numbers of executions, such as `20000,100000`.
+each page and call is opened as a person or a program would, and every trip to PostgreSQL is timed. It takes an hour and
+60 GB below TMPDIR; HANDRAIL_SCALE names other numbers of executions, such as `20000,100000`.
 """
 
 import os
@@ -34,9 +34,13 @@ SIZE = "SELECT pg_database_size(current_database())"
 
 
 class Looked(NamedTuple):
-    """One page or call: its queries, the slowest of them and their sum in ms, and how long the whole took."""
+    """One page or call: its trips to PostgreSQL, the slowest of them and their sum in ms, and how long the whole took.
 
-    queries: int
+    Several statements may share a trip.
+    """
+
+    trips: int
+    statements: int
     slowest_ms: float
     total_ms: float
     took_ms: float
@@ -81,10 +85,10 @@ def main() -> None:
         )
         looks = _look(browser, key, now=now)
         for name, look in looks.items():
-            marks = ("  SLOW" if look.slowest_ms > SLOW_MS else "") + ("  MANY" if look.queries > MANY else "")
+            marks = ("  SLOW" if look.slowest_ms > SLOW_MS else "") + ("  MANY" if look.trips > MANY else "")
             print(
-                f"    {name:34} {look.queries:3} queries, slowest {look.slowest_ms:7.1f} ms, all {look.total_ms:7.1f},"
-                f" page {look.took_ms:7.1f}{marks}",
+                f"    {name:34} {look.trips:3} trips of {look.statements:3} statements,"
+                f" slowest {look.slowest_ms:7.1f} ms, all {look.total_ms:7.1f}, page {look.took_ms:7.1f}{marks}",
                 flush=True,
             )
             if look.slowest_ms > SLOW_MS:
@@ -146,39 +150,41 @@ def _look(browser: Client, key: str, *, now: datetime) -> dict[str, Looked]:
 
 def _one(browser: Client, path: str, headers: dict[str, str]) -> Looked:
     client = Client() if headers else browser
-    with _timed() as queries:
+    with _timed() as trips:
         began_s = time.perf_counter()
         answer = client.get(path, headers=headers)
         took_ms = (time.perf_counter() - began_s) * 1000
     if answer.status_code != 200:
         raise RuntimeError(f"{path} answered {answer.status_code}: {answer.content[:300]!r}")
-    slowest = max(queries, key=lambda one: one[0], default=(0.0, ""))
-    return Looked(len(queries), slowest[0], sum(ms for ms, _ in queries), took_ms, slowest[1])
+    slowest = max(trips, key=lambda one: one[0], default=(0.0, 0, ""))
+    statements = sum(number for _, number, _ in trips)
+    return Looked(len(trips), statements, slowest[0], sum(ms for ms, _, _ in trips), took_ms, slowest[2])
 
 
 @contextmanager
-def _timed() -> Iterator[list[tuple[float, str]]]:
-    """The queries of this thread while it lasts, (ms, SQL), whichever way they go; not what begins a transaction."""
-    queries: list[tuple[float, str]] = []
+def _timed() -> Iterator[list[tuple[float, int, str]]]:
+    """This thread's trips while it lasts, (ms, statements, SQL), whichever way; not what begins a transaction."""
+    trips: list[tuple[float, int, str]] = []
     flush = pipeline.flush
 
     def timed(statements: Any) -> Any:
         began_s = time.perf_counter()
         rows = flush(statements)
-        queries.append(((time.perf_counter() - began_s) * 1000, "; ".join(one.sql for one in statements)))
+        took_ms = (time.perf_counter() - began_s) * 1000
+        trips.append((took_ms, len(statements), "; ".join(one.sql for one in statements)))
         return rows
 
     def around(execute: Any, text: str, parameters: Any, many: bool, context: Any) -> Any:
         began_s = time.perf_counter()
         result = execute(text, parameters, many, context)
         if "set_config(" not in text:
-            queries.append(((time.perf_counter() - began_s) * 1000, text))
+            trips.append(((time.perf_counter() - began_s) * 1000, 1, text))
         return result
 
     pipeline.flush = timed
     try:
         with connection.execute_wrapper(around):
-            yield queries
+            yield trips
     finally:
         pipeline.flush = flush
 
