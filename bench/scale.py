@@ -10,9 +10,10 @@ import re
 import resource
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
@@ -21,15 +22,21 @@ from django.test import Client
 
 from bench import _agents
 from bench._history import AGENTS, DAYS, SPANS_EACH, load, sum_up
-from monitor import closing, groupcommit, keys, otlp, pipeline, retention
+from monitor import closing, groupcommit, keys, otlp, pipeline, retention, rollups
+from monitor.calendars import Calendar
 from monitor.models import Agent, Membership, Person, Project
-from monitor.tenancy import crossing
+from monitor.tenancy import crossing, tenant
 
 STAGES = [int(number) for number in os.environ.get("HANDRAIL_SCALE", "200000,2000000,10000000").split(",")]
 LOOKS = 5
 BATCHES = 40
 SLOW_MS, MANY = 50, 12
 WIDTH = "SELECT avg(pg_column_size(s.*)) FROM (SELECT * FROM monitor_span LIMIT 10000) AS s"
+RAW = """
+SELECT date_trunc(%(step)s, started_at), count(*), sum(cost_usd), sum(input_tokens), sum(output_tokens)
+  FROM monitor_span
+ WHERE project_id = %(project_id)s AND kind = 'llm' AND started_at >= %(since)s AND started_at < %(until)s GROUP BY 1
+"""
 SIZE = "SELECT pg_database_size(current_database())"
 
 
@@ -93,6 +100,7 @@ def main() -> None:
             )
             if look.slowest_ms > SLOW_MS:
                 print(f"      {' '.join(look.slowest.split())[:300]}")
+        _charts(project.pk, now=now)
         took_us = _ingest(project.pk)
         print(f"    ingest: {took_us:.0f} µs of CPU a span", flush=True)
         found.append((looks, took_us))
@@ -187,6 +195,31 @@ def _timed() -> Iterator[list[tuple[float, int, str]]]:
             yield trips
     finally:
         pipeline.flush = flush
+
+
+def _charts(project_id: int, *, now: datetime) -> None:
+    """Calls, costs and tokens by the hour or the day: from sums, and from the spans themselves."""
+    charts: tuple[tuple[int, str, Calendar | None], ...] = ((1, "hour", None), (7, "hour", None), (30, "day", "day"))
+    for days, step, calendar in charts:
+        since = now - timedelta(days=days)
+        read = partial(rollups.series, project_id, since=since, until=now, calendar=calendar, kinds=["llm"])
+        with tenant(project_id), connection.cursor() as cursor:
+            ours_ms = _median_ms(read, looks=LOOKS)
+            raw: dict[str, Any] = {"project_id": project_id, "step": step, "since": since, "until": now}
+            raw_ms = _median_ms(partial(cursor.execute, RAW, raw), looks=3)
+        print(
+            f"    {days:2} days by the {step}: {ours_ms:.1f} ms, from spans {raw_ms:.0f} ms, × {raw_ms / ours_ms:.0f}",
+            flush=True,
+        )
+
+
+def _median_ms(ask: Callable[[], Any], *, looks: int) -> float:
+    took_ms = []
+    for _ in range(looks):
+        began_s = time.perf_counter()
+        ask()
+        took_ms.append((time.perf_counter() - began_s) * 1000)
+    return statistics.median(took_ms)
 
 
 def _ingest(project_id: int) -> float:
