@@ -96,11 +96,11 @@ BODIES: Mapping[str, type[msgspec.Struct]] = {
     **{name: telling.body for name, telling in TELLINGS.items()},
 }
 # Reports make most of a batch: what is fit of them is read in one go. Other events cost a transaction each.
-_TAGGED = {
+_TAGGED: dict[Any, str] = {
     msgspec.defstruct(f"{kind.__name__}Event", [], bases=(kind,), tag_field="type", tag=name): name
     for name, kind in REPORTS.items()
 }
-_report = msgspec.json.Decoder(reduce(or_, _TAGGED)).decode
+_DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(reduce(or_, _TAGGED))
 
 
 class Batch(Door):
@@ -165,7 +165,7 @@ def read(events: Sequence[msgspec.Raw], rule: Rule | None) -> Iterator[tuple[str
 def _fit(raw: msgspec.Raw) -> Report | None:
     """The report, None for all else and for one that is not fit: `_event` says what it is."""
     try:
-        return _report(raw)
+        return _DECODER.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
