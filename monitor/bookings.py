@@ -36,25 +36,30 @@ def roles(trace: Iterable[Known | Row], parents: Mapping[int, int]) -> dict[int,
     it has ended.
     """
     found: dict[int, Role] = {}
-    meters = []
+    metered = []
     for span in trace:
         ended = span.ended_at is not None
         if span.kind == "tool" and ended:
             found[span.span_id] = Role.TOOL
         is_call = ended and span.kind in CALL_KINDS
-        if not (is_call or span.bears_usage):
-            # Of what neither bears nor calls only the place between others counts, which `parents` tells.
-            continue
-        meters.append(
-            Meter(
-                span_id=span.span_id,
-                parent_span_id=span.parent_span_id,
-                bears=span.bears_usage,
-                is_call=is_call,
-                response_id=span.response_id or None,
-                tokens=span.tokens,
-            )
+        # Of what neither bears nor calls only the place between others counts, which `parents` tells.
+        if is_call or span.bears_usage:
+            metered.append((span, is_call))
+    if len(metered) == 1:
+        # There is none that it could repeat, or that repeats it.
+        found.setdefault(metered[0][0].span_id, Role.CALL)
+        return found
+    meters = [
+        Meter(
+            span_id=span.span_id,
+            parent_span_id=span.parent_span_id,
+            bears=span.bears_usage,
+            is_call=is_call,
+            response_id=span.response_id or None,
+            tokens=span.tokens,
         )
+        for span, is_call in metered
+    ]
     for span_id in billed(meters, parents) | unmetered(meters, parents):
         found.setdefault(span_id, Role.CALL)
     return found
