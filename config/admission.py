@@ -69,6 +69,10 @@ def slow() -> Shed:
     return Shed("slow", Problem(408, "Request timeout", f"The body took longer than {BODY_WITHIN_S:.0f} s."))
 
 
+def _ending() -> Shed:
+    return Shed("ending", unavailable("This server is told to stop before the answer is there; it may be stored."))
+
+
 class Visit:
     """One request: the bytes that it holds and its turn. Whoever began it has to leave, once the thread is done."""
 
@@ -307,6 +311,10 @@ class Admission:
         key = self._key(path, headers)
         within_s = TRACES_WITHIN_S if is_ingest and path.startswith(INGEST_PREFIXES) else None
         return Visit(self._ingest if is_ingest else self._other, key, within_s)
+
+    async def end(self, path: str, send: Send) -> None:
+        """Answer a request for whose thread a process that stops waits no longer."""
+        await self.refuse(_ending(), path, send)
 
     async def refuse(self, shed: Shed, path: str, send: Send) -> None:
         """Answer a request that was shed, and count it."""

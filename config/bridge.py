@@ -39,6 +39,7 @@ class Bridge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit = self._admission.visit(scope["path"], scope["headers"])
         is_at_work = False
+        call: _Call | None = None
         try:
             body, length = await self._body(scope, receive, visit)
             await visit.turn()
@@ -54,6 +55,13 @@ class Bridge:
             return
         except Shed as shed:
             await self._admission.refuse(shed, scope["path"], send)
+        except asyncio.CancelledError:
+            # Left to itself this is a 500, which no exporter sends again.
+            if call is not None:
+                if call.started:
+                    raise
+                call.is_late = True
+            await self._admission.end(scope["path"], send)
         finally:
             if not is_at_work:
                 visit.leave()

@@ -102,7 +102,7 @@ def span(
     given_output = story.output if given_output is None else as_text(given_output)
     tool = arguments = result = None
     if kind == "tool":
-        tool = get("tool") or get("entity") or name.removeprefix("execute_tool ")
+        tool = get("tool") or get("entity") or name.removeprefix(semconv.TOOL_PREFIX)
         arguments, result = get("arguments"), get("result")
         arguments = as_arguments(arguments) or given_input if arguments else given_input
         result = as_text(result) if result else given_output
@@ -240,7 +240,7 @@ def _kind(get: Get, name: str, tokens: Tokens) -> Kind:
     agent = get("agent")
     if tokens.has_usage and (get("request_model") or get("response_model")):
         return "llm"
-    if agent is not None and (tokens.has_usage or name in ("agent run", f"{agent} run")):
+    if agent is not None and (tokens.has_usage or name in (semconv.AGENT_RUN, f"{agent} run")):
         return "agent"
     return "step"
 

@@ -257,6 +257,29 @@ def test_a_late_answer_is_told_in_time_and_its_thread_counted_until_it_ends(monk
     run(story)
 
 
+@pytest.mark.parametrize("more", [False, True], ids=["at work", "still coming"])
+def test_a_process_that_stops_asks_for_what_it_could_not_answer_again(more: bool) -> None:
+    go_on = threading.Event()
+
+    def work(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        go_on.wait(20)
+        start("200 OK", [])
+        return [b"done"]
+
+    async def story() -> None:
+        admitting, told = rooms()
+        bridge = Bridge(work, threads=1, max_body_bytes=1000, admission=admitting)
+        asked = asyncio.create_task(ask(bridge, TRACES, more=more))
+        await settled()
+        asked.cancel()
+        status, headers, body = await asked
+        assert (status, json.loads(body)["status"], headers[b"retry-after"]) == (503, 503, b"2")
+        assert told == {("ingest", "ending"): 1}
+        go_on.set()
+
+    run(story)
+
+
 def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("config.bridge.BODY_WITHIN_S", 0.1)
 

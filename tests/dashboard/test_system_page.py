@@ -257,3 +257,13 @@ def test_tasks_that_no_worker_has_taken_are_the_backlog() -> None:
     finally:
         queue.ltrim("handrail", 3, -1)
     assert vitals.redis().backlog == before
+
+
+@pytest.mark.parametrize(
+    ("path", "is_offered"),
+    [("/system", False), ("/system/growth", False), ("/system/keeping", False), ("/costs", True)],
+)
+def test_a_time_range_is_offered_where_the_page_obeys_it(path: str, is_offered: bool) -> None:
+    page = signed_in(role="admin").client.get(path).content.decode()
+
+    assert ('aria-label="Time range"' in page) is is_offered
