@@ -86,6 +86,7 @@ class Application:
             WSGIHandler(),
             threads=settings.WEB_THREADS,
             max_body_bytes=settings.MAX_BODY_BYTES,
+            max_otlp_bytes=settings.MAX_OTLP_BYTES,
             admission=admission,
         )
         Looking.give_threads(LOOKING_THREADS)

@@ -6,9 +6,11 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from monitor.otlp_wire import varint
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 DEEPEST = 64
-# Each costs microseconds; a body of five megabytes that means something has fewer.
+# Each costs microseconds; a body that means something has fewer.
 MOST_FIELDS = 500_000
 
 
@@ -23,58 +25,48 @@ def readable(body: bytes, message: Descriptor) -> bytes:
     Clients that cut a label in the middle of a character send such text. Raises ValueError when the bytes
     are no message at all, or one of more than MOST_FIELDS fields.
     """
-    return _readable(body, message, 0, count(1))
+    return bytes(_readable(body, 0, len(body), message, 0, count(1)))
 
 
-def _readable(body: bytes, message: Descriptor, depth: int, counted: Iterator[int]) -> bytes:
+def _readable(body: bytes, at: int, end: int, message: Descriptor, depth: int, counted: Iterator[int]) -> bytearray:
     if depth > DEEPEST:
         raise ValueError("nested too deep")
     out = bytearray()
-    at = 0
-    while at < len(body):
+    while at < end:
         begin = at
         if next(counted) > MOST_FIELDS:
             raise ValueError("too many fields")
-        key, at = _varint(body, at)
+        key, at = varint(body, at)
         wire = key & 7
         if wire == _VARINT:
-            _, at = _varint(body, at)
+            _, at = varint(body, at)
         elif wire == _FIXED64:
             at += 8
         elif wire == _FIXED32:
             at += 4
         elif wire == _BYTES:
-            size, at = _varint(body, at)
+            size, at = varint(body, at)
             field: Any = message.fields_by_number.get(key >> 3)
-            part = body[at : at + size]
-            if len(part) != size:
-                raise ValueError("cut short")
+            inside = at
             at += size
+            if at > end:
+                raise ValueError("cut short")
+            part: bytes | bytearray
             if field is not None and field.type == FieldDescriptor.TYPE_STRING:
-                part = part.decode("utf-8", "replace").encode()
+                part = body[inside:at].decode("utf-8", "replace").encode()
             elif field is not None and field.type == FieldDescriptor.TYPE_MESSAGE:
-                part = _readable(part, field.message_type, depth + 1, counted)
-            out += _as_varint(key) + _as_varint(len(part)) + part
+                part = _readable(body, inside, at, field.message_type, depth + 1, counted)
+            else:
+                part = body[inside:at]
+            out += _as_varint(key) + _as_varint(len(part))
+            out += part
             continue
         else:
             raise ValueError("unknown wire type")
-        if at > len(body):
+        if at > end:
             raise ValueError("cut short")
         out += body[begin:at]
-    return bytes(out)
-
-
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(body):
-            raise ValueError("cut short")
-        byte = body[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise ValueError("a number too long")
+    return out
 
 
 def _as_varint(value: int) -> bytes:

@@ -5,10 +5,10 @@ from typing import TypeVar
 
 from django.conf import settings
 from django.http import HttpResponse
-from django.http.request import UnreadablePostError
 from django.urls import path
 
 from monitor import doorcounts, groupcommit, otlp, otlp_logs, otlp_metrics, spanlogs
+from monitor.api import bodies
 from monitor.api.bodies import TooLarge, WrongType
 from monitor.api.caller import Request
 from monitor.api.door import Door, endpoint
@@ -66,13 +66,11 @@ class Metrics(Door):
 
 
 def _decoded(request: Request, decode: Callable[[bytes, str], T]) -> T:
-    limit = settings.MAX_BODY_BYTES
+    limit = settings.MAX_OTLP_BYTES
+    raw = bodies.as_sent(request, limit=limit)
     try:
-        raw = request.read(limit + 1)
         body = otlp.inflate(raw, request.headers.get("Content-Encoding"), limit=limit)
         return decode(body, request.headers.get("Content-Type", ""))
-    except UnreadablePostError as error:
-        raise Problem(400, "Bad request", "The body ended early.") from error
     except otlp.TooLarge as error:
         raise TooLarge(limit) from error
     except (otlp.UnsupportedMediaType, otlp.UnsupportedEncoding) as error:

@@ -7,6 +7,7 @@ import zlib
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.test import Client
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
@@ -147,7 +148,7 @@ def test_recorded_metrics_and_logs_are_answered_in_their_own_encoding(client: Cl
         (JSON, b"[" * 100_000, None, 400),
         (JSON, b"not gzip", "gzip", 400),
         (JSON, gzip.compress(b"{}", mtime=0)[:-4], "gzip", 400),
-        (JSON, gzip.compress(b" " * 6_000_000, mtime=0), "gzip", 413),
+        (JSON, gzip.compress(b" " * (settings.MAX_OTLP_BYTES + 1), mtime=0), "gzip", 413),
         (JSON, b"{}", "br", 415),
         ("text/plain", b"{}", None, 415),
     ],
