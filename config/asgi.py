@@ -80,7 +80,7 @@ class Application:
             most_waiting=settings.MOST_WAITING,
             most_bytes=settings.MOST_WAITING_BYTES,
             strangers_bytes=settings.STRANGERS_BYTES,
-            tell=ShedCounts(settings.REDIS_URL).add,
+            tell=ShedCounts().add,
         )
         self._working = Bridge(
             WSGIHandler(),

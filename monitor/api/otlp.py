@@ -33,6 +33,11 @@ class Traces(Door):
             span = spans[one.index]
             span_id = (span.span_id & (2**64 - 1)).to_bytes(8, "big").hex()
             rejected.append(Rejection(one.reason, span.trace_id.hex(), span_id, span.name))
+        doorcounts.count(
+            {"spans kept": done.accepted, "spans repeated": done.duplicates, "spans rejected": len(rejected)}
+        )
+        if rejected:
+            doorcounts.refuse(caller.project_id, rejected[-1].reason, spans=len(rejected), now=request.now)
         return HttpResponse(otlp.partial_success(decoded.media_type, rejected), content_type=decoded.media_type)
 
 
@@ -66,6 +71,16 @@ class Metrics(Door):
 
 
 def _decoded(request: Request, decode: Callable[[bytes, str], T]) -> T:
+    """The export; one that is refused as a whole is counted, for no exporter sends it again."""
+    try:
+        return _read(request, decode)
+    except Problem as problem:
+        doorcounts.count({f"exports {problem.status}": 1})
+        doorcounts.refuse(request.caller.project_id, problem.detail, exports=1, now=request.now)
+        raise
+
+
+def _read(request: Request, decode: Callable[[bytes, str], T]) -> T:
     limit = settings.MAX_OTLP_BYTES
     raw = bodies.as_sent(request, limit=limit)
     try:
