@@ -161,7 +161,6 @@ BAD = {
     "a start in milliseconds": {"startTimeUnixNano": str(START_NS // 10**6)},
     "a start in 2200": {"startTimeUnixNano": str(START_NS + 6 * 10**18)},
     "a start beyond 64 bits": {"startTimeUnixNano": "9" * 30},
-    "an end before the start": {"endTimeUnixNano": str(START_NS - 1)},
     "an end in 2200": {"endTimeUnixNano": str(START_NS + 6 * 10**18)},
     "a start that is no number": {"startTimeUnixNano": "soon"},
     "a name that is no text": {"name": 5},
