@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from monitor import mapper, otlp_parts, otlp_wire
 from monitor.otlp_json import JsonRequest, json_spans, repaired, request_of
 from monitor.otlp_parts import MOST_PARTS, Layout
-from monitor.otlp_text import clean, readable
+from monitor.otlp_text import clean, readable, shallow
 from monitor.records import Rejection, Span
 from monitor.story import Event
 
@@ -172,7 +172,7 @@ def bounded(body: bytes, message: Any, layout: Layout) -> None:
 
 
 def parsed(body: bytes, message: type[M], what: str) -> M:
-    """Parse a protobuf message, its text repaired where it is not UTF-8; raises Malformed: it is not `what`."""
+    """Parse a protobuf message, repaired where not UTF-8 or nested too deep; raises Malformed: it is not `what`."""
     try:
         if not otlp_wire.is_heavy_protobuf(body, message.DESCRIPTOR):
             return _message(body, message)
@@ -189,11 +189,14 @@ def _message(body: bytes, message: type[M]) -> M:
 
 
 def from_json(body: bytes, decode: Callable[[bytes], T], what: str) -> T:
-    """Decode a JSON document, its text repaired where it is not UTF-8; raises Malformed: it is not `what`."""
+    """Decode a JSON document, repaired where not UTF-8 or nested too deep; raises Malformed: it is not `what`."""
     if otlp_wire.is_heavy_json(body):
         raise _too_many()
     try:
-        return repaired(body, decode)
+        try:
+            return repaired(body, decode)
+        except RecursionError:
+            return repaired(shallow(body), decode)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"the body is not {what} in JSON: {error}") from error
 
