@@ -349,6 +349,8 @@ REREADS = frozenset({"fetch_response", "retrieve_response"})
 
 PENDING_STATUSES = frozenset({"queued", "in_progress"})
 PENDING_SPAN = "pending_span"
+# Ours: by how many milliseconds a span's end lay before its start.
+ENDED_EARLY = "handrail.ended_before_start_ms"
 # Exceptions by which a program hands over to a person: no failure.
 INTERRUPTS = frozenset({"GraphInterrupt", "NodeInterrupt", "GraphBubbleUp"})
 ERROR_FLAGS = frozenset({"error", "fatal"})

@@ -7,6 +7,8 @@ from decimal import Decimal
 from uuid import UUID
 
 import psycopg
+import pytest
+from django.db.models import Sum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -87,6 +89,22 @@ def test_a_pending_span_is_completed_and_never_taken_back(db: None) -> None:
         assert Span.objects.get().ended_at == whole.ended_at
         assert LedgerEntry.objects.get().cost_usd == CALL_USD
     assert_books_balance(project)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 0, 1), (1, 0, 1)])
+def test_an_ended_span_with_the_same_end_and_another_body_is_one_of_the_two_and_booked_once(
+    db: None, order: tuple[int, ...]
+) -> None:
+    project = a_project()
+    versions = [a_span(1, 1, tokens=usage(1000, 100)), a_span(1, 1, tokens=usage(4000, 700))]
+    stays = max(versions, key=lambda one: one.digest)
+    for number in order:
+        accept(project, [versions[number]])
+        assert_books_balance(project)
+    with tenant(project.pk):
+        assert Span.objects.get().digest == stays.digest
+        booked = LedgerEntry.objects.aggregate(calls=Sum("calls"), taken=Sum("input_tokens"), made=Sum("output_tokens"))
+        assert booked == {"calls": 1, "taken": stays.tokens.input, "made": stays.tokens.output}
 
 
 def test_a_span_that_is_told_with_another_start_stays_one_row(db: None) -> None:
