@@ -28,8 +28,8 @@ from monitor.vitals import own_version
 GZIP_LEVEL = 1
 CHUNK_BYTES = 1 << 20
 SECRET_KEY = "secret_key"  # noqa: S105  (the name of a file)
-# Held while a backup runs, so that the job which drops old days waits its turn: it would stop writers behind a table
-# that is being read.
+# Held while a backup runs, so that nobody drops old days: that would stop writers behind a table that is being read.
+# The job comes again, and after a backup by schedule at once.
 NO_DROPS = "SELECT pg_advisory_lock(hashtextextended('job:retention.drop_partitions', 0))"
 # A commit that is waited for: every transaction that the snapshot sees is on disk, so its number is never used again.
 FLUSH = "SELECT pg_current_xact_id()"
