@@ -20,7 +20,7 @@ import psycopg
 from django.conf import settings
 from psycopg import sql
 
-from config.backups import folder, manifest, tables
+from config.backups import folder, manifest, tables, unfinished
 from config.backups.manifest import FORMAT, Damaged, Manifest, Part, Section, Sequence
 from config.backups.tables import Table
 from monitor.vitals import own_version
@@ -65,14 +65,19 @@ def back_up(
     Raises Busy, NotSettled, Damaged where the disk did not keep what was written, OSError, and psycopg's errors. Killed
     at any point it leaves no half backup, and the next run goes on from the files that were complete.
     """
-    with folder.writing(base) as unfinished, tables.connect() as beside, tables.connect() as reader:
+    with folder.writing(base) as target, tables.connect() as beside, tables.connect() as reader:
         beside.execute(NO_DROPS)
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         asked = reader.execute("SELECT now()").fetchone()
         assert asked is not None
         made_at: datetime = asked[0]
         beside.execute(FLUSH)
-        run = _Run(reader, base, unfinished, say)
+        if unfinished.find(beside) is not None:
+            raise NotSettled(
+                "A restore into this database was begun and has not ended, so there is nothing whole to back up. "
+                "Run manage.py restore again with the same backup; it goes on where it stopped."
+            )
+        run = _Run(reader, base, target, say)
         applied = tables.migrations(reader)
         if not applied:
             raise NotSettled("The database has no tables of Handrail: there is nothing to back up.")
@@ -83,10 +88,10 @@ def back_up(
             raise NotSettled("A migration changed the tables meanwhile. Make the backup again.")
         kept = {manifest.NAME, *(part.file for part in parts)}
         if with_secret_key:
-            kept.add(_copy_secret_key(unfinished))
-        manifest.write(made, unfinished)
+            kept.add(_copy_secret_key(target))
+        manifest.write(made, target)
         path = folder.name_for(base, made_at)
-        unfinished.rename(path)
+        target.rename(path)
         manifest.sync_folder(base)
         folder.tidy(path, kept)
         return Written(path, made, run.taken_over, folder.forget_old(base, keep) if keep else [])

@@ -264,6 +264,9 @@ def test_a_killed_restore_goes_on_where_it_was(url: str, target: str, tmp_path: 
     assert 0 < len(loaded) < sum(part["sections"] != [] for part in contents(backup)["parts"]) - 1
     # Until it has ended nothing starts on it, and the application's role enters nothing.
     assert "handrail.E008" in refusal(target, "migrate", HANDRAIL_DB_ROLE="owner")
+    # Nor is half of it backed up, and the whole forgotten for it.
+    assert "has not ended, so there is nothing whole" in refusal(target, "backup", tmp_path, "--keep", "1")
+    assert folder.finished(tmp_path) == [backup]
     with (
         psycopg.connect(target, options="-c role=handrail_app") as session,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
