@@ -77,10 +77,12 @@ def back_up(
                 "A restore into this database was begun and has not ended, so there is nothing whole to back up. "
                 "Run manage.py restore again with the same backup; it goes on where it stopped."
             )
-        run = _Run(reader, base, target, say)
+        run = _Run(reader, target, folder.at_hand(base, now=made_at), say)
         applied = tables.migrations(reader)
         if not applied:
             raise NotSettled("The database has no tables of Handrail: there is nothing to back up.")
+        # Before, for they may fill the disk that this one needs; and after, for it is one more.
+        forgotten = folder.forget_old(base, keep, now=made_at) if keep else []
         parts = run.write_all()
         made = Manifest(FORMAT, made_at, own_version(), applied, parts, _sequences(beside))
         reader.execute("ROLLBACK")
@@ -94,16 +96,23 @@ def back_up(
         target.rename(path)
         manifest.sync_folder(base)
         folder.tidy(path, kept)
-        return Written(path, made, run.taken_over, folder.forget_old(base, keep) if keep else [])
+        if keep:
+            forgotten += folder.forget_old(base, keep, now=made_at)
+        return Written(path, made, run.taken_over, forgotten)
 
 
 class _Run:
     """One run over all tables, inside the transaction that is the moment."""
 
-    def __init__(self, reader: psycopg.Connection, base: Path, unfinished: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        reader: psycopg.Connection,
+        unfinished: Path,
+        at_hand: dict[str, tuple[Path, Part]],
+        say: Callable[[str], None],
+    ) -> None:
         self.taken_over = 0
-        self._reader, self._unfinished, self._say = reader, unfinished, say
-        self._at_hand = folder.at_hand(base)
+        self._reader, self._unfinished, self._at_hand, self._say = reader, unfinished, at_hand, say
         self._identity = list(reader.execute(tables.IDENTITY).fetchone() or ())
 
     def write_all(self) -> list[Part]:

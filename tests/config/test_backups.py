@@ -202,6 +202,20 @@ def test_unchanged_tables_are_taken_over_and_changed_ones_are_not(url: str, tmp_
     assert b"phone" in gzip.decompress((third / "monitor_conversation.copy.gz").read_bytes())
 
 
+def test_old_ones_are_forgotten_before_a_new_one_needs_their_room(url: str, tmp_path: Path) -> None:
+    made = [back_up(url, tmp_path) for _ in range(3)]
+    with psycopg.connect(url) as lock:
+        lock.execute("LOCK TABLE monitor_trip IN ACCESS EXCLUSIVE MODE")
+        kill_after(begin(url, "backup", tmp_path, "--keep", "2"), " monitor_trace:")
+    assert folder.finished(tmp_path) == made[1:]
+
+
+def test_one_of_a_clock_that_was_ahead_is_not_kept_instead_of_the_newest(url: str, tmp_path: Path) -> None:
+    back_up(url, tmp_path).rename(tmp_path / "2100-01-01T000000Z")
+    made = back_up(url, tmp_path, keep=1)
+    assert folder.finished(tmp_path) == [made]
+
+
 def test_a_killed_backup_goes_on_and_ends_as_one_moment(url: str, target: str, tmp_path: Path) -> None:
     with psycopg.connect(url) as lock:
         lock.execute("LOCK TABLE monitor_trip IN ACCESS EXCLUSIVE MODE")  # The backup waits here.
