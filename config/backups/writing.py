@@ -11,6 +11,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ SECRET_KEY = "secret_key"  # noqa: S105  (the name of a file)
 # Held while a backup runs, so that nobody drops old days: that would stop writers behind a table that is being read.
 # The job comes again, and after a backup by schedule at once.
 NO_DROPS = "SELECT pg_advisory_lock(hashtextextended('job:retention.drop_partitions', 0))"
+DROPS_AGAIN = "SELECT pg_advisory_unlock(hashtextextended('job:retention.drop_partitions', 0))"
 # A commit that is waited for: every transaction that the snapshot sees is on disk, so its number is never used again.
 FLUSH = "SELECT pg_current_xact_id()"
 # The row versions of a table, in any order.
@@ -65,8 +67,7 @@ def back_up(
     Raises Busy, NotSettled, Damaged where the disk did not keep what was written, OSError, and psycopg's errors. Killed
     at any point it leaves no half backup, and the next run goes on from the files that were complete.
     """
-    with folder.writing(base) as target, tables.connect() as beside, tables.connect() as reader:
-        beside.execute(NO_DROPS)
+    with folder.writing(base) as target, tables.connect() as beside, _no_drops(beside), tables.connect() as reader:
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         asked = reader.execute("SELECT now()").fetchone()
         assert asked is not None
@@ -99,6 +100,16 @@ def back_up(
         if keep:
             forgotten += folder.forget_old(base, keep, now=made_at)
         return Written(path, made, run.taken_over, forgotten)
+
+
+@contextmanager
+def _no_drops(connection: psycopg.Connection) -> Iterator[None]:
+    connection.execute(NO_DROPS)
+    try:
+        yield
+    finally:
+        if not connection.closed:  # The lock ends with the session too, but a moment after it was closed.
+            connection.execute(DROPS_AGAIN)
 
 
 class _Run:

@@ -261,6 +261,12 @@ def test_a_backup_holds_up_nobody(url: str, tmp_path: Path) -> None:
     assert len(folder.finished(tmp_path)) == 1
 
 
+def test_days_may_be_dropped_as_soon_as_it_has_ended(url: str, tmp_path: Path) -> None:
+    back_up(url, tmp_path)
+    with jobs.alone("retention.drop_partitions") as mine:
+        assert mine
+
+
 def test_a_file_that_broke_is_written_again_and_not_trusted(url: str, tmp_path: Path) -> None:
     first = back_up(url, tmp_path)
     broken = first / "monitor_message.copy.gz"

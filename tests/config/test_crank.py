@@ -115,6 +115,7 @@ def held_elsewhere(job: Job) -> Iterator[None]:
     with psycopg.connect(servers.database_url) as other:
         other.execute("SELECT pg_advisory_lock(hashtextextended('job:' || %s, 0))", [job.name])
         yield
+        other.execute("SELECT pg_advisory_unlock_all()")
 
 
 def test_a_turn_that_could_not_be_used_is_not_lost(committed_db: None) -> None:
