@@ -147,7 +147,10 @@ class DaysOut(msgspec.Struct, kw_only=True):
 
 
 class ForecastOut(msgspec.Struct, kw_only=True):
-    """At the pace of the last `days`; `soonest` and `latest` hold four times of five. Null: it is never full."""
+    """At the pace of the last `days`; `soonest` and `latest` hold four times of five. Null: it is never full.
+
+    `jumps_bytes` are days that are out of all proportion to the others, and that the pace is drawn without.
+    """
 
     days: int
     bytes_a_day: float
@@ -155,6 +158,7 @@ class ForecastOut(msgspec.Struct, kw_only=True):
     full_in_days: float | None
     soonest_in_days: float | None
     latest_in_days: float | None
+    jumps_bytes: list[float]
 
 
 class GrowthOut(msgspec.Struct, kw_only=True):
@@ -220,6 +224,7 @@ def _forecast(found: growth.Forecast | None) -> ForecastOut | None:
         full_in_days=found.full_in_days,
         soonest_in_days=found.soonest_in_days,
         latest_in_days=found.latest_in_days,
+        jumps_bytes=list(found.jumps),
     )
 
 
