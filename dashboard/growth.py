@@ -8,7 +8,7 @@ from django.conf import settings
 
 from dashboard import charts, words
 from dashboard.charts import DAY_S, Grid
-from monitor import growth, room
+from monitor import growth
 from monitor.growth import Forecast, Growth
 from monitor.models import RoomLevel
 from monitor.room import Room
@@ -36,16 +36,15 @@ def tell(found: Growth, *, now: datetime) -> Told:
         sentence = f"The database holds {words.size(found.bytes)}."
         why = "Handrail does not see the disk that it lies on, so it can't say when that is full, and warns of nothing."
         return Told(sentence, why, "", None, "")
-    level = room.level(found.room.share)
     spec = _spec(found, found.room, now=now)
     return Told(
-        sentence=_sentence(found.room, found.forecast, level),
+        sentence=_sentence(found.room, found.forecast, found.level),
         why=" ".join(
             part
             for part in (_pace(found.forecast, found.room), _jumps(found.forecast), _leaves(found, now=now))
             if part
         ),
-        tone=TONES[level],
+        tone=TONES[found.level],
         spec=spec,
         summary=_summary(found, found.room),
     )

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connection
 
 from monitor import keeping, room
-from monitor.models import GrowthSample
+from monitor.models import GrowthSample, RoomLevel, RoomState
 from monitor.pipeline import Statement
 from monitor.retention import DAYS_AHEAD, EACH_PROJECT, PARTITIONED, PRUNED, tables_of
 from monitor.room import Room
@@ -140,13 +140,19 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Growth:
-    """All of it at one moment. `used` are the daily samples of the room, oldest first."""
+    """All of it at one moment. `used` are the daily samples of the room, oldest first; `was` is what was told of it."""
 
     kinds: list[Held]
     partitions: list[Partitions]
     room: Room | None
     used: list[tuple[datetime, int]]
     forecast: Forecast | None
+    was: str = RoomLevel.ROOMY
+
+    @property
+    def level(self) -> RoomLevel:
+        """What the room means, after what was told last."""
+        return room.level(self.room.share, self.was) if self.room else RoomLevel.ROOMY
 
     @property
     def bytes(self) -> int:
@@ -193,6 +199,7 @@ def look(*, now: datetime) -> Growth:
     first_tables = {kind: tables_of(kind)[0] for kind in keeping.KINDS}
     with Together(across=True) as asked:
         standing = keeping.asking(asked)
+        states = asked.rows(RoomState.objects.filter(name=room.NAME))
         samples = asked.rows(GrowthSample.objects.filter(on__gte=since).order_by("on"))
         days = asked.ask(Statement(DAYS, {"tables": list(PARTITIONED)}), list)
     with Together(across=True) as asked:
@@ -233,6 +240,7 @@ def look(*, now: datetime) -> Growth:
         room=measured,
         used=used,
         forecast=forecast(used[-DAYS_FORECAST - 1 :], measured) if measured else None,
+        was=states[0].level if states else RoomLevel.ROOMY,
     )
 
 

@@ -9,10 +9,12 @@ from django.conf import settings
 from django.urls import path
 from msgspec import Meta
 
-from monitor import growth, keeping, leaving, room
+from monitor import growth, keeping, leaving
 from monitor.api.door import Door, Request, endpoint
 from monitor.api.problems import Forbidden, Problem, bad_field
 from monitor.keeping import KINDS, BadDays, Change, Kept
+from monitor.models import RoomLevel
+from monitor.room import Room
 
 Of = Literal["project", "instance"]
 
@@ -179,7 +181,7 @@ class Growth(Door):
         found = growth.look(now=request.now)
         return GrowthOut(
             bytes=found.bytes,
-            room=_room(found.room),
+            room=_room(found.room, found.level),
             forecast=_forecast(found.forecast),
             kinds=[
                 GrowingKind(
@@ -200,7 +202,7 @@ class Growth(Door):
         )
 
 
-def _room(found: room.Room | None) -> RoomOut | None:
+def _room(found: Room | None, level: RoomLevel) -> RoomOut | None:
     if found is None:
         return None
     return RoomOut(
@@ -208,7 +210,7 @@ def _room(found: room.Room | None) -> RoomOut | None:
         used_bytes=found.used_bytes,
         total_bytes=found.total_bytes,
         share=found.share,
-        level=room.level(found.share),
+        level=level,
         warns_at=settings.DISK_WARN,
         stops_at=settings.DISK_STOP,
     )

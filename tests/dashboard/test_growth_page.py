@@ -277,6 +277,22 @@ def test_every_page_says_that_agents_are_refused(fill: Callable[[float], None]) 
     assert "nearly full" not in words_of(visitor.client.get("/agents"))
 
 
+def test_pages_and_api_say_what_the_doors_do_until_they_open(fill: Callable[[float], None]) -> None:
+    visitor = signed_in(role="viewer")
+    fill(0.96)
+    room.look(now=NOW)
+    fill(0.93)
+    assert "The disk is 93 % full, and agents’ new work is refused." in words_of(visitor.client.get("/system/growth"))
+    assert "The disk of the database is nearly full." in words_of(visitor.client.get("/agents"))
+    assert "new work is refused; heartbeats" in words_of(visitor.client.get("/system"))
+    assert visitor.client.get("/api/v1/monitoring/growth").json()["room"]["level"] == "stopped"
+    fill(0.91)
+    room.look(now=NOW)
+    assert "full, and agents’ new work is refused." not in words_of(visitor.client.get("/system/growth"))
+    assert "When it is full the database stops" in words_of(visitor.client.get("/system"))
+    assert visitor.client.get("/api/v1/monitoring/growth").json()["room"]["level"] == "warned"
+
+
 # Keeping
 
 
