@@ -31,9 +31,11 @@ FILLED = """
 SELECT (SELECT count(*) FROM monitor_project), (SELECT count(*) FROM monitor_person),
        (SELECT count(*) FROM monitor_execution)
 """
+# Of the sessions of other roles the owner sees no more than whose they are, unless it may read all statistics.
 OTHERS = """
-SELECT pid, application_name FROM pg_stat_activity
- WHERE datname = current_database() AND pid <> ALL(%s) AND backend_type = 'client backend'
+SELECT pid, coalesce(nullif(application_name, ''), usename) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> ALL(%s) AND usename IS NOT NULL
+   AND coalesce(backend_type, 'client backend') = 'client backend'
 """
 PARTITIONED = "SELECT c.relname FROM pg_class AS c WHERE c.relkind = 'p' AND c.relnamespace = 'public'::regnamespace"
 REFERENCES = """
@@ -128,7 +130,7 @@ class Restore:
         while (others := self._connection.execute(OTHERS, [ours]).fetchall()) and time.monotonic() < deadline_s:
             time.sleep(0.1)  # A session of ours that was closed just now is seen for a moment.
         if others:
-            named = ", ".join(f"{name or 'unnamed'} (process {pid})" for pid, name in others)
+            named = ", ".join(f"{name} (process {pid})" for pid, name in others)
             raise Refused(
                 f"Others use the database of {self.place}: {named}. Stop every web process, worker and beat on every "
                 "machine, then run the restore again."

@@ -333,6 +333,9 @@ def test_a_filled_instance_is_replaced_only_by_its_name(url: str, target: str, t
     assert rows(target) == before
     with psycopg.connect(target, application_name="a web process"):
         assert "a web process" in refusal(target, "restore", backup, "--replace", name)
+    # Another role's session shows its owner nothing but its role.
+    with psycopg.connect(servers.url("postgres", target.rpartition("/")[2])):
+        assert "postgres (process " in refusal(target, "restore", backup, "--replace", name)
     assert rows(target) == before
     manage(target, "restore", backup, "--replace", name)
     assert rows(target)["monitor_execution"] == rows(url)["monitor_execution"]
