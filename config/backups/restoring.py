@@ -37,6 +37,8 @@ SELECT pid, coalesce(nullif(application_name, ''), usename) FROM pg_stat_activit
  WHERE datname = current_database() AND pid <> ALL(%s) AND usename IS NOT NULL
    AND coalesce(backend_type, 'client backend') = 'client backend'
 """
+COUNTED = ("monitor_project", "monitor_person", "monitor_execution")
+MISSING = "SELECT count(*) FROM unnest(%s::text[]) AS name WHERE to_regclass('public.' || name) IS NULL"
 PARTITIONED = "SELECT c.relname FROM pg_class AS c WHERE c.relkind = 'p' AND c.relnamespace = 'public'::regnamespace"
 REFERENCES = """
 SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_constraint
@@ -80,7 +82,7 @@ class Restore:
             state = self._may_begin(replace)
             self.check()
             if state is None:
-                _forget_redis()
+                self._forget_redis()
                 state = unfinished.begin(connection, self.manifest.digest())
             if state.phase == unfinished.EMPTYING:
                 self._empty()
@@ -116,6 +118,9 @@ class Restore:
         """What is in the database, in words; "" when it is empty."""
         if not tables.migrations(self._connection):
             return ""
+        missing = self._connection.execute(MISSING, [list(COUNTED)]).fetchone()
+        if missing is None or missing[0]:
+            return "a database that was begun or is of another program"
         projects, people, executions = self._connection.execute(FILLED).fetchone() or (0, 0, 0)
         if not (projects or people):
             return ""
@@ -135,6 +140,16 @@ class Restore:
                 f"Others use the database of {self.place}: {named}. Stop every web process, worker and beat on every "
                 "machine, then run the restore again."
             )
+
+    def _forget_redis(self) -> None:
+        """Empty Redis: what it keeps belongs to other rows, and nothing that was accepted is in it alone."""
+        if settings.PLACES.redis_url == settings.REDIS_URL:
+            shutil.rmtree(settings.PLACES.valkey_data, ignore_errors=True)
+            return
+        try:
+            redis.Redis.from_url(settings.REDIS_URL, socket_timeout=REDIS_WITHIN_S).flushdb()
+        except redis.RedisError as error:
+            self._say(f"Redis could not be emptied ({error}). Empty it (FLUSHDB) before the next start.")
 
     def _empty(self) -> None:
         """Drop the product's tables, sequences and functions; what else is in the database stays."""
@@ -271,14 +286,3 @@ def _day(part: Part) -> date:
 def _few(names: list[str], most: int) -> Iterator[list[str]]:
     for first in range(0, len(names), most):
         yield names[first : first + most]
-
-
-def _forget_redis() -> None:
-    """Empty Redis: what it keeps belongs to other rows, and nothing that was accepted is in it alone."""
-    if settings.PLACES.redis_url == settings.REDIS_URL:
-        shutil.rmtree(settings.PLACES.valkey_data, ignore_errors=True)
-        return
-    try:
-        redis.Redis.from_url(settings.REDIS_URL, socket_timeout=REDIS_WITHIN_S).flushdb()
-    except redis.RedisError:
-        pass
