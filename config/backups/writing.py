@@ -33,8 +33,9 @@ SECRET_KEY = "secret_key"  # noqa: S105  (the name of a file)
 # The job comes again, and after a backup by schedule at once.
 NO_DROPS = "SELECT pg_advisory_lock(hashtextextended('job:retention.drop_partitions', 0))"
 DROPS_AGAIN = "SELECT pg_advisory_unlock(hashtextextended('job:retention.drop_partitions', 0))"
-# A commit that is waited for: every transaction that the snapshot sees is on disk, so its number is never used again.
-FLUSH = "SELECT pg_current_xact_id()"
+# A commit that is waited for, as one that wrote nothing is not: every transaction that the snapshot sees is on disk, so
+# its number is never used again.
+FLUSH = "SELECT pg_logical_emit_message(true, 'handrail', 'backup')"
 # The row versions of a table, in any order.
 VERSIONS = "count(*), coalesce(bit_xor(hashtidextended(ctid, xmin::text::bigint)), 0)"
 
@@ -78,14 +79,17 @@ def back_up(
                 "A restore into this database was begun and has not ended, so there is nothing whole to back up. "
                 "Run manage.py restore again with the same backup; it goes on where it stopped."
             )
-        run = _Run(reader, target, folder.at_hand(base, now=made_at), say)
+        identity = list(reader.execute(tables.IDENTITY).fetchone() or ())
+        database = f"{identity[0]}/{identity[2]}"
+        whole = folder.oldest_first(base, database, now=made_at)
+        run = _Run(reader, target, identity, folder.at_hand(base, whole), say)
         applied = tables.migrations(reader)
         if not applied:
             raise NotSettled("The database has no tables of Handrail: there is nothing to back up.")
         # Before, for they may fill the disk that this one needs; and after, for it is one more.
-        forgotten = folder.forget_old(base, keep, now=made_at) if keep else []
+        forgotten = folder.forget_old(base, whole, keep) if keep else []
         parts = run.write_all()
-        made = Manifest(FORMAT, made_at, own_version(), applied, parts, _sequences(beside))
+        made = Manifest(FORMAT, made_at, own_version(), applied, parts, _sequences(beside), database)
         reader.execute("ROLLBACK")
         if tables.migrations(beside) != applied:
             raise NotSettled("A migration changed the tables meanwhile. Make the backup again.")
@@ -98,7 +102,7 @@ def back_up(
         manifest.sync_folder(base)
         folder.tidy(path, kept)
         if keep:
-            forgotten += folder.forget_old(base, keep, now=made_at)
+            forgotten += folder.forget_old(base, [*whole[-keep:], path], keep)
         return Written(path, made, run.taken_over, forgotten)
 
 
@@ -119,12 +123,13 @@ class _Run:
         self,
         reader: psycopg.Connection,
         unfinished: Path,
+        identity: list[str | int],
         at_hand: dict[str, tuple[Path, Part]],
         say: Callable[[str], None],
     ) -> None:
         self.taken_over = 0
-        self._reader, self._unfinished, self._at_hand, self._say = reader, unfinished, at_hand, say
-        self._identity = list(reader.execute(tables.IDENTITY).fetchone() or ())
+        self._reader, self._unfinished, self._identity = reader, unfinished, identity
+        self._at_hand, self._say = at_hand, say
 
     def write_all(self) -> list[Part]:
         found = tables.tables(self._reader)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import psycopg
 import pytest
 from django.apps import apps
@@ -18,7 +19,7 @@ from django.test import Client
 
 from alerts.judge import judge
 from config import crank, schedule
-from config.backups import folder, manifest
+from config.backups import folder, manifest, tables, writing
 from config.backups.restoring import EVENTS_AHEAD
 from monitor import jobs
 from monitor.models import JobHeartbeat
@@ -214,6 +215,24 @@ def test_one_of_a_clock_that_was_ahead_is_not_kept_instead_of_the_newest(url: st
     back_up(url, tmp_path).rename(tmp_path / "2100-01-01T000000Z")
     made = back_up(url, tmp_path, keep=1)
     assert folder.finished(tmp_path) == [made]
+
+
+def test_those_of_another_database_in_the_folder_are_left_alone(url: str, tmp_path: Path) -> None:
+    other = back_up(url, tmp_path)
+    manifest.write(msgspec.structs.replace(manifest.read(other), database="7/7"), other)
+    first, second = (back_up(url, tmp_path, keep=1) for _ in range(2))
+    assert folder.finished(tmp_path) == [other, second]
+    assert not first.exists()
+
+
+def test_what_a_backup_sees_is_on_disk(committed_db: None) -> None:
+    with tables.connect() as beside, psycopg.connect(servers.database_url, autocommit=True) as other:
+        other.execute("SET synchronous_commit = off")
+        other.execute("CREATE TEMP TABLE told AS SELECT 1")
+        other.execute("UPDATE monitor_eventcounter SET last_seq = last_seq")
+        written = ask(servers.database_url, "SELECT pg_current_wal_insert_lsn()::text")
+        beside.execute(writing.FLUSH)
+        assert beside.execute("SELECT pg_current_wal_flush_lsn() >= %s::pg_lsn", [written]).fetchone() == (True,)
 
 
 def test_a_killed_backup_goes_on_and_ends_as_one_moment(url: str, target: str, tmp_path: Path) -> None:
