@@ -4,7 +4,7 @@ All that a door takes goes through one of `span`, `text` and `body`; what each k
 monitor/piipatterns.py. Names and ids, by which things are found again, stay as they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -62,11 +62,10 @@ def value(given: Any, rule: Rule) -> Any:
         return text(given, rule)
     if isinstance(given, dict):
         masked: dict[Any, Any] = {}
+        alike: dict[str, int] = {}
         for key, item in given.items():
             name = text(key, rule) if isinstance(key, str) else key
-            while name in masked:
-                name = f"{name}'"
-            masked[name] = _field(key, item, rule)
+            masked[_free(name, masked, alike) if name in masked else name] = _field(key, item, rule)
         return masked
     if isinstance(given, list | tuple):
         return [value(item, rule) for item in given]
@@ -117,6 +116,14 @@ def _part(held: Any, rule: Rule) -> Any:
     if isinstance(held, list):
         return [_part(item, rule) for item in held]
     return value(held, rule)
+
+
+def _free(name: str, taken: Mapping[str, Any], alike: dict[str, int]) -> str:
+    """The name with the next number that is free; `alike` holds the last of each, for there may be many."""
+    while (numbered := f"{name}'{alike.setdefault(name, 1) + 1}") in taken:
+        alike[name] += 1
+    alike[name] += 1
+    return numbered
 
 
 def _field(key: Any, item: Any, rule: Rule) -> Any:
