@@ -127,13 +127,15 @@ def _free(name: str, taken: Mapping[str, Any], alike: dict[str, int]) -> str:
 
 
 def _field(key: Any, item: Any, rule: Rule) -> Any:
-    if rule.pii and isinstance(item, str) and item and isinstance(key, str) and _is_secret(key):
-        return "[secret]"
-    return value(item, rule)
+    is_secret = rule.pii and isinstance(key, str) and piipatterns.is_secret(key)
+    return _hidden(item, rule) if is_secret else value(item, rule)
 
 
-def _is_secret(key: str) -> bool:
-    return len(key) <= 40 and piipatterns.SECRET_FIELD.fullmatch(key) is not None
+def _hidden(item: Any, rule: Rule) -> Any:
+    """What a secret field holds, without its texts and numbers; objects in it name what they hold themselves."""
+    if isinstance(item, list | tuple):
+        return [_hidden(one, rule) for one in item]
+    return "[secret]" if item and type(item) in (str, int, float) else value(item, rule)
 
 
 @cache

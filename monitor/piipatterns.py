@@ -33,16 +33,21 @@ SECRET = re.compile(
 )
 BEARER = re.compile(r"\b([Bb]earer {1,3})[\w.~+/\-]{20,}=*")
 NAMED_SECRET = re.compile(
-    r"((?:passw(?:or)?d|api[_\-]?key|(?:access|auth|refresh)[_\-]?token|client[_\-]?secret|secret[_\-]?key)"
+    r"((?:passw(?:or)?d|passphrase|api[_\-]?key|(?:access|auth|refresh|session)[_\-]?token|client[_\-]?secret"
+    r"|secret[_\-]?(?:access[_\-]?)?key)"
     r"[\"']?\s{0,3}[:=]\s{0,3}[\"']?)(?![\[{])[^\s\"',;&]{6,200}",
     re.IGNORECASE,
 )
-# Fields whose text is secret whatever it looks like.
+# Fields whose text is secret whatever it looks like, with words before them, as in `db_password` and `dbPassword`.
 SECRET_FIELD = re.compile(
-    r"passw(?:or)?d|passphrase|secret|api[_\-]?key|(?:access|auth|refresh)[_\-]?token|authorization"
-    r"|client[_\-]?secret|secret[_\-]?(?:access[_\-]?)?key|private[_\-]?key",
-    re.IGNORECASE,
+    r"(?:.*(?:[._\- ]|(?-i:(?<=[a-z0-9])(?=[A-Z]))))?"
+    r"(?:passw(?:or)?d|passphrase|secret|api[_\- ]?key|(?:access|auth|refresh|session)[_\- ]?token"
+    r"|secret[_\- ]?(?:access[_\- ]?)?key|private[_\- ]?key)"
+    # Of what somebody was allowed to do an authorization tells as well.
+    r"|(?:.*[.\-]|http_)?authorization",
+    re.IGNORECASE | re.DOTALL,
 )
+LONGEST_FIELD = 100
 IBAN = re.compile(rf"(?=[A-Za-z]{{2}}[0-9]){BEGIN}([A-Za-z]{{2}})[0-9]{{2}}(?= ?[0-9A-Za-z])")
 # Characters of an IBAN by country.
 _COUNTRIES = {
@@ -99,7 +104,8 @@ _PARTS = (
     *("sk-", "pk-", "_live_", "_test_", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xox"),
     *("AKIA", "ASIA", "AIza", "hf_", "npm_", "pypi-", "hr_", "eyJ", "SG.", "PRIVATE KEY"),
 )
-_SECRET_NAMES = ("passw", "api", "token", "secret")
+_SECRET_NAMES = ("passw", "passphrase", "api", "token", "secret")
+_FIELD_ENDS = ("passwd", "password", "passphrase", "secret", "key", "token", "authorization")
 
 
 def emails(text: str) -> str:
@@ -115,6 +121,13 @@ def secrets(text: str) -> str:
         text = BEARER.sub(r"\1[secret]", text)
     lower = text.lower()
     return NAMED_SECRET.sub(r"\1[secret]", text) if any(name in lower for name in _SECRET_NAMES) else text
+
+
+def is_secret(field: str) -> bool:
+    """Whether a field of this name holds a secret, whatever that looks like."""
+    if len(field) > LONGEST_FIELD or not field.lower().endswith(_FIELD_ENDS):
+        return False
+    return SECRET_FIELD.fullmatch(field) is not None
 
 
 def numbers(text: str) -> str:

@@ -33,11 +33,36 @@ MASKED = [
     ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2ln", "[secret]"),
     ("password=hunter22&x=1", "password=[secret]&x=1"),
     ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----", "[secret]"),
+    ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "aws_secret_access_key = [secret]"),
+    ("AWS_SESSION_TOKEN=IQoJb3JpZ2luX2VjEXAMPLE", "AWS_SESSION_TOKEN=[secret]"),
     # Written as JSON, and as the beginning of such.
     ('{"a": "x\\nann@example.org"}', '{"a":"x\\n[email]"}'),
     (r'cut off {"a":"x\nann@example.org \n+49 170 1234567', r'cut off {"a":"x\n[email] \n[phone]'),
     ('{"password": "p", "n": 4111111111111111}', '{"password":"[secret]","n":"[card]"}'),
     ('["{\\"to\\": \\"ann@example.org\\"}"]', '["{\\"to\\":\\"[email]\\"}"]'),
+]
+SECRET_FIELDS = [
+    *(
+        "password",
+        "OPENAI_API_KEY",
+        "db_password",
+        "x-api-key",
+        "dbPassword",
+        "aws_secret_access_key",
+        "webhook_secret",
+    ),
+    *("http.request.header.authorization", "Authorization", "Proxy-Authorization", "my private key", "refreshToken"),
+]
+OPEN_FIELDS = [
+    "token",
+    "tokens",
+    "passwords",
+    "secretary",
+    "monkey",
+    "prior_authorization",
+    "key",
+    "compass",
+    "apikeys",
 ]
 LEFT = [
     "2026-11-20T21:27:49.055179Z",
@@ -66,6 +91,20 @@ def test_personal_data_and_secrets_are_masked(text: str, masked: str) -> None:
 @pytest.mark.parametrize("text", LEFT)
 def test_what_only_looks_like_it_is_left(text: str) -> None:
     assert masking.text(text, PII) == text
+
+
+@pytest.mark.parametrize("field", SECRET_FIELDS)
+def test_what_a_secret_field_holds_is_masked_whatever_it_is(field: str) -> None:
+    held = {field: ["a", 12345678, ["b"], {"type": "string", "password": 1.5}, True, None, ""]}
+    masked = {field: ["[secret]", "[secret]", ["[secret]"], {"type": "string", "password": "[secret]"}, True, None, ""]}
+    assert masking.value(held, PII) == masking.value(masked, PII) == masked
+    assert masking.text(json.dumps({field: "a"}), PII) == f'{{"{field}":"[secret]"}}'
+    assert masking.value(held, IPS) == held
+
+
+@pytest.mark.parametrize("field", OPEN_FIELDS)
+def test_what_other_fields_hold_is_left(field: str) -> None:
+    assert masking.value({field: "a"}, PII) == {field: "a"}
 
 
 def test_addresses_of_machines_are_masked_where_asked() -> None:
