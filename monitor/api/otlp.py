@@ -8,7 +8,7 @@ from django.http import HttpResponse
 from django.http.request import UnreadablePostError
 from django.urls import path
 
-from monitor import doorcounts, groupcommit, otlp, otlp_logs, otlp_metrics, spanlogs
+from monitor import doorcounts, groupcommit, masking, otlp, otlp_logs, otlp_metrics, spanlogs
 from monitor.api.bodies import TooLarge, WrongType
 from monitor.api.caller import Request
 from monitor.api.door import Door, endpoint
@@ -28,6 +28,8 @@ class Traces(Door):
         caller = request.caller
         decoded = _decoded(request, otlp.decode)
         spans, rejected = otlp.spans(decoded)
+        if caller.rule:
+            spans = [masking.span(one, caller.rule) for one in spans]
         done = groupcommit.accept(caller.project_id, spans, now=request.now, department=caller.department)
         for one in done.rejected:
             span = spans[one.index]

@@ -163,11 +163,14 @@ def test_conversations_stay_as_they_were_said(masked: Project) -> None:
 def test_a_repeat_is_one_also_when_masking_began_meanwhile(committed_db: None) -> None:
     project = make_project("north")
     client = client_with(make_key(project)[1])
-    call = EVENTS[0] | {"id": str(uuid4())}
-    once = client.post("/api/v1/batch", {"events": [call | {"error": "plain"}]}, content_type=JSON).json()
+    calls = [EVENTS[n] | {"id": str(uuid4())} for n in range(4)]
+    alone = {"id": str(uuid4()), "model": "gpt-4o", "success": False, "error": TEXT}
+    once = client.post("/api/v1/batch", {"events": calls}, content_type=JSON).json()
+    assert client.post("/api/v1/calls", alone, content_type=JSON).status_code == 201
     assert client.post("/v1/traces", as_json(export(SPAN)), content_type=JSON).json() == {}
     call_command("project", "north", "--mask-pii", "on")
-    again = client.post("/api/v1/batch", {"events": [call | {"error": "plain"}]}, content_type=JSON).json()
-    assert (once["accepted"], again["accepted"], again["duplicates"]) == (1, 0, 1)
+    again = client.post("/api/v1/batch", {"events": calls}, content_type=JSON).json()
+    assert (once["accepted"], again["accepted"], again["duplicates"]) == (4, 0, 4)
+    assert client.post("/api/v1/calls", alone, content_type=JSON).status_code == 200
     assert client.post("/v1/traces", as_json(export(SPAN)), content_type=JSON).json() == {}
-    assert sum(table == "monitor_span" for table, _ in everything()) == 2
+    assert sum(table == "monitor_span" for table, _ in everything()) == 6
