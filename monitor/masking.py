@@ -9,8 +9,9 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from django.utils.crypto import salted_hmac
 
-from monitor import piipatterns
+from monitor import loops, piipatterns
 from monitor.records import Span
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -23,6 +24,8 @@ NAMES = frozenset(
         *("model", "provider", "tool", "operation", "mode", "declared_mode", "status", "level", "command", "role"),
     }
 )
+# Tells calls apart whose arguments look alike once masked; see toolcalls.
+ARGUMENTS = "handrail.arguments"
 # A placeholder may be longer than what it masks, and most columns end somewhere.
 SHORTEST_COLUMN = 100
 
@@ -75,22 +78,29 @@ def value(given: Any, rule: Rule) -> Any:
 
 
 def span(given: Span, rule: Rule) -> Span:
-    """The span with its words masked; its digest stays that of what was sent, so that a repeat is still one."""
+    """The span with its words masked; its digest stays that of what was sent, so that a repeat is still one.
+
+    Where the arguments of a tool are not what they were, the attributes have a keyed hash of them.
+    """
 
     def masked(words: str | None) -> str | None:
         return text(words, rule) if words else words
 
+    arguments, attributes = masked(given.arguments), value(given.attributes, rule)
+    if given.kind == "tool" and given.arguments and arguments != given.arguments:
+        said = loops.canonical(given.arguments).encode(errors="replace")
+        attributes[ARGUMENTS] = salted_hmac(ARGUMENTS, said, algorithm="sha256").hexdigest()
     return msgspec.structs.replace(
         given,
         name=text(given.name, rule),
         error=masked(given.error),
         user=masked(given.user),
         workflow=masked(given.workflow),
-        arguments=masked(given.arguments),
+        arguments=arguments,
         result=masked(given.result),
         input=masked(given.input),
         output=masked(given.output),
-        attributes=value(given.attributes, rule),
+        attributes=attributes,
     )
 
 
