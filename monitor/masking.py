@@ -6,6 +6,7 @@ monitor/piipatterns.py. Names and ids, by which things are found again, stay as 
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from json import JSONDecoder
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -29,6 +30,18 @@ ARGUMENTS = "handrail.arguments"
 # A placeholder may be longer than what it masks, and most columns end somewhere.
 SHORTEST_COLUMN = 100
 
+
+class _Twice(ValueError):
+    """A key comes twice in one object."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise _Twice
+
+
+# Numbers stay text: of them nothing is asked here.
+_decode_once = JSONDecoder(object_pairs_hook=_once, parse_int=str, parse_float=str, strict=False).decode
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -47,16 +60,27 @@ def rule_of(mask_pii: bool, mask_ips: bool) -> Rule | None:
 
 def text(given: str, rule: Rule) -> str:
     """The text with typed placeholders, such as `[email]`, for what the rule masks; JSON stays JSON."""
-    if given[:1] in ("{", "[", '"'):
+    if given.lstrip()[:1] in ("{", "[", '"'):
         try:
             held = _decode(given)
             masked = value(held, rule)
-            return given if masked == held else _encode(masked).decode()
+            return given if masked == held and _is_all_of(held, given) else _encode(masked).decode()
         except (msgspec.DecodeError, RecursionError, OverflowError, UnicodeEncodeError):
             pass
     for mask in _masks(rule):
         given = mask(given)
     return given
+
+
+def _is_all_of(held: Any, given: str) -> bool:
+    """Whether JSON tells no more than what was made of it: of a key that comes twice the decoder keeps the last."""
+    if "{" not in given or _encode(held).decode() == given:
+        return True
+    try:
+        _decode_once(given)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def value(given: Any, rule: Rule) -> Any:

@@ -40,6 +40,10 @@ MASKED = [
     (r'cut off {"a":"x\nann@example.org \n+49 170 1234567', r'cut off {"a":"x\n[email] \n[phone]'),
     ('{"password": "p", "n": 4111111111111111}', '{"password":"[secret]","n":"[card]"}'),
     ('["{\\"to\\": \\"ann@example.org\\"}"]', '["{\\"to\\":\\"[email]\\"}"]'),
+    (' {"n": 4111111111111111}', '{"n":"[card]"}'),
+    # Of a key that comes twice the last stays, as with everybody who reads JSON.
+    ('{"a":"ann@example.org","a":"x"}', '{"a":"x"}'),
+    ('[{"b": [{"a": "ann@example.org", "\\u0061": 1}]}]', '[{"b":[{"a":1}]}]'),
 ]
 SECRET_FIELDS = [
     *(
@@ -79,6 +83,7 @@ LEFT = [
     "sk-short, password: x",
     "192.168.1.20",
     '{"a" : 1}',
+    '{"a": [{"b": 1.10, "c": 123456789012345678901234567890}], "d": "\\u00e9"}',
 ]
 
 
