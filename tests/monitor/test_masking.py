@@ -35,8 +35,22 @@ MASKED = [
     ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----", "[secret]"),
     ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "aws_secret_access_key = [secret]"),
     ("AWS_SESSION_TOKEN=IQoJb3JpZ2luX2VjEXAMPLE", "AWS_SESSION_TOKEN=[secret]"),
+    (
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: A-B,C\n\nMII\n-----END RSA PRIVATE KEY-----",
+        "[secret]",
+    ),
+    ("-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQOYBF\n-----END PGP PRIVATE KEY BLOCK-----\n", "[secret]\n"),
+    ("4111\u00a01111\u00a01111\u00a01111 +49\u00a0170\u202f1234567", "[card] [phone]"),
+    ("DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000", "[iban]"),
+    ("https://x.io/?email=ann%40example.org&n=1", "https://x.io/?email=[email]&n=1"),
+    (r"CORP\ann@example.org", r"CORP\[email]"),
     # Written as JSON, and as the beginning of such.
     ('{"a": "x\\nann@example.org"}', '{"a":"x\\n[email]"}'),
+    (r'said: {"from":"Ann \u003cann@example.org\u003e"}', r'said: {"from":"Ann \u003c[email]\u003e"}'),
+    (r'cut off {"a":"\u00fcnsal@example.org, \u00e94111111111111111', r'cut off {"a":"\u00fc[email], \u00e9[card]'),
+    (r'body="{\"password\": \"hunter22\", \"a\": 1}"', r'body="{\"password\": \"[secret]\", \"a\": 1}"'),
+    (r'b="{\\\"api_key\\\":\\\"hunter22\\\"}"', r'b="{\\\"api_key\\\":\\\"[secret]\\\"}"'),
+    (r"password=\hunter22", "password=[secret]"),
     (r'cut off {"a":"x\nann@example.org \n+49 170 1234567', r'cut off {"a":"x\n[email] \n[phone]'),
     ('{"password": "p", "n": 4111111111111111}', '{"password":"[secret]","n":"[card]"}'),
     ('["{\\"to\\": \\"ann@example.org\\"}"]', '["{\\"to\\":\\"[email]\\"}"]'),
@@ -170,7 +184,7 @@ def test_a_placeholder_never_outgrows_its_column() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(alphabet='ab@.-+ 0123456789:\\n"{}[]é', max_size=80))
+@given(st.text(alphabet='ab@.-+ 0123456789u:%\u00a0\\n"{}[]é', max_size=80))
 def test_what_is_masked_stays_masked_and_json_stays_json(text: str) -> None:
     once = masking.text(text, ALL)
     assert masking.text(once, ALL) == once
@@ -197,6 +211,8 @@ HOSTILE = [
         "12345678A ",
         "555-123-",
     ),
+    *("a%40", "%40", "\\", "\\u0061", "\\u0061@", "-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----a-"),
+    *('password\\"', "password=\\", "password\\\\", "4111\u00a0", "DE11\u00a0", "01\u00a0"),
     *("a@" + "b" * 62 + ".", "a@" + "b." * 9, "x" * 65 + "@"),
 ]
 
