@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from monitor import nearby, pipeline
-from monitor.masking import Rule, rule_of
 from monitor.nearby import Part
 from monitor.pipeline import Statement, array
 from monitor.prices import PriceOverride, Rates
@@ -46,10 +45,8 @@ SELECT id::text, provider, model, starts_at, rates::text FROM monitor_price
  WHERE project_id = %(project_id)s OR project_id IS NULL ORDER BY project_id NULLS FIRST, id
 """
 # Without an order PostgreSQL may read all rows of others to find none of this project's.
-AROUND = """
-SELECT mask_pii, mask_ips, (SELECT true FROM monitor_spanlog WHERE project_id = %(project_id)s
-                             ORDER BY trace_id, span_id, digest LIMIT 1)
-  FROM monitor_project WHERE id = %(project_id)s
+HAS_LOGS = """
+SELECT true FROM monitor_spanlog WHERE project_id = %(project_id)s ORDER BY trace_id, span_id, digest LIMIT 1
 """
 # Asked only where somebody sends logs.
 LOGGED = """
@@ -88,7 +85,7 @@ class Ground(NamedTuple):
     """What stands before the batch: executions by id and by trace, own prices, the spans of known traces.
 
     Of the traces in `parts`, which are long, `known` holds what the batch touches and what that depends on. `logged`
-    are the traces of which there are messages in log records; `rule` is what the project masks.
+    are the traces of which there are messages in log records.
     """
 
     works: dict[str, Work]
@@ -97,7 +94,6 @@ class Ground(NamedTuple):
     known: dict[str, dict[int, Known]]
     parts: dict[str, Part]
     logged: frozenset[str] = frozenset()
-    rule: Rule | None = None
 
 
 def read(
@@ -115,14 +111,14 @@ def read(
     ids = sorted(traces)
     wanted = {"project_id": project_id, "traces": array(ids), "works": array(sorted(map(str, works)))}
     named_days = {"days": array(sorted(days)), "tables": array(DAY_TABLES)}
-    missing, _, places, found, prices, around = pipeline.flush(
+    missing, _, places, found, prices, has_logs = pipeline.flush(
         [
             Statement(MISSING_DAYS, named_days),
             locking(project_id, ids),
             Statement(TRACES, wanted),
             Statement(WORKS, wanted),
             Statement(PRICES, {"project_id": project_id}),
-            Statement(AROUND, {"project_id": project_id}),
+            Statement(HAS_LOGS, {"project_id": project_id}),
         ]
     )
     if missing:
@@ -143,7 +139,6 @@ def read(
         near, parts = nearby.read(project_id, told, long)
         known |= near
     listed = [Work(*fields) for fields in found]
-    ((mask_pii, mask_ips, has_logs),) = around
     logged = pipeline.flush([Statement(LOGGED, wanted)])[0] if has_logs else ()
     return Ground(
         {work.id: work for work in listed},
@@ -152,7 +147,6 @@ def read(
         known,
         parts,
         frozenset(trace for (trace,) in logged),
-        rule_of(mask_pii, mask_ips),
     )
 
 

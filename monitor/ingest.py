@@ -17,7 +17,6 @@ from monitor import (
     changes,
     folding,
     keeping,
-    masking,
     news,
     pipeline,
     registration,
@@ -90,6 +89,8 @@ def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department:
 
 def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> Taken:
     """Take the batches into the project; any order, split or repetition of their spans ends in the same books.
+
+    What is masked is masked before: here the locks of the traces are held.
 
     Where several could be named, a run has the agent and the department, and an execution the model, of whoever came
     first; and a run that somebody named reaches to wherever a span of it was told to be.
@@ -207,8 +208,6 @@ def _news(
         if stored is not None and stored.started_at < oldest:
             stale.append(told)
             continue
-        if ground.rule:
-            span = masking.span(span, ground.rule)
         work = ground.works.get(str(span.execution_id)) if span.execution_id else None
         department = batches[number].department
         if work is None and trace in ground.by_trace:

@@ -4,13 +4,15 @@ All that a door takes goes through one of `span`, `text` and `body`; what each k
 monitor/piipatterns.py. Names and ids, by which things are found again, stay as they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+from json import JSONDecoder
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from django.utils.crypto import salted_hmac
 
-from monitor import piipatterns
+from monitor import loops, piipatterns
 from monitor.records import Span
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -23,9 +25,23 @@ NAMES = frozenset(
         *("model", "provider", "tool", "operation", "mode", "declared_mode", "status", "level", "command", "role"),
     }
 )
+# Tells calls apart whose arguments look alike once masked; see toolcalls.
+ARGUMENTS = "handrail.arguments"
 # A placeholder may be longer than what it masks, and most columns end somewhere.
 SHORTEST_COLUMN = 100
 
+
+class _Twice(ValueError):
+    """A key comes twice in one object."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise _Twice
+
+
+# Numbers stay text: of them nothing is asked here.
+_decode_once = JSONDecoder(object_pairs_hook=_once, parse_int=str, parse_float=str, strict=False).decode
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -44,16 +60,27 @@ def rule_of(mask_pii: bool, mask_ips: bool) -> Rule | None:
 
 def text(given: str, rule: Rule) -> str:
     """The text with typed placeholders, such as `[email]`, for what the rule masks; JSON stays JSON."""
-    if given[:1] in ("{", "[", '"'):
+    if given.lstrip()[:1] in ("{", "[", '"'):
         try:
             held = _decode(given)
             masked = value(held, rule)
-            return given if masked == held else _encode(masked).decode()
+            return given if masked == held and _is_all_of(held, given) else _encode(masked).decode()
         except (msgspec.DecodeError, RecursionError, OverflowError, UnicodeEncodeError):
             pass
     for mask in _masks(rule):
         given = mask(given)
     return given
+
+
+def _is_all_of(held: Any, given: str) -> bool:
+    """Whether JSON tells no more than what was made of it: of a key that comes twice the decoder keeps the last."""
+    if "{" not in given or _encode(held).decode() == given:
+        return True
+    try:
+        _decode_once(given)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def value(given: Any, rule: Rule) -> Any:
@@ -62,11 +89,10 @@ def value(given: Any, rule: Rule) -> Any:
         return text(given, rule)
     if isinstance(given, dict):
         masked: dict[Any, Any] = {}
+        alike: dict[str, int] = {}
         for key, item in given.items():
             name = text(key, rule) if isinstance(key, str) else key
-            while name in masked:
-                name = f"{name}'"
-            masked[name] = _field(key, item, rule)
+            masked[_free(name, masked, alike) if name in masked else name] = _field(key, item, rule)
         return masked
     if isinstance(given, list | tuple):
         return [value(item, rule) for item in given]
@@ -76,22 +102,29 @@ def value(given: Any, rule: Rule) -> Any:
 
 
 def span(given: Span, rule: Rule) -> Span:
-    """The span with its words masked; its digest stays that of what was sent, so that a repeat is still one."""
+    """The span with its words masked; its digest stays that of what was sent, so that a repeat is still one.
+
+    Where the arguments of a tool are not what they were, the attributes have a keyed hash of them.
+    """
 
     def masked(words: str | None) -> str | None:
         return text(words, rule) if words else words
 
+    arguments, attributes = masked(given.arguments), value(given.attributes, rule)
+    if given.kind == "tool" and given.arguments and arguments != given.arguments:
+        said = loops.canonical(given.arguments).encode(errors="replace")
+        attributes[ARGUMENTS] = salted_hmac(ARGUMENTS, said, algorithm="sha256").hexdigest()
     return msgspec.structs.replace(
         given,
         name=text(given.name, rule),
         error=masked(given.error),
         user=masked(given.user),
         workflow=masked(given.workflow),
-        arguments=masked(given.arguments),
+        arguments=arguments,
         result=masked(given.result),
         input=masked(given.input),
         output=masked(given.output),
-        attributes=value(given.attributes, rule),
+        attributes=attributes,
     )
 
 
@@ -119,14 +152,24 @@ def _part(held: Any, rule: Rule) -> Any:
     return value(held, rule)
 
 
+def _free(name: str, taken: Mapping[str, Any], alike: dict[str, int]) -> str:
+    """The name with the next number that is free; `alike` holds the last of each, for there may be many."""
+    while (numbered := f"{name}'{alike.setdefault(name, 1) + 1}") in taken:
+        alike[name] += 1
+    alike[name] += 1
+    return numbered
+
+
 def _field(key: Any, item: Any, rule: Rule) -> Any:
-    if rule.pii and isinstance(item, str) and item and isinstance(key, str) and _is_secret(key):
-        return "[secret]"
-    return value(item, rule)
+    is_secret = rule.pii and isinstance(key, str) and piipatterns.is_secret(key)
+    return _hidden(item, rule) if is_secret else value(item, rule)
 
 
-def _is_secret(key: str) -> bool:
-    return len(key) <= 40 and piipatterns.SECRET_FIELD.fullmatch(key) is not None
+def _hidden(item: Any, rule: Rule) -> Any:
+    """What a secret field holds, without its texts and numbers; objects in it name what they hold themselves."""
+    if isinstance(item, list | tuple):
+        return [_hidden(one, rule) for one in item]
+    return "[secret]" if item and type(item) in (str, int, float) else value(item, rule)
 
 
 @cache

@@ -8,17 +8,24 @@ import re
 from collections.abc import Callable
 from ipaddress import AddressValueError, IPv6Address
 
-# Where something may begin: behind no letter or digit, unless that is the letter of an escape such as \n.
-BEGIN = r"(?:(?<=\\[nrtbf])|(?<![0-9A-Za-z]))"
+# An escape such as \n or \u003c, as JSON has it that stands in other text or is cut off.
+ESCAPED = r"(?<=\\[nrtbf])|(?<=\\u[0-9A-Fa-f]{4})"
+# Where something may begin: behind no letter or digit, unless that is of an escape.
+BEGIN = rf"(?:{ESCAPED}|(?<![0-9A-Za-z]))"
 # Groups of digits that hyphens join to others are ids and dates.
-ALONE = r"(?:(?<=\\[nrtbf])|(?<![0-9A-Za-z\-]))"
+ALONE = rf"(?:{ESCAPED}|(?<![0-9A-Za-z\-]))"
 END = r"(?![0-9A-Za-z])"
 
+# What joins groups of digits: web pages have spaces that do not break.
+_SPACE = " \u00a0\u202f"
 EMAIL = re.compile(
-    r"(?:(?<=\\[nrtbf])|(?<![\w.%+\-\\]))[\w.%+\-]+@(?:[\w\-]{1,63}\.){1,8}[^\W\d_]{2,24}",
+    rf"(?:{ESCAPED}|(?<=\\)(?![nrtbf]|u[0-9A-Fa-f]{{4}})|(?<![\w.%+\-\\]))"
+    r"[\w.%+\-]+(?:@|%40)(?:[\w\-]{1,63}\.){1,8}[^\W\d_]{2,24}",
 )
 SECRET = re.compile(
-    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{0,20000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
+    # Headers within may have hyphens; behind a quote the key is over.
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----[^-]{0,20000}(?:-(?!----)[^-\"'`{}<>]{0,20000}){0,100}"
+    r"(?:-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----)?"
     rf"|{BEGIN}(?:"
     r"(?:sk|pk)-[\w\-]{16,}"
     r"|(?:sk|rk|pk)_(?:live|test)_[0-9A-Za-z]{10,}"
@@ -29,21 +36,29 @@ SECRET = re.compile(
     r"|hr_[0-9a-f]{12}_[\w\-]{20,}"
     r")"
     # A part that has to be followed by another begins nowhere inside of itself.
-    r"|(?:(?<=\\[nrtbf])|(?<![\w.\-]))(?:eyJ[\w\-]{8,}\.eyJ[\w\-]{8,}\.[\w\-]*|SG\.[\w\-]{16,}\.[\w\-]{16,})"
+    rf"|(?:{ESCAPED}|(?<![\w.\-]))(?:eyJ[\w\-]{{8,}}\.eyJ[\w\-]{{8,}}\.[\w\-]*|SG\.[\w\-]{{16,}}\.[\w\-]{{16,}})"
 )
 BEARER = re.compile(r"\b([Bb]earer {1,3})[\w.~+/\-]{20,}=*")
+# Quotes may be escaped, and again where JSON stands in JSON.
+_QUOTE = r"(?:\\{0,7}[\"'])?"
+_WORD = r"(?:[^\s\"',;&\\]|\\(?!\\{0,6}[\"']))"
 NAMED_SECRET = re.compile(
-    r"((?:passw(?:or)?d|api[_\-]?key|(?:access|auth|refresh)[_\-]?token|client[_\-]?secret|secret[_\-]?key)"
-    r"[\"']?\s{0,3}[:=]\s{0,3}[\"']?)(?![\[{])[^\s\"',;&]{6,200}",
+    r"((?:passw(?:or)?d|passphrase|api[_\-]?key|(?:access|auth|refresh|session)[_\-]?token|client[_\-]?secret"
+    r"|secret[_\-]?(?:access[_\-]?)?key)"
+    rf"{_QUOTE}\s{{0,3}}[:=]\s{{0,3}}{_QUOTE})(?![\[{{]){_WORD}{{6,200}}",
     re.IGNORECASE,
 )
-# Fields whose text is secret whatever it looks like.
+# Fields whose text is secret whatever it looks like, with words before them, as in `db_password` and `dbPassword`.
 SECRET_FIELD = re.compile(
-    r"passw(?:or)?d|passphrase|secret|api[_\-]?key|(?:access|auth|refresh)[_\-]?token|authorization"
-    r"|client[_\-]?secret|secret[_\-]?(?:access[_\-]?)?key|private[_\-]?key",
-    re.IGNORECASE,
+    r"(?:.*(?:[._\- ]|(?-i:(?<=[a-z0-9])(?=[A-Z]))))?"
+    r"(?:passw(?:or)?d|passphrase|secret|api[_\- ]?key|(?:access|auth|refresh|session)[_\- ]?token"
+    r"|secret[_\- ]?(?:access[_\- ]?)?key|private[_\- ]?key)"
+    # Of what somebody was allowed to do an authorization tells as well.
+    r"|(?:.*[.\-]|http_)?authorization",
+    re.IGNORECASE | re.DOTALL,
 )
-IBAN = re.compile(rf"(?=[A-Za-z]{{2}}[0-9]){BEGIN}([A-Za-z]{{2}})[0-9]{{2}}(?= ?[0-9A-Za-z])")
+LONGEST_FIELD = 100
+IBAN = re.compile(rf"(?=[A-Za-z]{{2}}[0-9]){BEGIN}([A-Za-z]{{2}})[0-9]{{2}}(?=[{_SPACE}]?[0-9A-Za-z])")
 # Characters of an IBAN by country.
 _COUNTRIES = {
     15: "NO",
@@ -65,10 +80,10 @@ _COUNTRIES = {
     32: "LC",
 }
 IBAN_LENGTHS = {country: length for length, several in _COUNTRIES.items() for country in several.split()}
-_IBAN_OF = {length: re.compile(rf"(?: ?[0-9A-Za-z]){{{length}}}{END}") for length in _COUNTRIES}
+_IBAN_OF = {length: re.compile(rf"(?:[{_SPACE}]?[0-9A-Za-z]){{{length}}}{END}") for length in _COUNTRIES}
 CARD = re.compile(
-    rf"(?=[2-6]){BEGIN}(?:[2-6][0-9]{{12,18}}|[2-6][0-9]{{3}}([ -])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{1,7}}"
-    rf"|3[0-9]{{3}}([ -])[0-9]{{6}}\2[0-9]{{4,5}}){END}"
+    rf"(?=[2-6]){BEGIN}(?:[2-6][0-9]{{12,18}}|[2-6][0-9]{{3}}([{_SPACE}-])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{1,7}}"
+    rf"|3[0-9]{{3}}([{_SPACE}-])[0-9]{{6}}\2[0-9]{{4,5}}){END}"
 )
 CARD_BRANDS = re.compile(r"4|5[1-5]|2[2-7]|3[0478]|35|6")
 SSN = re.compile(rf"(?=[0-9]){ALONE}(?!000|666|9)[0-9]{{3}}([- ])(?!00)[0-9]{{2}}\1(?!0000)[0-9]{{4}}(?![0-9A-Za-z\-])")
@@ -81,30 +96,32 @@ NATIONAL_ID = re.compile(
 DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 PHONE = re.compile(
     # With the country's code; in the North American form; with the zero of a call within the country.
-    r"(?=[0-9+(])(?:(?<![0-9+])\+[1-9](?:[ .\-/]?\(?[0-9]\)?){6,14}(?![0-9])"
-    rf"|{ALONE}00(?=[0-9]{{1,6}}[ .\-/(])[1-9](?:[ .\-/]?\(?[0-9]\)?){{7,14}}(?![0-9])"
-    rf"|{ALONE}(?:1[ .\-])?(?:\([2-9][0-9]{{2}}\) ?|[2-9][0-9]{{2}}[ .\-])[0-9]{{3}}[ .\-][0-9]{{4}}(?![0-9A-Za-z\-])"
-    rf"|{ALONE}0[1-9][0-9]{{0,4}}[ /\-][0-9]{{3,4}}(?:[ \-]?[0-9]{{2,4}}){{1,3}}(?![0-9A-Za-z\-])"
-    rf"|{ALONE}0[1-9](?:[ .][0-9]{{2}}){{4}}(?![0-9A-Za-z\-]))"
+    rf"(?=[0-9+(])(?:(?<![0-9+])\+[1-9](?:[{_SPACE}.\-/]?\(?[0-9]\)?){{6,14}}(?![0-9])"
+    rf"|{ALONE}00(?=[0-9]{{1,6}}[{_SPACE}.\-/(])[1-9](?:[{_SPACE}.\-/]?\(?[0-9]\)?){{7,14}}(?![0-9])"
+    rf"|{ALONE}(?:1[{_SPACE}.\-])?(?:\([2-9][0-9]{{2}}\)[{_SPACE}]?|[2-9][0-9]{{2}}[{_SPACE}.\-])"
+    rf"[0-9]{{3}}[{_SPACE}.\-][0-9]{{4}}(?![0-9A-Za-z\-])"
+    rf"|{ALONE}0[1-9][0-9]{{0,4}}[{_SPACE}/\-][0-9]{{3,4}}(?:[{_SPACE}\-]?[0-9]{{2,4}}){{1,3}}(?![0-9A-Za-z\-])"
+    rf"|{ALONE}0[1-9](?:[{_SPACE}.][0-9]{{2}}){{4}}(?![0-9A-Za-z\-]))"
 )
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-IPV4 = re.compile(rf"(?:(?<=\\[nrtbf])|(?<![0-9A-Za-z.]))(?:{_BYTE}\.){{3}}{_BYTE}(?![0-9A-Za-z]|\.[0-9])")
-IPV6 = re.compile(r"(?:(?<=\\[nrtbf])|(?<![0-9A-Za-z:.]))[0-9A-Fa-f:]{3,45}(?![0-9A-Za-z:])")
+IPV4 = re.compile(rf"(?:{ESCAPED}|(?<![0-9A-Za-z.]))(?:{_BYTE}\.){{3}}{_BYTE}(?![0-9A-Za-z]|\.[0-9])")
+IPV6 = re.compile(rf"(?:{ESCAPED}|(?<![0-9A-Za-z:.]))[0-9A-Fa-f:]{{3,45}}(?![0-9A-Za-z:])")
 
 
 # No number that is masked has fewer digits so close together.
-SIX_DIGITS = re.compile(r"[0-9](?:[ .\-/()]{0,3}[0-9]){5}")
+SIX_DIGITS = re.compile(rf"[0-9](?:[{_SPACE}.\-/()]{{0,3}}[0-9]){{5}}")
 # What every secret has that is known by its form, and what names the others.
 _PARTS = (
     *("sk-", "pk-", "_live_", "_test_", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xox"),
     *("AKIA", "ASIA", "AIza", "hf_", "npm_", "pypi-", "hr_", "eyJ", "SG.", "PRIVATE KEY"),
 )
-_SECRET_NAMES = ("passw", "api", "token", "secret")
+_SECRET_NAMES = ("passw", "passphrase", "api", "token", "secret")
+_FIELD_ENDS = ("passwd", "password", "passphrase", "secret", "key", "token", "authorization")
 
 
 def emails(text: str) -> str:
     """The text with every address of mail masked."""
-    return EMAIL.sub("[email]", text) if "@" in text else text
+    return EMAIL.sub("[email]", text) if "@" in text or "%40" in text else text
 
 
 def secrets(text: str) -> str:
@@ -115,6 +132,13 @@ def secrets(text: str) -> str:
         text = BEARER.sub(r"\1[secret]", text)
     lower = text.lower()
     return NAMED_SECRET.sub(r"\1[secret]", text) if any(name in lower for name in _SECRET_NAMES) else text
+
+
+def is_secret(field: str) -> bool:
+    """Whether a field of this name holds a secret, whatever that looks like."""
+    if len(field) > LONGEST_FIELD or not field.lower().endswith(_FIELD_ENDS):
+        return False
+    return SECRET_FIELD.fullmatch(field) is not None
 
 
 def numbers(text: str) -> str:
@@ -161,13 +185,13 @@ def _iban_end(found: re.Match[str]) -> int:
     whole = _IBAN_OF[length].match(found.string, found.start()) if length else None
     if whole is None:
         return 0
-    compact = whole[0].replace(" ", "")
+    compact = re.sub(f"[{_SPACE}]", "", whole[0])
     moved = compact[4:] + compact[:4]
     return whole.end() if int("".join(str(int(one, 36)) for one in moved)) % 97 == 1 else 0
 
 
 def _card_end(found: re.Match[str]) -> int:
-    return found.end() if is_card(found[0].replace(" ", "").replace("-", "")) else 0
+    return found.end() if is_card(re.sub("[^0-9]", "", found[0])) else 0
 
 
 def _national_id_end(found: re.Match[str]) -> int:

@@ -8,10 +8,11 @@ from uuid import UUID
 
 import msgspec
 
-from monitor import budgets, ingest, ingestkeys
+from monitor import budgets, ingest, ingestkeys, masking
 from monitor.budgets import Verdict
 from monitor.ids import uuid7
 from monitor.ingestkeys import Place
+from monitor.masking import Rule
 from monitor.models import LedgerEntry
 from monitor.models import Span as StoredSpan
 from monitor.prices import booked_usd
@@ -37,8 +38,12 @@ class Taken(NamedTuple):
     ids: list[UUID]
 
 
-def take(project_id: int, reports: Sequence[Report], *, now: datetime, department: str = "") -> Taken:
+def take(
+    project_id: int, reports: Sequence[Report], *, now: datetime, department: str = "", rule: Rule | None = None
+) -> Taken:
     """Take the reports into the project; `department` is the key's own, for those that name none.
+
+    What is stored is masked by the rule; what tells a repeat from another report is what was sent.
 
     Each has an id of its own, made here unless it brings one; only those that are brought can be told again.
     """
@@ -55,6 +60,9 @@ def take(project_id: int, reports: Sequence[Report], *, now: datetime, departmen
         except BadReport as error:
             refused[n] = error
             continue
+        if rule is not None:
+            # Before the first lock is taken.
+            span = masking.span(span, rule)
         if report.id is not None:
             place = Place(span.started_at, UUID(bytes=span.trace_id), span.span_id, report.digest())
             if report.id in wanted:
@@ -113,13 +121,15 @@ class CallAnswer(msgspec.Struct):
     remaining: Decimal | None
 
 
-def record_call(project_id: int, call: Call, *, now: datetime, department: str = "") -> tuple[CallAnswer, bool]:
+def record_call(
+    project_id: int, call: Call, *, now: datetime, department: str = "", rule: Rule | None = None
+) -> tuple[CallAnswer, bool]:
     """Record a call and say whether the next may be made; False when it was recorded before.
 
     Recorded also when the budgets say no. One that was recorded before is answered from what is left of it.
     Raises BadReport, IdTaken.
     """
-    done = take(project_id, [call], now=now, department=department)
+    done = take(project_id, [call], now=now, department=department, rule=rule)
     if done.refused:
         raise done.refused[0]
     place = done.places[0]

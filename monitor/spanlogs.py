@@ -96,14 +96,10 @@ def accept(project_id: int, messages: Sequence[Message], *, now: datetime) -> Ke
     listed = {(one.trace_id, one.span_id, one.digest): one for one in messages}
     # In the order of the key, in which everybody inserts.
     rows = [listed[key] for key in sorted(listed)]
-    (((mask_pii, mask_ips),), _) = pipeline.flush(
-        [
-            Statement(RULE, {"project_id": project_id}),
-            locking(project_id, {one.trace_id.hex() for one in rows}),
-        ]
-    )
-    rule = masking.rule_of(mask_pii, mask_ips)
-    (new,) = pipeline.flush([_keeping(project_id, rows, rule, now=now)])
+    (((mask_pii, mask_ips),),) = pipeline.flush([Statement(RULE, {"project_id": project_id})])
+    # Masked before the traces are locked: long messages take their time.
+    keeping = _keeping(project_id, rows, masking.rule_of(mask_pii, mask_ips), now=now)
+    _, new = pipeline.flush([locking(project_id, {one.trace_id.hex() for one in rows}), keeping])
     places = sorted(set(new))
     filled = 0
     for part in _parts(places):

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from monitor import loops
+from monitor import loops, masking
 
 # What started longer ago is no news.
 BACK = timedelta(days=1)
@@ -56,7 +56,8 @@ SELECT project_id, nullif(execution_id, %(none)s), nullif(trace_id, %(none)s), a
 """
 COLUMNS = f"""
 trace_id, span_id, parent_span_id, started_at, ended_at, agent, run_id, coalesce(nullif(tool, ''), name) AS tool,
-tool_call_id, CASE WHEN octet_length(input) <= {LONGEST_ARGUMENTS} THEN input ELSE 'md5 ' || md5(input) END AS arguments
+tool_call_id, coalesce('hmac ' || (attributes ->> '{masking.ARGUMENTS}'),
+    CASE WHEN octet_length(input) <= {LONGEST_ARGUMENTS} THEN input ELSE 'md5 ' || md5(input) END) AS arguments
 """
 WHERE = {
     "execution": "execution_id = {execution_id}",
@@ -123,7 +124,10 @@ class Place(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call of a tool; `arguments` are None where they were not sent. The last two are empty unless asked for."""
+    """One call of a tool; `arguments` are None where they were not sent, and a hash where they were masked or are long.
+
+    The last two are empty unless asked for.
+    """
 
     trace_id: UUID
     span_id: int

@@ -89,8 +89,8 @@ TELLINGS: Mapping[str, Telling] = {
     "message": Telling(MessageEvent, _message),
     **{name: Telling(body, partial(_execution, name)) for name, body in execution_events.EVENTS.items()},
 }
-# What customers and people say to each other has to arrive as it was said.
-VERBATIM = frozenset({"message"})
+# What customers and people say to each other has to arrive as it was said; the spans that reports become are masked.
+VERBATIM = frozenset({"message", *REPORTS})
 BODIES: Mapping[str, type[msgspec.Struct]] = {
     **REPORTS,
     **{name: telling.body for name, telling in TELLINGS.items()},
@@ -217,7 +217,9 @@ def _take(answer: BatchAnswer, caller: Caller, reports: dict[int, Report], *, no
     places = list(reports)
     done = unhindered(
         caller.project_id,
-        lambda: reporting.take(caller.project_id, list(reports.values()), now=now, department=caller.department),
+        lambda: reporting.take(
+            caller.project_id, list(reports.values()), now=now, department=caller.department, rule=caller.rule
+        ),
     )
     answer.accepted += done.accepted
     answer.duplicates += done.duplicates

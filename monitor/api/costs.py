@@ -32,6 +32,8 @@ class Calls(Door):
         status=201,
         also=(200, 409),
         bound=False,
+        # The span that it becomes is masked.
+        verbatim=True,
         grows=True,
     )
     def post(self, request: Request, body: Call) -> Answer:
@@ -39,7 +41,9 @@ class Calls(Door):
         try:
             answer, is_new = unhindered(
                 caller.project_id,
-                lambda: reporting.record_call(caller.project_id, body, now=request.now, department=caller.department),
+                lambda: reporting.record_call(
+                    caller.project_id, body, now=request.now, department=caller.department, rule=caller.rule
+                ),
             )
         except IdTaken as error:
             raise Problem(409, "Conflict", f"The id {body.id} was used before, for another call.") from error

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.urls import path
 
-from monitor import doorcounts, otlp, otlp_logs, otlp_metrics, spanlogs
+from monitor import doorcounts, masking, otlp, otlp_logs, otlp_metrics, spanlogs
 from monitor.api import bodies, salvage
 from monitor.api.bodies import TooLarge, WrongType
 from monitor.api.caller import Request
@@ -29,6 +29,8 @@ class Traces(Door):
         caller = request.caller
         decoded = _decoded(request, otlp.decode)
         spans, rejected = otlp.spans(decoded)
+        if caller.rule:
+            spans = [masking.span(one, caller.rule) for one in spans]
         done = salvage.accept(caller.project_id, spans, now=request.now, department=caller.department)
         for one in done.rejected:
             rejected.append(_unkept(spans[one.index], one.reason))

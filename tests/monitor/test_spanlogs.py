@@ -296,7 +296,7 @@ def test_who_sends_no_logs_reads_none_of_others(committed_db: None) -> None:
     with tenant(quiet.pk), connection.cursor() as cursor:
         # A hot statement is planned once for all projects.
         cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        cursor.execute(f"PREPARE around (int) AS {ground.AROUND.replace('%(project_id)s', '$1')}")
+        cursor.execute(f"PREPARE around (int) AS {ground.HAS_LOGS.replace('%(project_id)s', '$1')}")
         cursor.execute("EXPLAIN (ANALYZE, COSTS off) EXECUTE around (%s)", [quiet.pk])
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "Seq Scan on monitor_spanlog" not in plan

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -11,8 +12,9 @@ from django.core.management import call_command
 from django.test import Client
 from psycopg import sql
 
+from monitor import loopwatch
 from monitor.api import openapi
-from monitor.models import Message, Project
+from monitor.models import Loop, Message, Project
 from monitor.tenancy import tenant
 from tests.conftest import TABLES
 from tests.monitor.api.conftest import client_with, make_key, make_project
@@ -163,11 +165,45 @@ def test_conversations_stay_as_they_were_said(masked: Project) -> None:
 def test_a_repeat_is_one_also_when_masking_began_meanwhile(committed_db: None) -> None:
     project = make_project("north")
     client = client_with(make_key(project)[1])
-    call = EVENTS[0] | {"id": str(uuid4())}
-    once = client.post("/api/v1/batch", {"events": [call | {"error": "plain"}]}, content_type=JSON).json()
+    calls = [EVENTS[n] | {"id": str(uuid4())} for n in range(4)]
+    alone = {"id": str(uuid4()), "model": "gpt-4o", "success": False, "error": TEXT}
+    once = client.post("/api/v1/batch", {"events": calls}, content_type=JSON).json()
+    assert client.post("/api/v1/calls", alone, content_type=JSON).status_code == 201
     assert client.post("/v1/traces", as_json(export(SPAN)), content_type=JSON).json() == {}
     call_command("project", "north", "--mask-pii", "on")
-    again = client.post("/api/v1/batch", {"events": [call | {"error": "plain"}]}, content_type=JSON).json()
-    assert (once["accepted"], again["accepted"], again["duplicates"]) == (1, 0, 1)
+    again = client.post("/api/v1/batch", {"events": calls}, content_type=JSON).json()
+    assert (once["accepted"], again["accepted"], again["duplicates"]) == (4, 0, 4)
+    assert client.post("/api/v1/calls", alone, content_type=JSON).status_code == 200
     assert client.post("/v1/traces", as_json(export(SPAN)), content_type=JSON).json() == {}
-    assert sum(table == "monitor_span" for table, _ in everything()) == 2
+    assert sum(table == "monitor_span" for table, _ in everything()) == 6
+
+
+def test_calls_that_look_alike_when_masked_are_no_loop(masked: Project) -> None:
+    client = client_with(make_key(masked)[1])
+    begin = datetime.now(UTC) - timedelta(seconds=60)
+
+    def mail(*names: str) -> list[Loop]:
+        trace = uuid4().hex
+        events = [
+            {
+                "type": "tool_call",
+                "tool": "send_mail",
+                "agent": "clerk",
+                "trace_id": trace,
+                "arguments": {"to": f"{name}@example.org", "subject": "Your order has left"},
+                "occurred_at": (begin + timedelta(seconds=n)).isoformat(),
+            }
+            for n, name in enumerate(names)
+        ]
+        assert client.post("/api/v1/batch", {"events": events}, content_type=JSON).json()["accepted"] == len(names)
+        loopwatch.look(now=datetime.now(UTC))
+        with tenant(masked.pk):
+            return list(Loop.objects.all())
+
+    assert mail("ann", "bob", "eve", "joe") == []
+    [loop] = mail("ann", "ann", "ann")
+    assert (loop.calls, loop.cycle) == (
+        3,
+        [{"tool": "send_mail", "arguments": '{"subject":"Your order has left","to":"[email]"}'}],
+    )
+    assert not [row for _, row in everything() if "example.org" in row]
