@@ -102,9 +102,7 @@ def test_a_project_that_moves_has_its_days_cut_anew(db: None) -> None:
 
     def by_day() -> list[tuple[datetime, int]]:
         with tenant(project.pk):
-            found = rollups.series(
-                project.pk, since=began - DAY, until=NOW, calendar="day", time_zone="America/Panama"
-            )
+            found = rollups.series(project.pk, since=began - DAY, until=NOW, calendar="day", time_zone="America/Panama")
         return [(one.at, one.count) for one in found]
 
     expected = [(began - 19 * HOUR, 5), (began + 5 * HOUR, 24), (began + 29 * HOUR, 19)]
