@@ -117,6 +117,17 @@ def _look(browser: Client, key: str, *, now: datetime) -> dict[str, Looked]:
     with crossing(), connection.cursor() as cursor:
         cursor.execute("SELECT id, run_id FROM monitor_execution ORDER BY id DESC LIMIT 1")
         identity, run = cursor.fetchone()
+    pages, calls = asked(identity, run, week)
+    found = {}
+    for name, path in (pages | calls).items():
+        headers = bearer if name in calls else {}
+        looks = [_one(browser, path, headers) for _ in range(LOOKS)]
+        found[name] = sorted(looks, key=lambda one: one.slowest_ms)[LOOKS // 2]
+    return found
+
+
+def asked(identity: object, run: str, week: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The pages and the calls by name, for an execution, a run and the moment a week ago."""
     pages = {
         "overview": "/",
         "executions": "/executions",
@@ -147,13 +158,7 @@ def _look(browser: Client, key: str, *, now: datetime) -> dict[str, Looked]:
         "GET metrics": "/api/metrics",
         "GET operations": "/api/v1/operations",
     }
-    found = {}
-    asked = pages | calls
-    for name, path in asked.items():
-        headers = bearer if name in calls else {}
-        looks = [_one(browser, path, headers) for _ in range(LOOKS)]
-        found[name] = sorted(looks, key=lambda one: one.slowest_ms)[LOOKS // 2]
-    return found
+    return pages, calls
 
 
 def _one(browser: Client, path: str, headers: dict[str, str]) -> Looked:

@@ -63,7 +63,7 @@ def fill(client: Client, name: str) -> None:
     post(client, f"{API}/batch", events=[*CALLS * 3, UNPRICED])
     usage = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o", "gen_ai.usage.input_tokens": 1000}
     spans = export(*(json_span(name=f"chat {number}", attributes=usage) for number in range(20)))
-    assert client.post("/v1/traces", as_json(spans), content_type="application/json").status_code == 200
+    assert client.post("/v1/traces", as_json(spans), content_type="application/json").json() == {}
     post(client, f"{API}/conversations", conversation_id=f"order-{name}", agent="clerk")
     chat = f"{API}/conversations/order-{name}"
     post(client, f"{chat}/messages", role="user", content="My lamp arrived broken.\r\n\\N \x07")

@@ -2,20 +2,32 @@
 
 python exporter.py SECONDS SPANS_A_SECOND [LETTERS]
 
-It prints how many spans it made; each tells an input of so many letters. The environment says where they go.
+It prints how many spans it made; each tells an input of so many letters. The environment says where they go. On its
+standard error it says when an export begins and ends.
 """
 
 import sys
 import time
+from collections.abc import Sequence
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+
+
+class Telling(OTLPSpanExporter):
+    """The exporter as it comes, which says what it does."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        sys.stderr.write("export begins\n")
+        result = super().export(spans)
+        sys.stderr.write(f"export ends: {result.name}\n")
+        return result
 
 
 def main(seconds: float, a_second: int, letters: int = 0) -> None:
     provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(Telling()))
     tracer = provider.get_tracer("tests")
     made, began_s = 0, time.monotonic()
     while (passed_s := time.monotonic() - began_s) < seconds:

@@ -19,6 +19,7 @@ from monitor.tenancy import crossing, tenant
 from tests.contract.recordings import clients, mapped
 from tests.monitor.spending import (
     CALL_USD,
+    MODEL,
     NOW,
     a_project,
     a_span,
@@ -155,6 +156,19 @@ def test_many_threads_telling_the_same_trace_end_in_the_same_books(committed_db:
         list(pool.map(tell, range(8)))
     assert_books_balance(crowded)
     assert books_of(crowded) == books_of(straight)
+
+
+def test_a_tool_that_repeats_what_the_call_below_it_cost_counts_and_costs_nothing(db: None) -> None:
+    project = a_project()
+    accept(project, [a_span(1, 1, kind="tool", tool="ask", tokens=usage(), model=MODEL)])
+    with tenant(project.pk):
+        assert Span.objects.get().cost_usd == CALL_USD
+    accept(project, [a_span(1, 2, 1)])
+    with tenant(project.pk):
+        assert dict(Span.objects.values_list("span_id", "cost_usd")) == {1: 0, 2: CALL_USD}
+        run = Run.objects.get()
+        assert (run.calls, run.tool_calls, run.input_tokens, run.cost_usd) == (1, 1, 1000, CALL_USD)
+    assert_books_balance(project)
 
 
 def test_recorded_clients_end_in_the_same_books_however_they_are_split(db: None) -> None:
