@@ -203,7 +203,9 @@ def test_a_framework_is_the_provider_only_when_nobody_else_is_named():
 
 
 @pytest.mark.parametrize(
-    ("end_ns", "by_ms"), [(START_NS - 1, 1e-6), (START_NS - 2_500_000, 2.5), (1, (START_NS - 1) / 1e6)]
+    ("end_ns", "by_ms"),
+    [(START_NS - 1, 1e-6), (START_NS - 2_500_000, 2.5), (1, (START_NS - 1) / 1e6)],
+    ids=["a nanosecond", "milliseconds", "since 1970"],
 )
 def test_a_span_that_ends_before_it_starts_took_no_time(end_ns, by_ms):
     said = {"gen_ai.server.time_to_first_token": 0.2, "gen_ai.request.model": "gpt-4o"}

@@ -218,13 +218,33 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("part", HOSTILE)
-def test_a_megabyte_of_malice_takes_linear_time(part: str) -> None:
-    def seconds(size: int) -> float:
-        text = part * (size // len(part))
-        begin = time.thread_time()
-        masking.text(text, ALL)
-        return time.thread_time() - begin
+ORDINARY = "The 3 lamps of order 4711-22 came on 2026-11-20 at 10:30, call 12 34 56; see a@b. "
+# What takes less says nothing of how it grows.
+LEAST_S = 0.001
 
-    # On a machine that does much else; quadratic time would be hours.
-    assert seconds(MEGABYTE) < 60
+
+def spent_s(part: str, size: int, *, tries: int = 1) -> float:
+    """Of the processor, to mask a text of so many letters that repeats the part; the least of several tries."""
+    text, spent = part * (size // len(part)), []
+    for _ in range(tries):
+        began_s = time.thread_time()
+        masking.text(text, ALL)
+        spent.append(time.thread_time() - began_s)
+    return min(spent)
+
+
+@pytest.fixture(scope="module")
+def ordinary_s() -> float:
+    return spent_s(ORDINARY, MEGABYTE, tries=3)
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+def test_a_megabyte_of_malice_takes_linear_time(part: str, ordinary_s: float) -> None:
+    # Four times as much takes four times as long, and sixteen times where it grows with the square.
+    before_s = spent_s(part, MEGABYTE // 64, tries=3)
+    for size in (MEGABYTE // 16, MEGABYTE // 4):
+        now_s = spent_s(part, size, tries=3)
+        assert now_s < 8 * max(before_s, LEAST_S), size
+        before_s = now_s
+    # And not many times as long as what people write.
+    assert spent_s(part, MEGABYTE) < 20 * ordinary_s

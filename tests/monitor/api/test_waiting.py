@@ -54,9 +54,8 @@ def north(committed_db: None) -> Project:
 def test_a_poll_answers_at_once_when_there_is_something(web: Web, north: Project) -> None:
     announce(north, "said")
     with web.client(north) as client:
-        answer = client.get(f"{EVENTS}?wait=20")
+        answer = client.get(f"{EVENTS}?wait=20", timeout=10)
         assert answer.json() == {"events": [{"seq": 1, "kind": "said"}], "cursor": 1}
-        assert answer.elapsed.total_seconds() < 10
         assert int(answer.headers["RateLimit-Limit"]) == settings.INGEST_PER_MINUTE
 
 
@@ -67,9 +66,9 @@ def test_a_poll_without_a_wait_answers_at_once(web: Web, north: Project) -> None
 
 def test_a_poll_answers_that_there_is_nothing_when_its_wait_is_over(web: Web, north: Project) -> None:
     with web.client(north) as client:
-        answer = client.get(f"{EVENTS}?wait=1&after=0")
+        answer = client.get(f"{EVENTS}?wait=1&after=0", timeout=10)
         assert answer.json() == {"events": [], "cursor": 0}
-        assert 0.9 < answer.elapsed.total_seconds() < 10
+        assert answer.elapsed.total_seconds() > 0.9
 
 
 def test_news_wakes_a_poll_before_it_looks_by_itself(web: Web, north: Project) -> None:
@@ -128,8 +127,8 @@ def test_many_that_wait_hold_neither_threads_nor_connections(web: Web, north: Pr
     with web.client(north) as client, ThreadPoolExecutor(60) as crowd:
         waiting = [crowd.submit(client.get, f"{EVENTS}?wait=20") for _ in range(60)]
         web.wait_for_callers(60)
-        answer = client.get("/api/v1/sample/who/x")
-        assert answer.elapsed.total_seconds() < 10, "the polls are over after 20 s"
+        # The polls are over after 20 s.
+        assert client.get("/api/v1/sample/who/x", timeout=10).status_code == 200
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
