@@ -29,7 +29,7 @@ Within = dict[int, Any]
 
 def is_heavy_protobuf(body: bytes, message: Descriptor) -> bool:
     """Whether a message has too many messages or fields to be read; raises ValueError when it is none."""
-    if len(body) - len(body.translate(None, _BEGINNINGS)) <= FEW:
+    if len(body) <= FEW or len(body) - len(body.translate(None, _BEGINNINGS)) <= FEW:
         return False
     return weight(body, message) > HEAVIEST
 

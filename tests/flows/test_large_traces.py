@@ -45,11 +45,16 @@ def test_a_batch_of_long_prompts_is_stored_whole(handrail: Instance) -> None:
     assert stored == [(made, LETTERS, LETTERS, 1)]
 
 
-def test_a_larger_export_is_refused_and_says_how_much_it_may_be(handrail: Instance) -> None:
+def test_the_largest_export_is_taken_and_a_larger_one_refused(handrail: Instance) -> None:
     key = make_key(handrail, "larger", scopes="ingest")
+    largest = b'{"resourceSpans":[' + b" " * (settings.MAX_OTLP_BYTES - 20) + b"]}"
     body = as_protobuf(export(json_span(trace=uuid4().hex, attributes={"input.value": "x" * settings.MAX_OTLP_BYTES})))
     headers = {"authorization": f"Bearer {key}", "content-type": "application/x-protobuf"}
     with httpx.Client(base_url=address(handrail), headers=headers, timeout=60) as client:
+        # The first is a stranger's, the others those of a key that is known.
+        for content in (largest, largest, iter([largest])):
+            sent = client.post("/v1/traces", content=content, headers={"content-type": "application/json"})
+            assert (len(largest), sent.status_code, sent.text) == (settings.MAX_OTLP_BYTES, 200, "{}")
         for path in ("/v1/traces", "/v1/logs", "/v1/metrics", "/api/public/otel/v1/traces"):
             for sent in (
                 client.post(path, content=body),

@@ -31,10 +31,16 @@ def test_messages_in_logs_complete_spans_that_come_before_and_after(handrail: In
         ("tool", '{"order": 7}', "shelf 3"),
     ]
     assert {name: count - before[name] for name, count in counted(handrail).items()} == {
+        'handrail_otlp_spans_total{outcome="kept"}': 2,
+        'handrail_otlp_spans_total{outcome="repeated"}': 0,
+        'handrail_otlp_spans_total{outcome="rejected"}': 0,
         'handrail_otlp_log_records_total{outcome="kept"}': 3,
         'handrail_otlp_log_records_total{outcome="rejected"}': 0,
         'handrail_otlp_log_records_total{outcome="dropped"}': 1,
         "handrail_otlp_metric_points_total": 1,
+        'handrail_otlp_exports_refused_total{status="400"}': 0,
+        'handrail_otlp_exports_refused_total{status="413"}': 0,
+        'handrail_otlp_exports_refused_total{status="415"}': 0,
     }
 
 

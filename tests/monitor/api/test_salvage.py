@@ -57,7 +57,7 @@ def client(north: Project) -> Client:
 
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_a_span_that_cannot_be_stored_costs_no_other(
-    refusing: Refusing, north: Project, client: Client, kind: str
+    refusing: Refusing, north: Project, client: Client, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     check, words = REFUSALS[kind]
     refusing("monitor_span", check.format("name"))
@@ -77,6 +77,8 @@ def test_a_span_that_cannot_be_stored_costs_no_other(
     refused = doorcounts.refused(north.pk, now=datetime.now(UTC))
     assert refused is not None
     assert refused.spans == 6
+    assert len(caplog.messages) == 4
+    assert "culprit" not in caplog.text
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
