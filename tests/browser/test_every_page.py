@@ -1,6 +1,6 @@
 """Every page, empty and filled, light and dark, wide and narrow: quiet console, nothing too wide, accessible."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -33,6 +33,9 @@ OF_WHAT_IS_THERE = (
 )
 TABS = ("moves", "calls", "tools", "children", "payloads", "raw")
 WIDTHS = {1440: 960, 390: 844}
+# Between the two, where panes stand beside each other with little room.
+TABLET = {1000: 700}
+BESIDE_EACH_OTHER = ("alerts", "firing alert", "queue", "waiting chat", "executions", "running execution")
 THEMES = ("light", "dark")
 # All that comes after the page itself: fonts, charts, the trace, fragments.
 DRAWN = """(theme) => document.readyState === "complete" && document.fonts.status === "loaded"
@@ -48,12 +51,12 @@ class Tour:
         self.window = window
         self.addresses = addresses
 
-    def look(self, path: str, *, answers: int = 200) -> list[str]:
+    def look(self, path: str, *, answers: int = 200, widths: Mapping[int, int] = WIDTHS) -> list[str]:
         """What is wrong with the page in every theme and width."""
         self.window.complaints.clear()
         found = []
         page = self.window.page
-        for width, height in WIDTHS.items():
+        for width, height in widths.items():
             page.set_viewport_size({"width": width, "height": height})
             answer = page.goto(path)
             assert answer is not None
@@ -109,6 +112,11 @@ def test_a_page_with_nothing_in_it_is_sound(empty: Tour, name: str) -> None:
 @pytest.mark.parametrize("name", [*EVERYWHERE, *OF_WHAT_IS_THERE])
 def test_a_page_with_much_in_it_is_sound(filled: Tour, name: str) -> None:
     assert filled.look(filled.addresses[name]) == []
+
+
+@pytest.mark.parametrize("name", BESIDE_EACH_OTHER)
+def test_panes_beside_each_other_fit_a_tablet(filled: Tour, name: str) -> None:
+    assert filled.look(filled.addresses[name], widths=TABLET) == []
 
 
 @pytest.mark.parametrize("tab", TABS)
