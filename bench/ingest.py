@@ -7,6 +7,7 @@ PostgreSQL.
 The batch takes 500 calls a request, of one run each and of a few. It is compared with Django REST framework on the same
 events, in three ways: reading them against a serializer that validates them, in one process and without a server;
 storing them against a view, served likewise, that validates and saves each; and storing them against only validating.
+What PostgreSQL takes at most, rows of such calls in one COPY, stands beside them.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+import psycopg
 from django.db import connection
 
 from bench import _agents, _bare, _calls
@@ -127,17 +129,18 @@ def _traces(ours: Server, bare: Server, database: psutil.Process) -> None:
 
 
 def _reading() -> None:
-    """Decode and check the bodies of batches, beside a serializer that does it."""
-    found: list[tuple[float, float]] = []
+    """Decode and check the bodies of batches, beside a serializer that does it, and a COPY of what they hold."""
+    found: list[tuple[float, float, float]] = []
     for number in range(ROUNDS + 1):
         sent = _bodies(seed=500 + number)
-        pair = _read_per_s(sent), _validated_per_s(sent)
+        taken = _read_per_s(sent), _validated_per_s(sent), _copied_per_s(sent)
         if number:
-            found.append(pair)
+            found.append(taken)
     print(
-        f"  batch, decoded and checked in one process: {_spread([ours for ours, _ in found])} calls/s, "
-        f"{_spread([ours / theirs for ours, theirs in found], '.1f')} times a serializer that validates them, "
-        f"{_spread([theirs for _, theirs in found])}"
+        f"  batch, decoded and checked in one process: {_spread([ours for ours, _, _ in found])} calls/s\n"
+        f"    {_spread([ours / theirs for ours, theirs, _ in found], '.1f')} times a serializer that validates them, "
+        f"{_spread([theirs for _, theirs, _ in found])} calls/s; "
+        f"one COPY of them takes {_spread([copied for _, _, copied in found])} rows/s"
     )
 
 
@@ -187,6 +190,20 @@ def _validated_per_s(sent: Sequence[bytes]) -> float:
         serializer = _calls.CallSerializer(data=json.loads(body)["events"], many=True)
         serializer.is_valid(raise_exception=True)
     return EVENTS / (time.perf_counter() - began_s)
+
+
+def _copied_per_s(sent: Sequence[bytes]) -> float:
+    """What a table with one index takes, without checking anything."""
+    names = [field.name for field in _calls.Call._meta.fields if not field.primary_key]
+    rows = [[event[name] for name in names] for body in sent for event in json.loads(body)["events"]]
+    into = f"COPY bench_call ({', '.join(names)}) FROM STDIN"
+    with psycopg.connect(os.environ["DATABASE_URL"]) as session, session.cursor() as cursor:
+        began_s = time.perf_counter()
+        with cursor.copy(into.encode()) as copy:
+            for row in rows:
+                copy.write_row(row)
+        session.commit()
+        return len(rows) / (time.perf_counter() - began_s)
 
 
 def _spread(values: Sequence[float], form: str = ",.0f") -> str:

@@ -33,12 +33,13 @@ SELECT scope, target, period, limit_usd, warn_at, action, created_at, '' FROM mo
 _WINDOW = "spent_usd, reserved_usd, calls, top_up_usd, warned_at, tripped_at"
 _KEYS = """unnest(%(project_ids)s::int[], %(scopes)s::text[], %(targets)s::text[], %(periods)s::text[],
     %(starts)s::timestamptz[]"""
+# Windows start at full seconds, and the driver takes ten times as long to read a moment.
 SPEND = f"""
 INSERT INTO monitor_budgetwindow AS held (project_id, scope, target, period, starts_at, spent_usd, calls)
 SELECT * FROM {_KEYS}, %(spent)s::numeric[], %(calls)s::int[])
 ON CONFLICT (project_id, scope, target, period, starts_at) DO UPDATE SET
     spent_usd = held.spent_usd + excluded.spent_usd, calls = held.calls + excluded.calls
-RETURNING project_id, scope, target, period, starts_at, {_WINDOW}
+RETURNING project_id, scope, target, period, extract(epoch FROM starts_at)::bigint, {_WINDOW}
 """  # noqa: S608
 LOOK = f"""
 SELECT project_id, scope, target, period, starts_at, {_WINDOW} FROM monitor_budgetwindow
@@ -148,9 +149,10 @@ def judge(plan: Charging, answers: Sequence[Sequence[tuple[Any, ...]]]) -> Verdi
     """Say what the windows, as they are after the charges, mean for whoever spent; unasked when nobody did."""
     if not answers:
         return UNASKED
-    held = {Key(*row[:5]): Held(*row[5:]) for row in answers[0]}
+    held = {row[:5]: Held(*row[5:]) for row in answers[0]}
     return _verdict(
-        {key: held[key] for key in plan.present}, {key: rule for key, rule in plan.present.items() if rule is not None}
+        {key: held[*key[:4], int(key.starts_at.timestamp())] for key in plan.present},
+        {key: rule for key, rule in plan.present.items() if rule is not None},
     )
 
 

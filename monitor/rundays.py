@@ -53,9 +53,11 @@ ON CONFLICT (project_id, at) DO UPDATE SET begun = held.begun + excluded.begun
 
 
 QUARTER = timedelta(minutes=15)
+# SQL for the number of the quarter of a moment since the epoch: the driver takes ten times as long to read a moment.
+QUARTER_OF = "floor(extract(epoch FROM {at}) / 900)::bigint"
 
-# From when to when a run reached, and reaches now; None where there was or is none.
-Move = tuple[datetime | None, datetime | None, datetime | None, datetime | None]
+# The quarters from which to which a run reached, and reaches now; None where there was or is none.
+Move = tuple[int | None, int | None, int | None, int | None]
 
 
 def counting(project_id: int, moves: Iterable[Move]) -> list[Statement]:
@@ -65,12 +67,12 @@ def counting(project_id: int, moves: Iterable[Move]) -> list[Statement]:
     """
     begun: Counter[int] = Counter()
     ended: Counter[int] = Counter()
-    for was_first_at, was_last_at, first_at, last_at in moves:
-        for counter, was_at, at in ((begun, was_first_at, first_at), (ended, was_last_at, last_at)):
-            if was_at is not None:
-                counter[(was_at - EPOCH) // QUARTER] -= 1
-            if at is not None:
-                counter[(at - EPOCH) // QUARTER] += 1
+    for was_first, was_last, first, last in moves:
+        for counter, was, becomes in ((begun, was_first, first), (ended, was_last, last)):
+            if was is not None:
+                counter[was] -= 1
+            if becomes is not None:
+                counter[becomes] += 1
     quarters = sorted(number for number in begun.keys() | ended.keys() if begun[number] or ended[number])
     if not quarters:
         return []

@@ -1,7 +1,7 @@
 """Runs as a batch leaves them: summed, and mended where spans went over to another run.
 
-The first statement takes the rows of all runs that the others touch, in the order of their names. Each returns how far
-its runs reached and reach now, for monitor/rundays.py.
+The first statement takes the rows of all runs that the others touch, in the order of their names. Each returns the
+quarters from which to which its runs reached and reach now, for monitor/rundays.py.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,14 @@ from typing import Any
 
 from monitor.bookings import RunSums
 from monitor.pipeline import Statement, array, texts, times
+from monitor.rundays import QUARTER_OF
 
-RUNS = """
+
+def _quarters(*moments: str) -> str:
+    return ", ".join(QUARTER_OF.format(at=at) for at in moments)
+
+
+RUNS = f"""
 INSERT INTO monitor_run AS run (project_id, run_id, agent, department, first_at, last_at, calls, failed_calls,
     unpriced_calls, tool_calls, latency_ms, input_tokens, output_tokens, cost_usd, reported_usd, computed_usd, spans)
 SELECT %(project_id)s, * FROM unnest(%(run_id)s::text[], %(agent)s::text[], %(department)s::text[],
@@ -37,29 +43,29 @@ ON CONFLICT (project_id, run_id) DO UPDATE SET
     reported_usd = run.reported_usd + excluded.reported_usd,
     computed_usd = run.computed_usd + excluded.computed_usd,
     spans = run.spans + excluded.spans
-RETURNING was_first_at, was_last_at, first_at, last_at
-"""
+RETURNING {_quarters("was_first_at", "was_last_at", "first_at", "last_at")}
+"""  # noqa: S608
 RENAMED_RUNS = """
 UPDATE monitor_run AS run SET agent = told.agent
   FROM unnest(%(run_id)s::text[], %(was)s::text[], %(agent)s::text[]) AS told (run_id, was, agent)
  WHERE run.project_id = %(project_id)s AND run.run_id = told.run_id AND run.agent = told.was
 """
 # A run that somebody named takes its spans out of the run that goes by the trace.
-LEFT_RUNS = """
+LEFT_RUNS = f"""
 UPDATE monitor_run AS run SET first_at = rest.first_at, last_at = rest.last_at,
     was_first_at = run.first_at, was_last_at = run.last_at
   FROM unnest(%(run_id)s::text[], %(first_at)s::timestamptz[], %(last_at)s::timestamptz[])
     AS rest (run_id, first_at, last_at)
  WHERE run.project_id = %(project_id)s AND run.run_id = rest.run_id
-RETURNING was_first_at, was_last_at, run.first_at, run.last_at
-"""
+RETURNING {_quarters("was_first_at", "was_last_at", "run.first_at", "run.last_at")}
+"""  # noqa: S608
 # Of a run that is older than the count of spans only one that goes by the trace is known to have none.
-EMPTY_RUNS = """
+EMPTY_RUNS = f"""
 DELETE FROM monitor_run WHERE project_id = %(project_id)s AND run_id = ANY(%(run_id)s::text[])
    AND (spans = 0 OR spans IS NULL AND run_id = ANY(%(traces)s::text[]))
    AND calls = 0 AND tool_calls = 0 AND tripped_at IS NULL
-RETURNING first_at, last_at, NULL::timestamptz, NULL::timestamptz
-"""
+RETURNING {_quarters("first_at", "last_at")}, NULL::bigint, NULL::bigint
+"""  # noqa: S608
 # Whoever charges a run has its row, so that no window is made anew behind this.
 EMPTY_WINDOWS = """
 DELETE FROM monitor_budgetwindow AS held

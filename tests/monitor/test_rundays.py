@@ -32,6 +32,11 @@ def one_by_one(project: Project, days: list[date], zone: str) -> dict[date, int]
     return {day: sum(first <= day <= last for first, last in held) for day in days}
 
 
+def quarter(at: datetime) -> int:
+    """The number of the quarter of an hour since the epoch."""
+    return int(at.timestamp()) // 900
+
+
 @pytest.mark.parametrize("zone", ZONES)
 def test_each_day_counts_the_runs_that_were_active_on_it(db: None, zone: str) -> None:
     project = spending.a_project()
@@ -41,7 +46,7 @@ def test_each_day_counts_the_runs_that_were_active_on_it(db: None, zone: str) ->
             began = datetime(2018, 2, 15, tzinfo=UTC) + timedelta(minutes=rng.randrange(40 * 24 * 60))
             ended = began + timedelta(minutes=rng.choice((0, 3, 90, 1_500, 9_000)))
             Run.objects.create(project=project, run_id=f"run-{n}", first_at=began, last_at=ended)
-            pipeline.flush(rundays.counting(project.pk, [(None, None, began, ended)]))
+            pipeline.flush(rundays.counting(project.pk, [(None, None, quarter(began), quarter(ended))]))
         days = [date(2018, 2, 10) + n * DAY for n in range(50)]
         for first, last in ((0, 49), (17, 17), (20, 31)):
             found = rundays.active(project.pk, days[first], days[last], time_zone=zone)
@@ -116,3 +121,13 @@ def test_many_that_come_at_once_are_all_counted(committed_db: None) -> None:
         list(senders.map(send, range(1, 5)))
     assert sum(runs_by_day(project).values()) == 32
     assert_books_balance(project)
+
+
+@pytest.mark.parametrize("before_us", [0, 1, -1])
+def test_a_quarter_begins_at_its_first_microsecond(db: None, before_us: int) -> None:
+    project = spending.a_project()
+    began = NOW.replace(minute=15, second=0, microsecond=0) - timedelta(hours=2, microseconds=before_us)
+    accept(project, [a_span(1, 1, started_at=began, ended_at=began)])
+    with tenant(project.pk):
+        ((at, begun),) = RunQuarter.objects.values_list("at", "begun")
+    assert (at, begun) == (began.replace(minute=began.minute // 15 * 15, second=0, microsecond=0), 1)
