@@ -151,6 +151,8 @@ def test_addresses_of_machines_are_masked_where_asked() -> None:
     refused = "dial 2001:db8::1: refused, http://[::1]:80, fe80::1%eth0, 1:2:3:4:5:6:7:8 and ::ffff:10.0.0.1"
     masked = "dial [ip]: refused, http://[[ip]]:80, [ip]%eth0, [ip] and ::ffff:[ip]"
     assert masking.text(refused, IPS) == masking.text(masked, IPS) == masked
+    # What is masked later on makes nothing of what was left before.
+    assert masking.text("07 2024 12:10.0.0.1", ALL) == masking.text("07 2024 12:[ip]", ALL) == "07 2024 12:[ip]"
     code = "x[::2], y()[::1], a::b, ::add and std::f64::c at 12:30:45:"
     assert masking.text(code, IPS) == code
 
