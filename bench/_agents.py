@@ -36,28 +36,31 @@ def exports(spans: int, *, per_request: int, seed: int) -> list[bytes]:
     return bodies
 
 
-def events(count: int, *, seed: int) -> list[dict[str, object]]:
-    """As many events of the kind `call` for the batch."""
+def events(count: int, *, seed: int, per_run: int = 1) -> list[dict[str, object]]:
+    """As many events of the kind `call` for the batch; so many behind each other are of one agent's run."""
     rng = random.Random(seed)
     made: list[dict[str, object]] = []
-    for _ in range(count):
-        provider, model = rng.choice(MODELS)
-        made.append(
-            {
-                "type": "call",
-                "provider": provider,
-                "model": model,
-                "input_tokens": rng.randrange(200, 6000),
-                "output_tokens": rng.randrange(20, 900),
-                "cache_read_tokens": rng.randrange(0, 200),
-                "agent": rng.choice(AGENTS),
-                "run_id": f"run-{rng.getrandbits(40):x}",
-                "latency_ms": rng.randrange(300, 4000),
-                "success": rng.random() > 0.05,
-                "response_id": f"resp-{rng.getrandbits(64):x}",
-            }
-        )
-    return made
+    while len(made) < count:
+        agent, run_id = rng.choice(AGENTS), f"run-{rng.getrandbits(40):x}"
+        made += [_call(rng, agent, run_id) for _ in range(per_run)]
+    return made[:count]
+
+
+def _call(rng: random.Random, agent: str, run_id: str) -> dict[str, object]:
+    provider, model = rng.choice(MODELS)
+    return {
+        "type": "call",
+        "provider": provider,
+        "model": model,
+        "input_tokens": rng.randrange(200, 6000),
+        "output_tokens": rng.randrange(20, 900),
+        "cache_read_tokens": rng.randrange(0, 200),
+        "agent": agent,
+        "run_id": run_id,
+        "latency_ms": rng.randrange(300, 4000),
+        "success": rng.random() > 0.05,
+        "response_id": f"resp-{rng.getrandbits(64):x}",
+    }
 
 
 def _export(spans: list[Span]) -> bytes:

@@ -2,7 +2,11 @@
 
 Two web processes take exports of 128 spans over eight connections; so does a bare server that decodes, copies and
 commits, on the same PostgreSQL and in turns. Counted is what was acknowledged, and CPU time of the web processes and of
-PostgreSQL. The batch is compared with a Django REST framework serializer that only validates the same events.
+PostgreSQL.
+
+The batch takes 500 calls a request, of one run each and of a few. It is compared with Django REST framework on the same
+events, in three ways: reading them against a serializer that validates them, in one process and without a server;
+storing them against a view, served likewise, that validates and saves each; and storing them against only validating.
 """
 
 import asyncio
@@ -21,10 +25,11 @@ from typing import NamedTuple
 
 import psutil
 from django.db import connection
-from rest_framework import serializers
 
-from bench import _agents, _bare
+from bench import _agents, _bare, _calls
 from launcher.child import Child
+from monitor.api import batch, bodies
+from monitor.api.problems import Problem
 
 ROOT = Path(__file__).resolve().parent.parent
 PROCESSES = 2
@@ -32,6 +37,9 @@ CONNECTIONS = 8
 PER_REQUEST = 128
 SPANS, SPANS_BARE = 16_000, 48_000
 EVENTS, PER_BATCH = 8_000, 500
+CALLS_A_RUN = (1, 10, 50)
+# Where calls are kept, by us and by what we compare with.
+TABLES = ("monitor_ledgerentry", "bench_call")
 ROUNDS = 5
 READY_WITHIN_S = 60
 LONGEST_S = 120
@@ -78,16 +86,21 @@ def main() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET ROLE none")
         cursor.execute(_bare.TABLE)
+        cursor.execute(_calls.TABLE)
         cursor.execute("RESET ROLE")
     with ExitStack() as stack:
         ours = Server("config.asgi:application", key, HANDRAIL_STANDBY="0", HANDRAIL_DB_POOL="10")
         stack.callback(ours.stop)
         bare = Server("bench._bare:app")
         stack.callback(bare.stop)
-        for server in (ours, bare):
+        view = Server("bench._rest:app", HANDRAIL_DB_ROLE="owner", HANDRAIL_DB_POOL="10")
+        stack.callback(view.stop)
+        for server in (ours, bare, view):
             _await_ready(server)
         _traces(ours, bare, database)
-        _batch(ours, database)
+        _reading()
+        for per_run in CALLS_A_RUN:
+            _batch(ours, view, database, per_run)
 
 
 def _traces(ours: Server, bare: Server, database: psutil.Process) -> None:
@@ -108,54 +121,86 @@ def _traces(ours: Server, bare: Server, database: psutil.Process) -> None:
         f"{statistics.median(ratios):.2f} of bare ({min(ratios):.2f} to {max(ratios):.2f}); "
         f"by CPU time {statistics.median(cpu):.2f} ({min(cpu):.2f} to {max(cpu):.2f}), {ROUNDS} rounds"
     )
-    with connection.cursor() as cursor:
-        cursor.execute("SET ROLE none")
-        cursor.execute("SELECT count(*) FROM monitor_span")
-        ((stored,),) = cursor.fetchall()
-        cursor.execute("RESET ROLE")
+    stored = _count("monitor_span")
     if stored != SPANS * (ROUNDS + 1):
         raise RuntimeError(f"{stored:,} spans are stored where {SPANS * (ROUNDS + 1):,} were acknowledged")
 
 
-def _batch(ours: Server, database: psutil.Process) -> None:
+def _reading() -> None:
+    """Decode and check the bodies of batches, beside a serializer that does it."""
     found: list[tuple[float, float]] = []
     for number in range(ROUNDS + 1):
-        events = _agents.events(EVENTS, seed=1_000 + number)
-        bodies = [
-            json.dumps({"events": events[first : first + PER_BATCH]}).encode() for first in range(0, EVENTS, PER_BATCH)
-        ]
-        done = _round(ours, "/api/v1/batch", bodies, EVENTS, database, content_type="application/json")
-        validated = _validated_per_s(bodies)
+        sent = _bodies(seed=500 + number)
+        pair = _read_per_s(sent), _validated_per_s(sent)
         if number:
-            found.append((done.per_s, validated))
-    ratios = [ours_per_s / least for ours_per_s, least in found]
+            found.append(pair)
     print(
-        f"  batch: {statistics.median(per_s for per_s, _ in found):,.0f} calls/s, "
-        f"{statistics.median(ratios):.2f} of a serializer that validates them in one process "
-        f"({min(ratios):.2f} to {max(ratios):.2f})"
+        f"  batch, decoded and checked in one process: {_spread([ours for ours, _ in found])} calls/s, "
+        f"{_spread([ours / theirs for ours, theirs in found], '.1f')} times a serializer that validates them, "
+        f"{_spread([theirs for _, theirs in found])}"
     )
 
 
-class CallSerializer(serializers.Serializer):
-    type = serializers.ChoiceField(choices=["call"])
-    provider = serializers.CharField(max_length=100)
-    model = serializers.CharField(max_length=200)
-    input_tokens = serializers.IntegerField(min_value=0)
-    output_tokens = serializers.IntegerField(min_value=0)
-    cache_read_tokens = serializers.IntegerField(min_value=0)
-    agent = serializers.CharField(max_length=200)
-    run_id = serializers.CharField(max_length=200)
-    latency_ms = serializers.IntegerField(min_value=0)
-    success = serializers.BooleanField()
-    response_id = serializers.CharField(max_length=200)
+def _batch(ours: Server, view: Server, database: psutil.Process, per_run: int) -> None:
+    found: list[tuple[Measured, Measured, float]] = []
+    before = [_count(table) for table in TABLES]
+    for number in range(ROUNDS + 1):
+        sent = _bodies(seed=1_000 * per_run + number, per_run=per_run)
+        taken = (
+            _round(ours, "/api/v1/batch", sent, EVENTS, database, content_type="application/json"),
+            _round(view, "/calls", sent, EVENTS, database, content_type="application/json"),
+            _validated_per_s(sent),
+        )
+        if number:
+            found.append(taken)
+    stored = [_count(table) - was for table, was in zip(TABLES, before, strict=True)]
+    if stored != [EVENTS * (ROUNDS + 1)] * 2:
+        raise RuntimeError(f"{stored} calls are stored where {EVENTS * (ROUNDS + 1):,} were acknowledged of each")
+    print(
+        f"  batch, {per_run} of a run: {_spread([ours.per_s for ours, _, _ in found])} calls/s stored, "
+        f"CPU {statistics.median(ours.web_us for ours, _, _ in found):.0f} + "
+        f"{statistics.median(ours.database_us for ours, _, _ in found):.0f} µs a call\n"
+        f"    {_spread([ours.per_s / saved.per_s for ours, saved, _ in found], '.2f')} times a view that validates and "
+        f"saves each, {_spread([saved.per_s for _, saved, _ in found])} calls/s\n"
+        f"    {_spread([ours.per_s / validated for ours, _, validated in found], '.2f')} of a serializer that "
+        f"validates them in one process, {_spread([validated for _, _, validated in found])} calls/s"
+    )
 
 
-def _validated_per_s(bodies: Sequence[bytes]) -> float:
+def _bodies(*, seed: int, per_run: int = 1) -> list[bytes]:
+    events = _agents.events(EVENTS, seed=seed, per_run=per_run)
+    return [json.dumps({"events": events[first : first + PER_BATCH]}).encode() for first in range(0, EVENTS, PER_BATCH)]
+
+
+def _read_per_s(sent: Sequence[bytes]) -> float:
     began_s = time.perf_counter()
-    for body in bodies:
-        serializer = CallSerializer(data=json.loads(body)["events"], many=True)
+    for body in sent:
+        for _, event in batch.read(bodies.decode(body, batch.BatchBody).events, None):
+            if isinstance(event, Problem):
+                raise event
+    return EVENTS / (time.perf_counter() - began_s)
+
+
+def _validated_per_s(sent: Sequence[bytes]) -> float:
+    began_s = time.perf_counter()
+    for body in sent:
+        serializer = _calls.CallSerializer(data=json.loads(body)["events"], many=True)
         serializer.is_valid(raise_exception=True)
     return EVENTS / (time.perf_counter() - began_s)
+
+
+def _spread(values: Sequence[float], form: str = ",.0f") -> str:
+    """The median, and the least and the greatest."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def _count(table: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SET ROLE none")
+        cursor.execute(f"SELECT count(*) FROM {table}")  # noqa: S608
+        ((rows,),) = cursor.fetchall()
+        cursor.execute("RESET ROLE")
+    return int(rows)
 
 
 def _round(

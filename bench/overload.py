@@ -1,7 +1,8 @@
 """A polite key beside a greedy one: what traces, heartbeats, pages and health take with and without a flood of traces.
 
-One web process. The flood comes on 64 connections that send the next trace of 128 spans as soon as one is answered, and
-come back after 0.1 s when they are shed.
+One web process; the keys are of two projects, and then of one, where both stand in one line for the same rows. The
+flood comes on 64 connections that send the next trace of 128 spans as soon as one is answered, and come back after
+0.1 s when they are shed. HANDRAIL_INGEST_THREADS and HANDRAIL_BENCH_SECONDS apply.
 """
 
 import json
@@ -10,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import httpx
 import psutil
+from django.conf import settings
 
 from monitor import keys
 from monitor.models import Project
@@ -28,6 +30,9 @@ SECONDS = float(os.environ.get("HANDRAIL_BENCH_SECONDS", "15"))
 CONNECTIONS = 64
 PROGRAM = Path(__file__).with_name("_overload_program.py")
 NO_LIMIT = 10_000_000
+SERVER = {"HANDRAIL_DB_POOL": "10", "HANDRAIL_STANDBY": "0"}
+# The projects of the polite key and of the greedy one.
+CASES = {"two projects": ("polite", "greedy"), "one project": ("both", "both")}
 
 
 @contextmanager
@@ -36,8 +41,7 @@ def web() -> Iterator[tuple[int, psutil.Process]]:
     with create_server(("127.0.0.1", 0), backlog=1024) as listener:
         command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "config.asgi:application", "--no-access-log"]
         command += ["--fd", str(listener.fileno()), "--log-level", "warning"]
-        env = os.environ | {"HANDRAIL_DB_POOL": "10", "HANDRAIL_STANDBY": "0"}
-        process = subprocess.Popen(command, env=env, pass_fds=(listener.fileno(),))
+        process = subprocess.Popen(command, env=os.environ | SERVER, pass_fds=(listener.fileno(),))
         port = listener.getsockname()[1]
     try:
         httpx.get(f"http://127.0.0.1:{port}/ready", timeout=60)
@@ -47,7 +51,9 @@ def web() -> Iterator[tuple[int, psutil.Process]]:
         process.wait()
 
 
-def a_key(project: Project, name: str) -> str:
+def a_key(of_project: str, name: str) -> str:
+    with crossing():
+        project, _ = Project.objects.get_or_create(name=of_project)
     with tenant(project.pk):
         no_limit = {"general_per_minute": NO_LIMIT, "ingest_per_minute": NO_LIMIT}
         return keys.make(project, name, ("ingest", "read"), now=datetime.now(UTC), **no_limit)[1]  # type: ignore[arg-type]
@@ -73,18 +79,27 @@ def show(title: str, measured: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    with crossing():
-        project, greedy = Project.objects.create(name="polite"), Project.objects.create(name="greedy")
-    polite_key, greedy_key = a_key(project, "polite"), a_key(greedy, "greedy")
+    given = {"HANDRAIL_INGEST_THREADS": settings.INGEST_THREADS, "HANDRAIL_BENCH_SECONDS": f"{SECONDS:g}"}
+    print(f"  {_words(given)} make bench ARGS=overload, one web process with {_words(SERVER)}")
+    for title, (polite, greedy) in CASES.items():
+        print(f"  {title}")
+        measure(a_key(polite, "polite"), a_key(greedy, "greedy"))
+
+
+def _words(environment: Mapping[str, object]) -> str:
+    return " ".join(f"{name}={value}" for name, value in environment.items())
+
+
+def measure(polite_key: str, greedy_key: str) -> None:
     with web() as (port, process):
         body = {"agent": "a", "task": "t", "timeout_s": 3600}
         headers = {"authorization": f"Bearer {polite_key}"}
         made = httpx.post(f"http://127.0.0.1:{port}/api/v1/executions", json=body, headers=headers, timeout=60)
         work = made.raise_for_status().json()["id"]
         show("alone", result(begin("polite", port, polite_key, work)))
-        for title, polite in (("flood alone", False), ("beside a flood", True)):
+        for title, is_beside in (("flood alone", False), ("beside a flood", True)):
             flood = begin("flood", port, greedy_key, CONNECTIONS)
-            if polite:
+            if is_beside:
                 show(title, result(begin("polite", port, polite_key, work)))
             most = 0
             while flood.poll() is None:

@@ -1,8 +1,8 @@
 """What grows: the cost of ingest, pages and calls at 200,000, 2 and 10 million executions with five spans each.
 
 Rows come by COPY, spread over 89 days, narrow as agents without payloads send them; sums are computed from them. Then
-each page and call is opened as a person or a program would, and every query is timed. It takes an hour and 40 GB below
-TMPDIR; HANDRAIL_SCALE names other numbers of executions, such as `20000,100000`.
+each page and call is opened as a person or a program would, and every trip to PostgreSQL is timed. It takes an hour and
+60 GB below TMPDIR; HANDRAIL_SCALE names other numbers of executions, such as `20000,100000`.
 """
 
 import os
@@ -10,9 +10,10 @@ import re
 import resource
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import psycopg
@@ -21,22 +22,32 @@ from django.test import Client
 
 from bench import _agents
 from bench._history import AGENTS, DAYS, SPANS_EACH, load, sum_up
-from monitor import closing, groupcommit, keys, otlp, pipeline, retention
+from monitor import closing, groupcommit, keys, otlp, pipeline, retention, rollups
+from monitor.calendars import Calendar
 from monitor.models import Agent, Membership, Person, Project
-from monitor.tenancy import crossing
+from monitor.tenancy import crossing, tenant
 
 STAGES = [int(number) for number in os.environ.get("HANDRAIL_SCALE", "200000,2000000,10000000").split(",")]
 LOOKS = 5
 BATCHES = 40
 SLOW_MS, MANY = 50, 12
 WIDTH = "SELECT avg(pg_column_size(s.*)) FROM (SELECT * FROM monitor_span LIMIT 10000) AS s"
+RAW = """
+SELECT date_trunc(%(step)s, started_at), count(*), sum(cost_usd), sum(input_tokens), sum(output_tokens)
+  FROM monitor_span
+ WHERE project_id = %(project_id)s AND kind = 'llm' AND started_at >= %(since)s AND started_at < %(until)s GROUP BY 1
+"""
 SIZE = "SELECT pg_database_size(current_database())"
 
 
 class Looked(NamedTuple):
-    """One page or call: its queries, the slowest of them and their sum in ms, and how long the whole took."""
+    """One page or call: its trips to PostgreSQL, the slowest of them and their sum in ms, and how long the whole took.
 
-    queries: int
+    Several statements may share a trip.
+    """
+
+    trips: int
+    statements: int
     slowest_ms: float
     total_ms: float
     took_ms: float
@@ -81,14 +92,15 @@ def main() -> None:
         )
         looks = _look(browser, key, now=now)
         for name, look in looks.items():
-            marks = ("  SLOW" if look.slowest_ms > SLOW_MS else "") + ("  MANY" if look.queries > MANY else "")
+            marks = ("  SLOW" if look.slowest_ms > SLOW_MS else "") + ("  MANY" if look.trips > MANY else "")
             print(
-                f"    {name:34} {look.queries:3} queries, slowest {look.slowest_ms:7.1f} ms, all {look.total_ms:7.1f},"
-                f" page {look.took_ms:7.1f}{marks}",
+                f"    {name:34} {look.trips:3} trips of {look.statements:3} statements,"
+                f" slowest {look.slowest_ms:7.1f} ms, all {look.total_ms:7.1f}, page {look.took_ms:7.1f}{marks}",
                 flush=True,
             )
             if look.slowest_ms > SLOW_MS:
                 print(f"      {' '.join(look.slowest.split())[:300]}")
+        _charts(project.pk, now=now)
         took_us = _ingest(project.pk)
         print(f"    ingest: {took_us:.0f} µs of CPU a span", flush=True)
         found.append((looks, took_us))
@@ -105,6 +117,17 @@ def _look(browser: Client, key: str, *, now: datetime) -> dict[str, Looked]:
     with crossing(), connection.cursor() as cursor:
         cursor.execute("SELECT id, run_id FROM monitor_execution ORDER BY id DESC LIMIT 1")
         identity, run = cursor.fetchone()
+    pages, calls = asked(identity, run, week)
+    found = {}
+    for name, path in (pages | calls).items():
+        headers = bearer if name in calls else {}
+        looks = [_one(browser, path, headers) for _ in range(LOOKS)]
+        found[name] = sorted(looks, key=lambda one: one.slowest_ms)[LOOKS // 2]
+    return found
+
+
+def asked(identity: object, run: str, week: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The pages and the calls by name, for an execution, a run and the moment a week ago."""
     pages = {
         "overview": "/",
         "executions": "/executions",
@@ -135,52 +158,73 @@ def _look(browser: Client, key: str, *, now: datetime) -> dict[str, Looked]:
         "GET metrics": "/api/metrics",
         "GET operations": "/api/v1/operations",
     }
-    found = {}
-    asked = pages | calls
-    for name, path in asked.items():
-        headers = bearer if name in calls else {}
-        looks = [_one(browser, path, headers) for _ in range(LOOKS)]
-        found[name] = sorted(looks, key=lambda one: one.slowest_ms)[LOOKS // 2]
-    return found
+    return pages, calls
 
 
 def _one(browser: Client, path: str, headers: dict[str, str]) -> Looked:
     client = Client() if headers else browser
-    with _timed() as queries:
+    with _timed() as trips:
         began_s = time.perf_counter()
         answer = client.get(path, headers=headers)
         took_ms = (time.perf_counter() - began_s) * 1000
     if answer.status_code != 200:
         raise RuntimeError(f"{path} answered {answer.status_code}: {answer.content[:300]!r}")
-    slowest = max(queries, key=lambda one: one[0], default=(0.0, ""))
-    return Looked(len(queries), slowest[0], sum(ms for ms, _ in queries), took_ms, slowest[1])
+    slowest = max(trips, key=lambda one: one[0], default=(0.0, 0, ""))
+    statements = sum(number for _, number, _ in trips)
+    return Looked(len(trips), statements, slowest[0], sum(ms for ms, _, _ in trips), took_ms, slowest[2])
 
 
 @contextmanager
-def _timed() -> Iterator[list[tuple[float, str]]]:
-    """The queries of this thread while it lasts, (ms, SQL), whichever way they go; not what begins a transaction."""
-    queries: list[tuple[float, str]] = []
+def _timed() -> Iterator[list[tuple[float, int, str]]]:
+    """This thread's trips while it lasts, (ms, statements, SQL), whichever way; not what begins a transaction."""
+    trips: list[tuple[float, int, str]] = []
     flush = pipeline.flush
 
     def timed(statements: Any) -> Any:
         began_s = time.perf_counter()
         rows = flush(statements)
-        queries.append(((time.perf_counter() - began_s) * 1000, "; ".join(one.sql for one in statements)))
+        took_ms = (time.perf_counter() - began_s) * 1000
+        trips.append((took_ms, len(statements), "; ".join(one.sql for one in statements)))
         return rows
 
     def around(execute: Any, text: str, parameters: Any, many: bool, context: Any) -> Any:
         began_s = time.perf_counter()
         result = execute(text, parameters, many, context)
         if "set_config(" not in text:
-            queries.append(((time.perf_counter() - began_s) * 1000, text))
+            trips.append(((time.perf_counter() - began_s) * 1000, 1, text))
         return result
 
     pipeline.flush = timed
     try:
         with connection.execute_wrapper(around):
-            yield queries
+            yield trips
     finally:
         pipeline.flush = flush
+
+
+def _charts(project_id: int, *, now: datetime) -> None:
+    """Calls, costs and tokens by the hour or the day: from sums, and from the spans themselves."""
+    charts: tuple[tuple[int, str, Calendar | None], ...] = ((1, "hour", None), (7, "hour", None), (30, "day", "day"))
+    for days, step, calendar in charts:
+        since = now - timedelta(days=days)
+        read = partial(rollups.series, project_id, since=since, until=now, calendar=calendar, kinds=["llm"])
+        with tenant(project_id), connection.cursor() as cursor:
+            ours_ms = _median_ms(read, looks=LOOKS)
+            raw: dict[str, Any] = {"project_id": project_id, "step": step, "since": since, "until": now}
+            raw_ms = _median_ms(partial(cursor.execute, RAW, raw), looks=3)
+        print(
+            f"    {days:2} days by the {step}: {ours_ms:.1f} ms, from spans {raw_ms:.0f} ms, × {raw_ms / ours_ms:.0f}",
+            flush=True,
+        )
+
+
+def _median_ms(ask: Callable[[], Any], *, looks: int) -> float:
+    took_ms = []
+    for _ in range(looks):
+        began_s = time.perf_counter()
+        ask()
+        took_ms.append((time.perf_counter() - began_s) * 1000)
+    return statistics.median(took_ms)
 
 
 def _ingest(project_id: int) -> float:

@@ -27,7 +27,7 @@ Tell = Callable[[str, str], None]
 Key = tuple[bool, int]
 
 MIB = 1024 * 1024
-INGEST_PREFIXES = ("/v1/", "/api/public/otel/")
+OTLP_PREFIXES = ("/v1/", "/api/public/otel/")
 INGEST_PATHS = frozenset({"/api/v1/batch", "/api/v1/calls"})
 # Exporters wait for 10 s in all, and what they have waited for in vain is lost; 503 they send again.
 TURN_WITHIN_S = 3.0
@@ -67,6 +67,10 @@ def late() -> Shed:
 def slow() -> Shed:
     """For a body that does not come to its end."""
     return Shed("slow", Problem(408, "Request timeout", f"The body took longer than {BODY_WITHIN_S:.0f} s."))
+
+
+def _ending() -> Shed:
+    return Shed("ending", unavailable("This server is told to stop before the answer is there; it may be stored."))
 
 
 class Visit:
@@ -303,14 +307,18 @@ class Admission:
 
     def visit(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Visit:
         """Begin a request of a path; it is whose key, or session, it brings."""
-        is_ingest = path.startswith(INGEST_PREFIXES) or path in INGEST_PATHS
+        is_ingest = path.startswith(OTLP_PREFIXES) or path in INGEST_PATHS
         key = self._key(path, headers)
-        within_s = TRACES_WITHIN_S if is_ingest and path.startswith(INGEST_PREFIXES) else None
+        within_s = TRACES_WITHIN_S if is_ingest and path.startswith(OTLP_PREFIXES) else None
         return Visit(self._ingest if is_ingest else self._other, key, within_s)
+
+    async def end(self, path: str, send: Send) -> None:
+        """Answer a request for whose thread a process that stops waits no longer."""
+        await self.refuse(_ending(), path, send)
 
     async def refuse(self, shed: Shed, path: str, send: Send) -> None:
         """Answer a request that was shed, and count it."""
-        is_ingest = path.startswith(INGEST_PREFIXES) or path in INGEST_PATHS
+        is_ingest = path.startswith(OTLP_PREFIXES) or path in INGEST_PATHS
         self._tell("ingest" if is_ingest else "other", shed.reason)
         answer = render(shed.problem)
         headers, body = dict(answer.items()), answer.content

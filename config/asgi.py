@@ -80,12 +80,13 @@ class Application:
             most_waiting=settings.MOST_WAITING,
             most_bytes=settings.MOST_WAITING_BYTES,
             strangers_bytes=settings.STRANGERS_BYTES,
-            tell=ShedCounts(settings.REDIS_URL).add,
+            tell=ShedCounts().add,
         )
         self._working = Bridge(
             WSGIHandler(),
             threads=settings.WEB_THREADS,
             max_body_bytes=settings.MAX_BODY_BYTES,
+            max_otlp_bytes=settings.MAX_OTLP_BYTES,
             admission=admission,
         )
         Looking.give_threads(LOOKING_THREADS)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from config.admission import BODY_WITHIN_S, Admission, Shed, Visit, late, slow
+from config.admission import BODY_WITHIN_S, OTLP_PREFIXES, Admission, Shed, Visit, late, slow
 from monitor.api.caller import KNOWN_BY
 
 Scope = dict[str, Any]
@@ -30,15 +30,19 @@ class Disconnected(Exception):
 class Bridge:
     """An ASGI application for http scopes that runs a WSGI application in its threads."""
 
-    def __init__(self, app: WsgiApp, *, threads: int, max_body_bytes: int, admission: Admission) -> None:
+    def __init__(
+        self, app: WsgiApp, *, threads: int, max_body_bytes: int, max_otlp_bytes: int, admission: Admission
+    ) -> None:
         self._app = app
         self._admission = admission
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="web")
         self._max_body_bytes = max_body_bytes
+        self._max_otlp_bytes = max_otlp_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit = self._admission.visit(scope["path"], scope["headers"])
         is_at_work = False
+        call: _Call | None = None
         try:
             body, length = await self._body(scope, receive, visit)
             await visit.turn()
@@ -54,6 +58,13 @@ class Bridge:
             return
         except Shed as shed:
             await self._admission.refuse(shed, scope["path"], send)
+        except asyncio.CancelledError:
+            # Left to itself this is a 500, which no exporter sends again.
+            if call is not None:
+                if call.started:
+                    raise
+                call.is_late = True
+            await self._admission.end(scope["path"], send)
         finally:
             if not is_at_work:
                 visit.leave()
@@ -89,9 +100,10 @@ class Bridge:
 
     async def _read(self, scope: Scope, receive: Receive, visit: Visit) -> tuple[bytes, int | None]:
         """The body and its length. One that is too large is not read: its length alone is told."""
+        most = self._max_otlp_bytes if scope["path"].startswith(OTLP_PREFIXES) else self._max_body_bytes
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), None)
-        if declared is not None and (not declared.isdigit() or int(declared) > self._max_body_bytes):
-            return b"", self._max_body_bytes + 1
+        if declared is not None and (not declared.isdigit() or int(declared) > most):
+            return b"", most + 1
         pieces: list[bytes] = []
         size = 0
         while True:
@@ -104,7 +116,7 @@ class Bridge:
                 size += len(piece)
             if not message.get("more_body", False):
                 break
-            if size > self._max_body_bytes:
+            if size > most:
                 return b"", size
         # A body sent in chunks has no length of its own, and WSGI knows no body without one.
         return b"".join(pieces), size if pieces or declared is not None else None

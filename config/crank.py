@@ -17,6 +17,7 @@ from monitor import jobs
 log = logging.getLogger(__name__)
 
 FUNCTIONS: dict[str, Callable[..., object]] = {job.name: import_string(job.function) for job in JOBS}
+BY_NAME = {job.name: job for job in JOBS}
 PERIODS = {job.name: job.every_s for job in JOBS}
 STANDBY_AFTER = timedelta(seconds=15)
 STANDBY_LOOKS_EVERY_S = 5.0
@@ -34,21 +35,29 @@ def turn(*, now: datetime, only_due: bool = True, only_quick: bool = False) -> d
 
 
 def run(job: Job, *, now: datetime, only_due: bool = True) -> str | None:
-    """Run one job if it is due: "ok", or its error, which stands in its heartbeat too. None when it is not our turn."""
+    """Run one job if it is due: "ok", or its error, which stands in its heartbeat too. None when it is not our turn.
+
+    What the job held up runs after it, if it is due.
+    """
     jobs.turning(now=now)
-    if only_due and not jobs.take(job.name, job.every_s, now=now):
-        return None
     try:
-        if not job.alone:
-            return _run(job, now=now)
-        with jobs.alone(job.name) as locked:
-            return _run(job, now=now) if locked else None
+        if job.alone:
+            # The lock before the turn: a turn that is taken and can't be used is lost until the next.
+            with jobs.alone(job.name) as locked:
+                outcome = _run(job, now=now, only_due=only_due) if locked else None
+        else:
+            outcome = _run(job, now=now, only_due=only_due)
     except Exception as error:
         log.exception("job %s failed", job.name)
-        return f"{type(error).__name__}: {error}"
+        outcome = f"{type(error).__name__}: {error}"
+    if job.holds_up and outcome is not None:
+        run(BY_NAME[job.holds_up], now=jobs.database_now())
+    return outcome
 
 
-def _run(job: Job, *, now: datetime) -> str:
+def _run(job: Job, *, now: datetime, only_due: bool) -> str | None:
+    if only_due and not jobs.take(job.name, job.every_s, now=now):
+        return None
     with jobs.ran(job.name, job.every_s, now=now):
         FUNCTIONS[job.name](now=now)
     return "ok"

@@ -22,6 +22,7 @@ from monitor.tenancy import crossing
 
 LOOPBACK = {"127.0.0.1", "::1"}
 EXECUTION_BOUNDS_S = (1, 5, 10, 30, 60, 120, 300)
+REFUSALS = (400, 413, 415)
 TOOL_BOUNDS_S = (0.1, 0.5, 1, 5, 10, 30, 60)
 
 
@@ -78,6 +79,10 @@ def _of_executions(found: Tallies) -> Iterator[Metric]:
 
 
 def _of_doors(counts: Mapping[str, int]) -> Iterator[Metric]:
+    spans = CounterMetricFamily("handrail_otlp_spans", "Spans by what became of them.", labels=["outcome"])
+    for outcome in ("kept", "repeated", "rejected"):
+        spans.add_metric([outcome], counts.get(f"spans {outcome}", 0))
+    yield spans
     records = CounterMetricFamily(
         "handrail_otlp_log_records", "Log records by what became of them.", labels=["outcome"]
     )
@@ -87,6 +92,10 @@ def _of_doors(counts: Mapping[str, int]) -> Iterator[Metric]:
     points = CounterMetricFamily("handrail_otlp_metric_points", "Data points of metrics, which are not kept.")
     points.add_metric([], counts.get("metric points", 0))
     yield points
+    refused = CounterMetricFamily("handrail_otlp_exports_refused", "Exports refused as a whole.", labels=["status"])
+    for status in REFUSALS:
+        refused.add_metric([str(status)], counts.get(f"exports {status}", 0))
+    yield refused
 
 
 def _of_calls(found: Tallies) -> Iterator[Metric]:
@@ -137,7 +146,7 @@ def _of_ourselves(*, now: datetime) -> Iterator[Metric]:
         unsent = Delivery.objects.filter(status__in=[DeliveryStatus.PENDING, DeliveryStatus.SENDING])
         oldest = unsent.aggregate(oldest=Min("due_at"))["oldest"]
     shed = CounterMetricFamily("handrail_requests_shed", "Not worked at: too much.", labels=["room", "reason"])
-    for (room, reason), count in ShedCounts(settings.REDIS_URL).totals().items():
+    for (room, reason), count in ShedCounts().totals().items():
         shed.add_metric([room, reason], count)
     yield shed
     yield lag

@@ -22,6 +22,8 @@ class Job(NamedTuple):
     """`alone`: one process at a time; for what reads a lot and can't claim row by row.
 
     `takes_minutes`: for workers and `manage.py tick`; a web process that stands in would keep all others waiting.
+    `holds_up`: the job that can't run meanwhile, and runs after it. `asked_every_s`: how often beat asks where that is
+    more often than it is due; for what somebody else may hold up.
     """
 
     name: str
@@ -29,9 +31,19 @@ class Job(NamedTuple):
     function: str
     alone: bool = False
     takes_minutes: bool = False
+    holds_up: str = ""
+    asked_every_s: float | None = None
 
 
-BACKUP = Job("backup.write", BACKUP_EVERY_S, "config.backups.writing.by_schedule", alone=True, takes_minutes=True)
+DROP = Job("retention.drop_partitions", 3600, "monitor.retention.drop_partitions", alone=True, asked_every_s=600)
+BACKUP = Job(
+    "backup.write",
+    BACKUP_EVERY_S,
+    "config.backups.writing.by_schedule",
+    alone=True,
+    takes_minutes=True,
+    holds_up=DROP.name,
+)
 JOBS: tuple[Job, ...] = (
     # First: the others write to the days that it makes.
     Job("retention.make_partitions", 3600, "monitor.retention.make_partitions", alone=True),
@@ -50,7 +62,7 @@ JOBS: tuple[Job, ...] = (
     Job("alerts.escalate", 5, "alerts.escalation.escalate_due"),
     Job("alerts.deliver", 5, "alerts.delivery.deliver"),
     Job("rollups.close_hours", 60, "monitor.closing.close", alone=True),
-    Job("retention.drop_partitions", 3600, "monitor.retention.drop_partitions", alone=True),
+    DROP,
     Job("retention.prune", 600, "monitor.retention.prune", alone=True),
     Job("growth.sample", 3600, "monitor.growth.sample", alone=True),
     Job("alerts.prune", 600, "alerts.retention.prune", alone=True),
@@ -65,8 +77,8 @@ def task_name(job: Job) -> str:
 SCHEDULE: dict[str, dict[str, Any]] = {
     job.name: {
         "task": task_name(job),
-        "schedule": timedelta(seconds=job.every_s),
-        "options": {"expires": job.every_s},
+        "schedule": timedelta(seconds=job.asked_every_s or job.every_s),
+        "options": {"expires": job.asked_every_s or job.every_s},
     }
     for job in JOBS
 }

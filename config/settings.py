@@ -253,13 +253,16 @@ AUTH_PASSWORD_VALIDATORS = [
 
 MAX_BODY_BYTES = env.int("HANDRAIL_MAX_BODY_BYTES", default=5 * 1024 * 1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+# Exporters send as many spans at once as they hold, however long each is, and never again what was too large.
+MAX_OTLP_BYTES = env.int("HANDRAIL_MAX_OTLP_BYTES", default=max(16 * 1024 * 1024, MAX_BODY_BYTES))
+LARGEST_BODY_BYTES = max(MAX_BODY_BYTES, MAX_OTLP_BYTES)
 STANDBY = env.bool("HANDRAIL_STANDBY", default=True)
 WEB_THREADS = env.int("HANDRAIL_WEB_THREADS", default=10)
 INGEST_THREADS = env.int("HANDRAIL_INGEST_THREADS", default=6)
 MOST_WAITING = env.int("HANDRAIL_MOST_WAITING", default=200)
-MOST_WAITING_BYTES = max(env.int("HANDRAIL_MOST_WAITING_BYTES", default=64 * 1024 * 1024), 2 * MAX_BODY_BYTES)
+MOST_WAITING_BYTES = max(env.int("HANDRAIL_MOST_WAITING_BYTES", default=64 * 1024 * 1024), 2 * LARGEST_BODY_BYTES)
 # What those hold together whom a web process doesn't know yet: two bodies at least, so that a first one comes through.
-STRANGERS_BYTES = max(MOST_WAITING_BYTES // 8, 2 * MAX_BODY_BYTES)
+STRANGERS_BYTES = max(MOST_WAITING_BYTES // 8, 2 * LARGEST_BODY_BYTES)
 MAX_WAIT_S = env.float("HANDRAIL_MAX_WAIT_S", default=25.0)
 GENERAL_PER_MINUTE = env.int("HANDRAIL_RATE_GENERAL", default=100)
 METRICS_TOKEN = env.str("HANDRAIL_METRICS_TOKEN", default="")

@@ -17,6 +17,7 @@ from alerts.lifecycle import RANK
 from alerts.models import OPEN_ALERTS, Alert, AlertEvent, AlertStatus, EventKind, Level
 from dashboard import words, written
 from dashboard.frame import SPANS, Range
+from monitor import calendars
 from monitor.models import Membership, Person, Project
 from monitor.pipeline import Statement
 from monitor.together import Together
@@ -145,7 +146,7 @@ def listing(project: Project, found: Found, *, me: Person, now: datetime) -> Lis
         if bucket:
             rows = [_row(one, said, names, now=now) for one in bucket]
             groups.append(Group(name, rows, bucket[0].total))  # type: ignore[attr-defined]
-    midnight = now.astimezone(ZoneInfo(project.time_zone)).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight, _ = calendars.bounds(now, ZoneInfo(project.time_zone))
     for name, is_today in (("Resolved today", True), ("Resolved before", False)):
         rows = [_row(one, said, names, now=now) for one in over if _is_since(one.resolved_at, midnight) is is_today]
         if rows:

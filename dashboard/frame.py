@@ -25,13 +25,17 @@ Presence = Literal["online", "away", "offline"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One line of the navigation. A place whose url name does not resolve is not shown, so a page adds one line."""
+    """One line of the navigation. A place whose url name does not resolve is not shown, so a page adds one line.
+
+    `in_time` tells whether its pages obey the time range.
+    """
 
     name: str
     label: str
     icon: str
     key: str
     group: int = 0
+    in_time: bool = True
 
 
 PLACES = (
@@ -42,7 +46,7 @@ PLACES = (
     Place("agents", "Agents", "robot", "n"),
     Place("costs", "Costs", "coin", "c"),
     Place("reliability", "Reliability", "shield-check", "r"),
-    Place("system", "System", "server-2", "s", group=1),
+    Place("system", "System", "server-2", "s", group=1, in_time=False),
     Place("settings", "Settings", "settings", ",", group=1),
 )
 
@@ -149,7 +153,9 @@ class Frame:
 
     @property
     def spans(self) -> list[tuple[str, str]]:
-        """The choices of the range control: (key, words)."""
+        """The choices of the range control: (key, words); none where the page obeys none."""
+        if any(item.here and not item.place.in_time for item in self.nav):
+            return []
         return [(key, words) for key, (words, _) in SPANS.items()]
 
 

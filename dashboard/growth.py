@@ -8,7 +8,7 @@ from django.conf import settings
 
 from dashboard import charts, words
 from dashboard.charts import DAY_S, Grid
-from monitor import growth, room
+from monitor import growth
 from monitor.growth import Forecast, Growth
 from monitor.models import RoomLevel
 from monitor.room import Room
@@ -36,12 +36,15 @@ def tell(found: Growth, *, now: datetime) -> Told:
         sentence = f"The database holds {words.size(found.bytes)}."
         why = "Handrail does not see the disk that it lies on, so it can't say when that is full, and warns of nothing."
         return Told(sentence, why, "", None, "")
-    level = room.level(found.room.share)
     spec = _spec(found, found.room, now=now)
     return Told(
-        sentence=_sentence(found.room, found.forecast, level),
-        why=" ".join(part for part in (_pace(found.forecast, found.room), _leaves(found, now=now)) if part),
-        tone=TONES[level],
+        sentence=_sentence(found.room, found.forecast, found.level),
+        why=" ".join(
+            part
+            for part in (_pace(found.forecast, found.room), _jumps(found.forecast), _leaves(found, now=now))
+            if part
+        ),
+        tone=TONES[found.level],
         spec=spec,
         summary=_summary(found, found.room),
     )
@@ -78,7 +81,18 @@ def _pace(forecast: Forecast | None, of: Room) -> str:
 
 
 def _over(forecast: Forecast) -> str:
+    if forecast.jumps:
+        return f"Over {forecast.days} of the last {forecast.days + len(forecast.jumps)} days"
     return f"Over the last {forecast.days} days"
+
+
+def _jumps(forecast: Forecast | None) -> str:
+    """The days that the pace is drawn without."""
+    jumps = forecast.jumps if forecast else ()
+    return " ".join(
+        f"A day on which it {'grew' if one > 0 else 'shrank'} by {words.size(round(abs(one)))} is left out."
+        for one in jumps
+    )
 
 
 def _leaves(found: Growth, *, now: datetime) -> str:

@@ -8,7 +8,7 @@ from django.conf import settings
 from dashboard import words
 from dashboard.growth import TONES
 from monitor import jobs, listening, room, vitals
-from monitor.models import JobHeartbeat
+from monitor.models import JobHeartbeat, RoomLevel
 from monitor.pipeline import Statement
 from monitor.room import Room
 from monitor.together import Together
@@ -91,6 +91,7 @@ class Health:
     redis: vitals.RedisVitals
     machine: vitals.Machine
     room: Room | None
+    room_level: RoomLevel
     intake: vitals.Intake
     backs_up: bool
     undelivered: int
@@ -115,7 +116,7 @@ class Health:
 
     @property
     def room_tone(self) -> str:
-        return TONES[room.level(self.room.share)] if self.room else ""
+        return TONES[self.room_level]
 
     @property
     def workers(self) -> int:
@@ -135,10 +136,11 @@ def look(*, now: datetime, whole_errors: bool) -> Health:
     processes = [job for job, row in zip(told, rows, strict=True) if not jobs.is_periodic(row)]
     periodic = [job for job, row in zip(told, rows, strict=True) if jobs.is_periodic(row)]
     database, redis, machine, measured = vitals.database(), vitals.redis(), vitals.machine(), room.measure()
+    level = room.level_now(measured.share) if measured else RoomLevel.ROOMY
     ills = [
         *_of_jobs(periodic, now=now),
         *_of_processes(processes),
-        *_of_room(measured, machine.disk),
+        *_of_room(measured, level, machine.disk),
         *_of_stores(database, redis, machine),
         *_of_backlogs(undelivered_since, unjudged_since, now=now),
     ]
@@ -150,6 +152,7 @@ def look(*, now: datetime, whole_errors: bool) -> Health:
         redis=redis,
         machine=machine,
         room=measured,
+        room_level=level,
         intake=intake[0],
         backs_up=settings.BACKUP_DIR is not None,
         undelivered=undelivered,
@@ -236,10 +239,10 @@ def _of_stores(database: vitals.DatabaseVitals, redis: vitals.RedisVitals, machi
     return found
 
 
-def _of_room(measured: Room | None, own: Room | None) -> list[Ill]:
+def _of_room(measured: Room | None, level: RoomLevel, own: Room | None) -> list[Ill]:
     """The room of the database; where nobody sees that, the disk of this machine, on which no door depends."""
     seen = measured or own
-    if seen is None or seen.share < settings.DISK_WARN:
+    if seen is None or (level if measured else room.level(seen.share)) == RoomLevel.ROOMY:
         return []
     strong = f"The {seen.name if measured else 'disk of this machine'} is {words.percent(seen.share)} full."
     if measured is None:
@@ -247,7 +250,7 @@ def _of_room(measured: Room | None, own: Room | None) -> list[Ill]:
         do = "Make room, and say in HANDRAIL_DB_MAX_BYTES how large the database may become."
         return [Ill(strong, means, do, "red" if seen.share >= settings.DISK_STOP else "amber")]
     do = "Make room, or keep things for fewer days."
-    if seen.share < settings.DISK_STOP:
+    if level != RoomLevel.STOPPED:
         means = "When it is full the database stops, and nothing more is stored or watched."
         return [Ill(strong, means, do, "amber")]
     means = "Agents’ new work is refused; heartbeats, ends and people still come through."

@@ -18,7 +18,7 @@ from django.http import QueryDict
 
 from dashboard import written
 from dashboard.frame import Range, range_of
-from monitor import standstill
+from monitor import calendars, standstill
 from monitor.models import Execution
 from monitor.models.executions import ENDED, OPEN, ExecutionQuerySet, Status
 from monitor.savedviews import Query
@@ -161,7 +161,8 @@ def bounds(asked: Asked, *, now: datetime, time_zone: str) -> tuple[datetime, da
     if asked.view in ("needs", "still") or asked.still:
         return now - KEPT, now
     if asked.view == "failed":
-        return now.astimezone(ZoneInfo(time_zone)).replace(hour=0, minute=0, second=0, microsecond=0), now
+        midnight, _ = calendars.bounds(now, ZoneInfo(time_zone))
+        return midnight, now
     if asked.statuses and set(asked.statuses) <= set(OPEN):
         # What is still open concerns people however long ago it began.
         return now - KEPT, now

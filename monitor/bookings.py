@@ -22,40 +22,50 @@ ZERO = Decimal(0)
 
 
 class Role(StrEnum):
-    """How a span counts: as a model call, as a call of a tool, or not at all."""
+    """How a span counts: as a model call, as a call of a tool, as one that repeats what others bear, or not at all."""
 
     NOTHING = ""
     CALL = "llm"
     TOOL = "tool"
+    REPEATER = "repeater"
 
 
 def roles(trace: Iterable[Known | Row], parents: Mapping[int, int]) -> dict[int, Role]:
     """Return how each span of one trace counts, given its parents; spans that count for nothing are left out.
 
     Leaf calls count, and those that nobody metered too: as unpriced when they succeeded. A tool counts once
-    it has ended.
+    it has ended, and what it bears is its own only where no other span tells of the same.
     """
     found: dict[int, Role] = {}
-    meters = []
+    metered = []
     for span in trace:
         ended = span.ended_at is not None
         if span.kind == "tool" and ended:
             found[span.span_id] = Role.TOOL
         is_call = ended and span.kind in CALL_KINDS
-        if not (is_call or span.bears_usage):
-            # Of what neither bears nor calls only the place between others counts, which `parents` tells.
-            continue
-        meters.append(
-            Meter(
-                span_id=span.span_id,
-                parent_span_id=span.parent_span_id,
-                bears=span.bears_usage,
-                is_call=is_call,
-                response_id=span.response_id or None,
-                tokens=span.tokens,
-            )
+        # Of what neither bears nor calls only the place between others counts, which `parents` tells.
+        if is_call or span.bears_usage:
+            metered.append((span, is_call))
+    if len(metered) == 1:
+        # There is none that it could repeat, or that repeats it.
+        found.setdefault(metered[0][0].span_id, Role.CALL)
+        return found
+    meters = [
+        Meter(
+            span_id=span.span_id,
+            parent_span_id=span.parent_span_id,
+            bears=span.bears_usage,
+            is_call=is_call,
+            response_id=span.response_id or None,
+            tokens=span.tokens,
         )
-    for span_id in billed(meters, parents) | unmetered(meters, parents):
+        for span, is_call in metered
+    ]
+    paid = billed(meters, parents)
+    for meter in meters:
+        if meter.bears and meter.span_id in found and meter.span_id not in paid:
+            found[meter.span_id] = Role.REPEATER
+    for span_id in paid | unmetered(meters, parents):
         found.setdefault(span_id, Role.CALL)
     return found
 
@@ -72,14 +82,23 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     @property
     def has_entry(self) -> bool:
         """Whether it stands in the ledger: every call, and a tool that costs."""
-        return self.role is Role.CALL or self.row.bears_usage
+        return self.role is Role.CALL or self.is_paid
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether what it bears is its own."""
+        return _is_paid(self.row, self.role)
+
+
+def _is_paid(row: Row, role: Role) -> bool:
+    return row.bears_usage and role is not Role.REPEATER
 
 
 def line(row: Row, role: Role) -> Line | None:
     """Return what a row contributes, None when nothing."""
     if role is Role.NOTHING:
         return None
-    usd = booked_usd(row.computed_usd, row.reported_usd) if row.bears_usage else None
+    usd = booked_usd(row.computed_usd, row.reported_usd) if _is_paid(row, role) else None
     silent_failure = row.failed and not row.bears_usage
     lasted = (row.ended_at - row.started_at).total_seconds() if row.ended_at else 0.0
     return Line(
@@ -220,15 +239,16 @@ class Books(msgspec.Struct, gc=False):
                 self.conversations[row.conversation_id] = self.conversations.get(row.conversation_id, ZERO) + cost
             if line.unpriced and row.model and sign > 0:
                 self.unpriced_models.add((row.provider, row.model))
+        own = sign if line.is_paid else 0
         taken = row.input_tokens + row.cache_read_tokens + row.cache_write_tokens
-        taken = (taken + row.audio_input_tokens + row.image_input_tokens) * sign
-        made = (row.output_tokens + row.reasoning_tokens + row.audio_output_tokens) * sign
+        taken = (taken + row.audio_input_tokens + row.image_input_tokens) * own
+        made = (row.output_tokens + row.reasoning_tokens + row.audio_output_tokens) * own
         is_call = line.role is Role.CALL
-        reported, computed = (row.reported_usd or ZERO) * sign, (row.computed_usd or ZERO) * sign
+        reported, computed = (row.reported_usd or ZERO) * own, (row.computed_usd or ZERO) * own
         self.rollups.append(
             RollupDelta(
                 at=row.started_at,
-                kind=line.role,
+                kind=Role.CALL if is_call else Role.TOOL,
                 agent=row.agent,
                 department=row.department,
                 provider=row.provider,
@@ -237,7 +257,7 @@ class Books(msgspec.Struct, gc=False):
                 failed=row.failed * sign,
                 duration_ms=line.latency_ms * sign,
                 input_tokens=taken,
-                cache_read_tokens=row.cache_read_tokens * sign,
+                cache_read_tokens=row.cache_read_tokens * own,
                 output_tokens=made,
                 cost_usd=cost,
                 reported_usd=reported,

@@ -4,7 +4,7 @@ The windows that apply are locked in one fixed order within the transaction of t
 they are missing, so that no two calls can both be the last that fitted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ from monitor.windows import INSTANCE, Key
 ZERO = Decimal(0)
 # Kept even without a budget: every answer tells what they hold.
 ALWAYS = (Period.HOUR, Period.DAY, Period.MONTH)
+# Scopes that are of somebody: a call of nobody falls into no window of theirs.
+TARGETED = frozenset({BudgetScope.RUN.value, BudgetScope.AGENT.value, BudgetScope.DEPARTMENT.value})
 
 RULES = """
 SELECT '', '', '', NULL, NULL, '', NULL, time_zone FROM monitor_project WHERE id = %(project_id)s
@@ -120,22 +122,23 @@ def charging(project_id: int, charges: Iterable[Charge], *, now: datetime) -> Ch
     budgets, time_zone = _budgets(project_id)
     spends: dict[Key, tuple[Decimal, int]] = {}
     present: dict[Key, Rule | None] = {}
-    by_moment: dict[datetime, dict[tuple[str, str, str], tuple[Decimal, int]]] = {}
-    for one in charges:
-        by_place = by_moment.setdefault(one.at, {})
-        place = one.run_id, one.agent, one.department
-        spent, calls = by_place.get(place, (ZERO, 0))
-        by_place[place] = spent + one.cost_usd, calls + one.calls
     running = _kinds(project_id, budgets, time_zone, now=now)
-    for at, by_place in by_moment.items():
+    for at, by_scope in _folded(charges, {kind.scope for kind in running}).items():
         kinds = running if at == now else _kinds(project_id, budgets, time_zone, now=at)
-        for place, (cost, count) in by_place.items():
-            present |= _windows(running, budgets, *place)
-            for key, rule in _windows(kinds, budgets, *place):
+        for kind in kinds:
+            for target, (cost, count) in by_scope[kind.scope].items():
+                if (window := _window(kind, budgets, target)) is None:
+                    continue
+                key, rule = window
                 if at < now and not _was_kept(key, rule, budgets, at):
                     continue
                 spent, calls = spends.get(key, (ZERO, 0))
                 spends[key] = spent + cost, calls + count
+                if kinds is running:
+                    present[key] = rule
+        if kinds is not running:
+            windows_now = (_window(kind, budgets, target) for kind in running for target in by_scope[kind.scope])
+            present.update(window for window in windows_now if window is not None)
     for key in present:
         spends.setdefault(key, (ZERO, 0))
     return Charging(spends, present)
@@ -277,19 +280,44 @@ def _kinds(project_id: int, budgets: dict[tuple[str, str, str], Rule], time_zone
     return found
 
 
+def _folded(
+    charges: Iterable[Charge], scopes: Collection[str]
+) -> dict[datetime, dict[str, dict[str, tuple[Decimal, int]]]]:
+    """What the charges add up to, by moment, scope and target; the target of a project or of all of them is ""."""
+    folded: dict[datetime, dict[str, dict[str, tuple[Decimal, int]]]] = {}
+    for one in charges:
+        by_scope = folded.get(one.at)
+        if by_scope is None:
+            by_scope = folded[one.at] = {scope: {} for scope in scopes}
+        targets = _targets(one.run_id, one.agent, one.department)
+        for scope, sums in by_scope.items():
+            target = targets.get(scope, "")
+            spent, calls = sums.get(target, (ZERO, 0))
+            sums[target] = spent + one.cost_usd, calls + one.calls
+    return folded
+
+
+def _targets(run_id: str, agent: str, department: str) -> dict[str, str]:
+    return {BudgetScope.RUN.value: run_id, BudgetScope.AGENT.value: agent, BudgetScope.DEPARTMENT.value: department}
+
+
 def _windows(
     kinds: Iterable[_Kind], budgets: dict[tuple[str, str, str], Rule], run_id: str, agent: str, department: str
 ) -> Iterable[tuple[Key, Rule | None]]:
-    """The windows that hold a call, each with the budget that binds it: the target's own before the general one."""
-    targets = {BudgetScope.RUN.value: run_id, BudgetScope.AGENT.value: agent, BudgetScope.DEPARTMENT.value: department}
-    for kind in kinds:
-        target = targets.get(kind.scope)
-        if target == "":
-            continue
-        target = target or ""
-        rule = budgets.get((kind.scope, target, kind.period)) or budgets.get((kind.scope, "", kind.period))
-        if rule is not None or kind.is_always:
-            yield Key(kind.project_id, kind.scope, target, kind.period, kind.starts_at), rule
+    """The windows that hold a call, each with the budget that binds it."""
+    targets = _targets(run_id, agent, department)
+    windows_of = (_window(kind, budgets, targets.get(kind.scope, "")) for kind in kinds)
+    return (window for window in windows_of if window is not None)
+
+
+def _window(kind: _Kind, budgets: dict[tuple[str, str, str], Rule], target: str) -> tuple[Key, Rule | None] | None:
+    """The window of a target and the budget that binds it, its own before the general one; None where none is kept."""
+    if not target and kind.scope in TARGETED:
+        return None
+    rule = budgets.get((kind.scope, target, kind.period)) or budgets.get((kind.scope, "", kind.period))
+    if rule is None and not kind.is_always:
+        return None
+    return Key(kind.project_id, kind.scope, target, kind.period, kind.starts_at), rule
 
 
 def _was_kept(key: Key, rule: Rule | None, budgets: dict[tuple[str, str, str], Rule], at: datetime) -> bool:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from math import sqrt
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 from django.db import connection
 
 from monitor import keeping, room
-from monitor.models import GrowthSample
+from monitor.models import GrowthSample, RoomLevel, RoomState
 from monitor.pipeline import Statement
 from monitor.retention import DAYS_AHEAD, EACH_PROJECT, PARTITIONED, PRUNED, tables_of
 from monitor.room import Room
@@ -34,6 +34,11 @@ SAMPLES_KEPT = timedelta(days=800)
 OTHER, ROOM = "other", "room"
 # The middle four of five outcomes lie within so many standard errors.
 FOUR_OF_FIVE = 1.28
+# A step is a jump when it is so many mean deviations of the others off their median, and so much of the room; of fewer
+# steps none can be told.
+JUMP, LEAST_JUMP, LEAST_JUDGED = 10, 0.01, 5
+# The size of a file system that shares its room with others moves a little; a disk that was made larger is more.
+SAME_ROOM = 0.01
 SIZES = f"""
 SELECT coalesce(parent.relname, own.relname) AS name, sum(pg_total_relation_size(own.oid))::bigint, {ROWS}
   FROM pg_class AS own
@@ -120,7 +125,8 @@ class Partitions:
 class Forecast:
     """When the room is full at the pace of the last days: between `soonest` and `latest`, four times of five.
 
-    Each is None where it does not come to that. `bytes_a_day` is the pace; `days` say how many days it is drawn from.
+    Each is None where it does not come to that. `bytes_a_day` is the pace; `days` say how many days it is drawn from,
+    and `jumps` are what was left out of it, in bytes a day.
     """
 
     bytes_a_day: float
@@ -129,17 +135,24 @@ class Forecast:
     full_in_days: float | None
     soonest_in_days: float | None
     latest_in_days: float | None
+    jumps: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Growth:
-    """All of it at one moment. `used` are the daily samples of the room, oldest first."""
+    """All of it at one moment. `used` are the daily samples of the room, oldest first; `was` is what was told of it."""
 
     kinds: list[Held]
     partitions: list[Partitions]
     room: Room | None
     used: list[tuple[datetime, int]]
     forecast: Forecast | None
+    was: str = RoomLevel.ROOMY
+
+    @property
+    def level(self) -> RoomLevel:
+        """What the room means, after what was told last."""
+        return room.level(self.room.share, self.was) if self.room else RoomLevel.ROOMY
 
     @property
     def bytes(self) -> int:
@@ -186,6 +199,7 @@ def look(*, now: datetime) -> Growth:
     first_tables = {kind: tables_of(kind)[0] for kind in keeping.KINDS}
     with Together(across=True) as asked:
         standing = keeping.asking(asked)
+        states = asked.rows(RoomState.objects.filter(name=room.NAME))
         samples = asked.rows(GrowthSample.objects.filter(on__gte=since).order_by("on"))
         days = asked.ask(Statement(DAYS, {"tables": list(PARTITIONED)}), list)
     with Together(across=True) as asked:
@@ -219,14 +233,14 @@ def look(*, now: datetime) -> Growth:
                 default_days=kept.default[kind] if is_kept else None,
             )
         )
-    # A disk that was made larger begins anew.
-    used = [(one.at, one.bytes) for one in by_name.get(ROOM, ()) if measured and one.rows == measured.total_bytes]
+    used = _of_same_room(by_name.get(ROOM, ()), measured) if measured else []
     return Growth(
         kinds=sorted(kinds, key=lambda one: (one.kind == OTHER, -one.size.bytes)),
         partitions=[_partitions(table, days, now=now) for table in PARTITIONED],
         room=measured,
         used=used,
         forecast=forecast(used[-DAYS_FORECAST - 1 :], measured) if measured else None,
+        was=states[0].level if states else RoomLevel.ROOMY,
     )
 
 
@@ -239,9 +253,10 @@ def forecast(used: Sequence[tuple[datetime, int]], measured: Room) -> Forecast |
     ]
     if len(steps) < FORECAST_FROM:
         return None
+    steps, jumps = _without_jumps(steps, least=LEAST_JUMP * measured.total_bytes)
     pace = fmean(steps)
     margin = FOUR_OF_FIVE * stdev(steps) / sqrt(len(steps))
-    left = measured.total_bytes - measured.used_bytes
+    left = measured.left_bytes
     return Forecast(
         bytes_a_day=pace,
         margin_a_day=margin,
@@ -249,7 +264,34 @@ def forecast(used: Sequence[tuple[datetime, int]], measured: Room) -> Forecast |
         full_in_days=_days_until(left, pace),
         soonest_in_days=_days_until(left, pace + margin),
         latest_in_days=_days_until(left, pace - margin),
+        jumps=tuple(jumps),
     )
+
+
+def _without_jumps(steps: list[float], *, least: float) -> tuple[list[float], list[float]]:
+    """The steps without what happened once and says nothing of the days to come, a copy or a deletion; and that.
+
+    Two alike are no longer that. A median would do without this, and call what grows on two days of seven at rest.
+    """
+    jumps: list[float] = []
+    while len(steps) >= LEAST_JUDGED:
+        *others, far = sorted(steps, key=lambda one: abs(one - median(steps)))
+        middle = median(others)
+        if abs(far - middle) <= max(JUMP * fmean(abs(one - middle) for one in others), least):
+            break
+        steps = others
+        jumps.append(far)
+    return steps, jumps
+
+
+def _of_same_room(samples: Sequence[GrowthSample], measured: Room) -> list[tuple[datetime, int]]:
+    """The samples of the room as large as it is, each compared with the one after it; another one begins anew."""
+    found, total = [], measured.total_bytes
+    for one in reversed(samples):
+        if abs(one.rows - total) <= SAME_ROOM * total:
+            found.append((one.at, one.bytes))
+            total = one.rows
+    return found[::-1]
 
 
 def _days_until(left: int, pace: float) -> float | None:

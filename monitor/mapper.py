@@ -74,6 +74,10 @@ def span(
         return Rejection(reason, trace_id.hex(), span_id.hex(), name)
     known, rest = fields(pairs)
     get = known.get
+    if end_ns and end_ns < start_ns:
+        # Its clock was set back meanwhile. What it did is kept; how long it took nobody knows.
+        rest[semconv.ENDED_EARLY] = (start_ns - end_ns) / 1e6
+        end_ns = start_ns
     if not _METADATA.isdisjoint(rest):
         for key in semconv.METADATA_BLOBS:
             for field, value in metadata(rest.get(key)).items():
@@ -102,7 +106,7 @@ def span(
     given_output = story.output if given_output is None else as_text(given_output)
     tool = arguments = result = None
     if kind == "tool":
-        tool = get("tool") or get("entity") or name.removeprefix("execute_tool ")
+        tool = get("tool") or get("entity") or name.removeprefix(semconv.TOOL_PREFIX)
         arguments, result = get("arguments"), get("result")
         arguments = as_arguments(arguments) or given_input if arguments else given_input
         result = as_text(result) if result else given_output
@@ -170,8 +174,8 @@ def _refusal(trace_id: bytes, span_id: bytes, parent_id: bytes, start_ns: int, e
         return "the parent span id is not 8 bytes"
     if not FIRST_NS <= start_ns < LAST_NS:
         return "the start time is missing or lies outside the years 2000 to 2099"
-    if end_ns and not start_ns <= end_ns < LAST_NS:
-        return "the end time lies before the start or outside the years 2000 to 2099"
+    if end_ns >= LAST_NS:
+        return "the end time lies after the year 2099"
     return None
 
 
@@ -240,7 +244,7 @@ def _kind(get: Get, name: str, tokens: Tokens) -> Kind:
     agent = get("agent")
     if tokens.has_usage and (get("request_model") or get("response_model")):
         return "llm"
-    if agent is not None and (tokens.has_usage or name in ("agent run", f"{agent} run")):
+    if agent is not None and (tokens.has_usage or name in (semconv.AGENT_RUN, f"{agent} run")):
         return "agent"
     return "step"
 

@@ -1,7 +1,7 @@
 """OTLP/HTTP trace exports on the wire: protobuf and JSON in, records out, and the answer in the same coin."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -11,14 +11,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from monitor import mapper, otlp_parts
-from monitor.otlp_json import JsonRequest, json_request, json_spans
+from monitor import mapper, otlp_parts, otlp_wire
+from monitor.otlp_json import JsonRequest, json_spans, repaired, request_of
 from monitor.otlp_parts import MOST_PARTS, Layout
-from monitor.otlp_text import clean, readable
+from monitor.otlp_text import clean, readable, shallow
 from monitor.records import Rejection, Span
 from monitor.story import Event
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 MOST_REASONS = 5
@@ -115,10 +116,7 @@ def decode(body: bytes, content_type: str) -> TracesRequest:
         message = parsed(body, ExportTraceServiceRequest, "an OTLP trace export")
         bounded(body, message, otlp_parts.TRACES)
         return TracesRequest(PROTOBUF, message)
-    try:
-        request = json_request(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Malformed(f"the body is not an OTLP trace export in JSON: {error}") from error
+    request = from_json(body, request_of, "an OTLP trace export")
     bounded(body, request, otlp_parts.TRACES)
     return TracesRequest(JSON, request)
 
@@ -170,19 +168,41 @@ def bounded(body: bytes, message: Any, layout: Layout) -> None:
         return
     count = otlp_parts.protobuf_parts if isinstance(message, Message) else otlp_parts.json_parts
     if count(message, layout) > MOST_PARTS:
-        raise Malformed(f"the body has more than {MOST_PARTS:,} parts (a record counts as five); send fewer at once")
+        raise _too_many()
 
 
 def parsed(body: bytes, message: type[M], what: str) -> M:
-    """Parse a protobuf message, its text repaired where it is not UTF-8; raises Malformed: it is not `what`."""
+    """Parse a protobuf message, repaired where not UTF-8 or nested too deep; raises Malformed: it is not `what`."""
+    try:
+        if not otlp_wire.is_heavy_protobuf(body, message.DESCRIPTOR):
+            return _message(body, message)
+    except (DecodeError, RecursionError, ValueError) as error:
+        raise Malformed(f"the body is not {what} in protobuf") from error
+    raise _too_many()
+
+
+def _message(body: bytes, message: type[M]) -> M:
     try:
         return message.FromString(body)
     except (DecodeError, RecursionError):
-        pass
-    try:
         return message.FromString(readable(body, message.DESCRIPTOR))
-    except (DecodeError, RecursionError, ValueError) as error:
-        raise Malformed(f"the body is not {what} in protobuf") from error
+
+
+def from_json(body: bytes, decode: Callable[[bytes], T], what: str) -> T:
+    """Decode a JSON document, repaired where not UTF-8 or nested too deep; raises Malformed: it is not `what`."""
+    if otlp_wire.is_heavy_json(body):
+        raise _too_many()
+    try:
+        try:
+            return repaired(body, decode)
+        except RecursionError:
+            return repaired(shallow(body), decode)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Malformed(f"the body is not {what} in JSON: {error}") from error
+
+
+def _too_many() -> Malformed:
+    return Malformed(f"the body has more than {MOST_PARTS:,} parts (a record counts as five); send fewer at once")
 
 
 def _protobuf_spans(message: ExportTraceServiceRequest) -> Iterator[Span | Rejection]:

@@ -13,8 +13,8 @@ from monitor.story import Event
 
 T = TypeVar("T")
 MOST_INT64 = 2**63
-# An escape in JSON: a surrogate pair, a surrogate alone, or any other.
-_ESCAPE = re.compile(r"\\(?:u(d[89ab]..\\ud[c-f]..)|u(d[89a-f]..)|.)", re.IGNORECASE | re.DOTALL)
+# Escapes in JSON: short ones as many as come, a surrogate pair, a surrogate alone, or any other.
+_ESCAPE = re.compile(r"(?:\\[^u][^\\]*+)++|\\(?:u(d[89ab]..\\ud[c-f]..)|u(d[89a-f]..)|.)", re.IGNORECASE | re.DOTALL)
 
 
 class Value(msgspec.Struct, rename="camel"):
@@ -91,7 +91,7 @@ class JsonRequest(msgspec.Struct, rename="camel"):
     resource_spans: list[_ResourceSpans] | None = None
 
 
-_request = msgspec.json.Decoder(JsonRequest).decode
+request_of = msgspec.json.Decoder(JsonRequest).decode
 _span = msgspec.json.Decoder(_Span).decode
 
 _STATUS_CODES = {
@@ -99,11 +99,6 @@ _STATUS_CODES = {
     "STATUS_CODE_OK": 1,
     "STATUS_CODE_ERROR": 2,
 }
-
-
-def json_request(body: bytes) -> JsonRequest:
-    """Parse a trace export; raises as `repaired`."""
-    return repaired(body, _request)
 
 
 def repaired(body: bytes, decode: Callable[[bytes], T]) -> T:

@@ -8,8 +8,8 @@ import msgspec
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 
 from monitor import otlp_parts, semconv
-from monitor.otlp import Malformed, Signal, bounded, media_type_of, parsed, value
-from monitor.otlp_json import MOST_INT64, Pair, Value, identity, integer, json_value, pairs, repaired
+from monitor.otlp import Signal, bounded, from_json, media_type_of, parsed, value
+from monitor.otlp_json import MOST_INT64, Pair, Value, identity, integer, json_value, pairs
 from monitor.otlp_text import clean
 from monitor.records import DIGEST_BYTES, Rejection
 
@@ -96,10 +96,7 @@ def decode(body: bytes, content_type: str) -> LogsRequest:
     media_type = media_type_of(content_type)
     message: ExportLogsServiceRequest | JsonLogs
     if media_type.endswith("json"):
-        try:
-            message = repaired(body, _logs)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise Malformed(f"the body is not an OTLP logs export in JSON: {error}") from error
+        message = from_json(body, _logs, "an OTLP logs export")
     else:
         message = parsed(body, ExportLogsServiceRequest, "an OTLP logs export")
     bounded(body, message, otlp_parts.LOGS)

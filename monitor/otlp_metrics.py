@@ -10,8 +10,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from monitor import otlp_parts
-from monitor.otlp import PROTOBUF, Malformed, Signal, bounded, media_type_of, parsed
-from monitor.otlp_json import repaired
+from monitor.otlp import PROTOBUF, Signal, bounded, from_json, media_type_of, parsed
 
 METRICS = Signal(ExportMetricsServiceResponse, "rejected_data_points", "rejectedDataPoints", "a data point")
 KINDS = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
@@ -61,10 +60,7 @@ def decode(body: bytes, content_type: str) -> MetricsRequest:
         message = parsed(body, ExportMetricsServiceRequest, "an OTLP metrics export")
         bounded(body, message, otlp_parts.METRICS)
         return MetricsRequest(media_type, sum(_protobuf_points(message)))
-    try:
-        told = repaired(body, _metrics)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Malformed(f"the body is not an OTLP metrics export in JSON: {error}") from error
+    told = from_json(body, _metrics, "an OTLP metrics export")
     bounded(body, told, otlp_parts.METRICS)
     return MetricsRequest(media_type, sum(_json_points(told)))
 

@@ -1,14 +1,28 @@
-"""Text that PostgreSQL can hold: without NUL bytes, in valid UTF-8."""
+"""What can be held: text without NUL bytes, in valid UTF-8, and values cut where they nest too deep to be read."""
 
+import re
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+from monitor.otlp_wire import varint
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-DEEPEST = 64
-# Each costs microseconds; a body of five megabytes that means something has fewer.
+# Protobuf's own readers stop at 100 messages one in the other.
+DEEPEST = 90
+TOO_DEEP = "(nested too deep)"
+_VALUE = AnyValue.DESCRIPTOR.full_name
+_CUT = AnyValue(string_value=TOO_DEEP).SerializeToString()
+# The same place in JSON, where a list in a list is three brackets, and what stands there then.
+DEEPEST_JSON = 138
+_CUT_JSON = b'{"stringValue":"%s"}' % TOO_DEEP.encode()
+MOST_BRACKETS = 500_000
+# On to the next bracket that stands in no text; never back, so that it takes the time of one pass.
+_TO_BRACKET = re.compile(rb'[^"\[\]{}]*+(?:"(?:[^"\\]++|\\.)*+"[^"\[\]{}]*+)*+[\[\]{}]', re.DOTALL)
+# Each costs microseconds; a body that means something has fewer.
 MOST_FIELDS = 500_000
 
 
@@ -18,63 +32,77 @@ def clean(text: str) -> str:
 
 
 def readable(body: bytes, message: Descriptor) -> bytes:
-    """Return a protobuf message whose text is valid UTF-8, U+FFFD in the place of what was not.
+    """Return a protobuf message that can be read: its text valid UTF-8, U+FFFD in the place of what was not.
 
-    Clients that cut a label in the middle of a character send such text. Raises ValueError when the bytes
-    are no message at all, or one of more than MOST_FIELDS fields.
+    Clients that cut a label in the middle of a character send such text. A value nested too deep is cut there. Raises
+    ValueError when the bytes are no message at all, or one of more than MOST_FIELDS fields.
     """
-    return _readable(body, message, 0, count(1))
+    return bytes(_readable(body, 0, len(body), message, 0, count(1)))
 
 
-def _readable(body: bytes, message: Descriptor, depth: int, counted: Iterator[int]) -> bytes:
-    if depth > DEEPEST:
+def _readable(body: bytes, at: int, end: int, message: Descriptor, depth: int, counted: Iterator[int]) -> bytearray:
+    # Between a value and the next there may be a list of pairs and a pair.
+    if depth > DEEPEST + 2:
         raise ValueError("nested too deep")
+    if depth > DEEPEST and message.full_name == _VALUE:
+        return bytearray(_CUT)
     out = bytearray()
-    at = 0
-    while at < len(body):
+    while at < end:
         begin = at
         if next(counted) > MOST_FIELDS:
             raise ValueError("too many fields")
-        key, at = _varint(body, at)
+        key, at = varint(body, at)
         wire = key & 7
         if wire == _VARINT:
-            _, at = _varint(body, at)
+            _, at = varint(body, at)
         elif wire == _FIXED64:
             at += 8
         elif wire == _FIXED32:
             at += 4
         elif wire == _BYTES:
-            size, at = _varint(body, at)
+            size, at = varint(body, at)
             field: Any = message.fields_by_number.get(key >> 3)
-            part = body[at : at + size]
-            if len(part) != size:
-                raise ValueError("cut short")
+            inside = at
             at += size
+            if at > end:
+                raise ValueError("cut short")
+            part: bytes | bytearray
             if field is not None and field.type == FieldDescriptor.TYPE_STRING:
-                part = part.decode("utf-8", "replace").encode()
+                part = body[inside:at].decode("utf-8", "replace").encode()
             elif field is not None and field.type == FieldDescriptor.TYPE_MESSAGE:
-                part = _readable(part, field.message_type, depth + 1, counted)
-            out += _as_varint(key) + _as_varint(len(part)) + part
+                part = _readable(body, inside, at, field.message_type, depth + 1, counted)
+            else:
+                part = body[inside:at]
+            out += _as_varint(key) + _as_varint(len(part))
+            out += part
             continue
         else:
             raise ValueError("unknown wire type")
-        if at > len(body):
+        if at > end:
             raise ValueError("cut short")
         out += body[begin:at]
-    return bytes(out)
+    return out
 
 
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(body):
-            raise ValueError("cut short")
-        byte = body[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise ValueError("a number too long")
+def shallow(body: bytes) -> bytes:
+    """Return a JSON export without what nests too deep; raises RecursionError when it has too many brackets to look."""
+    if body.count(b"[") + body.count(b"{") > MOST_BRACKETS:
+        raise RecursionError("nested too deep")
+    out = bytearray()
+    at = kept_to = depth = cut_at = 0
+    while (found := _TO_BRACKET.match(body, at)) is not None:
+        at = found.end()
+        bracket = body[at - 1 : at]
+        if bracket in b"[{":
+            depth += 1
+            if bracket == b"{" and depth > DEEPEST_JSON and not cut_at:
+                out += body[kept_to : at - 1] + _CUT_JSON
+                cut_at = depth
+            continue
+        if cut_at and depth == cut_at:
+            kept_to, cut_at = at, 0
+        depth -= 1
+    return bytes(out) + body[kept_to:]
 
 
 def _as_varint(value: int) -> bytes:

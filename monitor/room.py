@@ -65,6 +65,18 @@ def level(share: float, was: str = RoomLevel.ROOMY) -> RoomLevel:
     return RoomLevel.ROOMY
 
 
+def level_now(share: float) -> RoomLevel:
+    """What a share means after what was told last."""
+    means = level(share)
+    # Mostly it means the same whatever was, and nobody has to be asked.
+    return means if means == level(share, RoomLevel.STOPPED) else level(share, told())
+
+
+def told() -> str:
+    """The level that was told last."""
+    return RoomState.objects.filter(name=NAME).values_list("level", flat=True).first() or RoomLevel.ROOMY
+
+
 def disk_of(folder: Path | None) -> Room | None:
     """A folder's file system, None where it is not seen; what is kept for root counts neither as used nor as free."""
     if folder is None:
@@ -93,8 +105,8 @@ class Gate:
     """Whether a process takes what lets the database grow; what it saw is two seconds old at most."""
 
     def __init__(self) -> None:
-        self.level = RoomLevel.ROOMY
-        self.room: Room | None = None
+        self.level: RoomLevel | None = None
+        self._saw_disk = False
         self._looked_at: datetime | None = None
         self._summed: tuple[datetime, int] | None = None
 
@@ -107,15 +119,18 @@ class Gate:
         return self.level == RoomLevel.STOPPED
 
     def _look(self, *, now: datetime) -> None:
-        rooms = [disk_of(settings.DISK_PATH)]
-        if settings.DB_MAX_BYTES:
-            try:
-                rooms.append(_limit(self._database_bytes(now=now)))
-            except (DatabaseError, InterfaceError) as error:
-                log.warning("the size of the database is not known: %s", error)
-                return
-        self.room = max((one for one in rooms if one), key=lambda one: one.share, default=None)
-        self.level = RoomLevel.ROOMY if self.room is None else level(self.room.share, self.level)
+        disk = disk_of(settings.DISK_PATH)
+        if disk is None and self._saw_disk:
+            return
+        self._saw_disk = disk is not None
+        try:
+            limit = _limit(self._database_bytes(now=now)) if settings.DB_MAX_BYTES else None
+            found = max((one for one in (disk, limit) if one), key=lambda one: one.share, default=None)
+            if found is not None:
+                # A process that begins goes by what was told, as those beside it.
+                self.level = level_now(found.share) if self.level is None else level(found.share, self.level)
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("how much room the database has is not known: %s", error)
 
     def _database_bytes(self, *, now: datetime) -> int:
         if self._summed is None or not timedelta() <= now - self._summed[0] < SUM_EVERY:

@@ -6,7 +6,7 @@ not last heard of before its start, so two sums tell it, however many runs there
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,6 +14,7 @@ from django.db import connection
 
 from monitor.pipeline import Statement, array, times
 from monitor.tenancy import crossing
+from monitor.windows import EPOCH
 
 COUNT = """
 INSERT INTO monitor_runquarter AS held (project_id, at, begun, ended)
@@ -51,6 +52,8 @@ ON CONFLICT (project_id, at) DO UPDATE SET begun = held.begun + excluded.begun
 """
 
 
+QUARTER = timedelta(minutes=15)
+
 # From when to when a run reached, and reaches now; None where there was or is none.
 Move = tuple[datetime | None, datetime | None, datetime | None, datetime | None]
 
@@ -60,19 +63,23 @@ def counting(project_id: int, moves: Iterable[Move]) -> list[Statement]:
 
     Every batch with a new run writes the present quarter: whoever counts does it once, as the last of its locks.
     """
-    begun: Counter[datetime] = Counter()
-    ended: Counter[datetime] = Counter()
+    begun: Counter[int] = Counter()
+    ended: Counter[int] = Counter()
     for was_first_at, was_last_at, first_at, last_at in moves:
         for counter, was_at, at in ((begun, was_first_at, first_at), (ended, was_last_at, last_at)):
             if was_at is not None:
-                counter[_quarter(was_at)] -= 1
+                counter[(was_at - EPOCH) // QUARTER] -= 1
             if at is not None:
-                counter[_quarter(at)] += 1
-    quarters = sorted(at for at in begun.keys() | ended.keys() if begun[at] or ended[at])
+                counter[(at - EPOCH) // QUARTER] += 1
+    quarters = sorted(number for number in begun.keys() | ended.keys() if begun[number] or ended[number])
     if not quarters:
         return []
-    counts = {"begun": array(begun[at] for at in quarters), "ended": array(ended[at] for at in quarters)}
-    return [Statement(COUNT, {"project_id": project_id, "at": times(quarters), **counts})]
+    counts = {
+        "begun": array(begun[number] for number in quarters),
+        "ended": array(ended[number] for number in quarters),
+    }
+    at_quarters = times(EPOCH + number * QUARTER for number in quarters)
+    return [Statement(COUNT, {"project_id": project_id, "at": at_quarters, **counts})]
 
 
 def active(project_id: int, first: date, last: date, *, time_zone: str) -> dict[date, int]:
@@ -96,11 +103,6 @@ def fold(whose: str, values: Mapping[str, Any], *, before: datetime) -> None:
     midnight = before.replace(hour=0, minute=0, second=0, microsecond=0)
     with crossing(), connection.cursor() as cursor:
         cursor.execute(FOLD.format(whose=whose), {**values, "before": midnight})
-
-
-def _quarter(at: datetime) -> datetime:
-    at = at.astimezone(UTC)
-    return at.replace(minute=at.minute // 15 * 15, second=0, microsecond=0)
 
 
 def _midnight(day: date, here: ZoneInfo) -> datetime:

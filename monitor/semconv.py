@@ -349,11 +349,14 @@ REREADS = frozenset({"fetch_response", "retrieve_response"})
 
 PENDING_STATUSES = frozenset({"queued", "in_progress"})
 PENDING_SPAN = "pending_span"
+# Ours: by how many milliseconds a span's end lay before its start.
+ENDED_EARLY = "handrail.ended_before_start_ms"
 # Exceptions by which a program hands over to a person: no failure.
 INTERRUPTS = frozenset({"GraphInterrupt", "NodeInterrupt", "GraphBubbleUp"})
 ERROR_FLAGS = frozenset({"error", "fatal"})
 ERROR_LEVEL = 17
 
+EXCEPTION_EVENT = "exception"
 INPUT_EVENTS = frozenset(
     {
         "gen_ai.system.message",
@@ -368,6 +371,14 @@ DETAILS_EVENT = "gen_ai.client.inference.operation.details"
 FIRST_TOKEN_EVENTS = frozenset({"First Token Stream Event", "ai.stream.firstChunk"})
 NOISE_EVENTS = frozenset({"gen_ai.content.completion.chunk", "llm.content.completion.chunk"})
 
-# "invoke_agent triage", "manager.run", "support.agent": an agent's span that names it only here. The bare operation
-# names none.
-AGENT_SPAN_NAME = re.compile(r"^(?!invoke_agent$)(?:invoke_agent |Agent run: )?(.+?)(?:\.run|\.agent| run)?$")
+# A span that tells of its tool or its agent only in its own name: "execute_tool search", "invoke_agent triage",
+# "manager.run", "support.agent".
+TOOL_PREFIX = "execute_tool "
+AGENT_RUN = "agent run"
+AGENT_PREFIXES = ("invoke_agent ", "Agent run: ")
+AGENT_SUFFIXES = (".run", ".agent", " run")
+# The bare operation names none.
+AGENT_SPAN_NAME = re.compile(
+    "^(?!invoke_agent$)"
+    f"(?:{'|'.join(map(re.escape, AGENT_PREFIXES))})?(.+?)(?:{'|'.join(map(re.escape, AGENT_SUFFIXES))})?$"
+)

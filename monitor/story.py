@@ -41,7 +41,7 @@ def told(events: Sequence[Event]) -> Story:
     given: dict[str, Any] = {}
     others: list[dict[str, Any]] = []
     for name, at_ns, attributes in events:
-        if name == "exception":
+        if name == semconv.EXCEPTION_EVENT:
             kind = str(attributes.get("exception.type") or "")
             message = str(attributes.get("exception.message") or "")
             waits = waits or kind.rpartition(".")[2] in semconv.INTERRUPTS

@@ -41,14 +41,35 @@ def writing(base: Path) -> Iterator[Path]:
 
 
 def finished(base: Path) -> list[Path]:
-    """The backups that are whole, oldest first."""
+    """The backups that are whole, by their names."""
     found = [path for path in base.iterdir() if FINISHED.fullmatch(path.name) and (path / NAME).is_file()]
     return sorted(found, key=lambda path: (path.name[:18], len(path.name), path.name))
 
 
+def oldest_first(base: Path, database: str, *, now: datetime) -> list[Path]:
+    """The backups of a database that are whole.
+
+    A name that lies ahead was given by a clock that was wrong, before all the others.
+    """
+    whole = sorted(finished(base), key=lambda path: path.name[:18] <= _stamp(now))
+    return [path for path in whole if _is_of(database, path)]
+
+
+def _is_of(database: str, backup: Path) -> bool:
+    """What says nothing of itself is nobody else's."""
+    try:
+        return read(backup).database in ("", database)
+    except Damaged:
+        return True
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H%M%SZ")
+
+
 def name_for(base: Path, made_at: datetime) -> Path:
     """Where the backup of that moment goes."""
-    stamp = made_at.strftime("%Y-%m-%dT%H%M%SZ")
+    stamp = _stamp(made_at)
     path, again = base / stamp, 1
     while path.exists():
         again += 1
@@ -61,10 +82,10 @@ def note(unfinished: Path, part: Part) -> None:
     write_whole(unfinished / f"{part.table}{NOTE}", msgspec.json.encode(part))
 
 
-def at_hand(base: Path) -> dict[str, tuple[Path, Part]]:
-    """Files that need not be written again, by fingerprint: of the newest backup and of one that was killed."""
+def at_hand(base: Path, whole: list[Path]) -> dict[str, tuple[Path, Part]]:
+    """Files that need not be written again, by fingerprint: of the newest backup (the last) and of a killed one."""
     found: dict[str, tuple[Path, Part]] = {}
-    for path in reversed(finished(base)):
+    for path in reversed(whole):
         try:
             parts = read(path).parts
         except Damaged:
@@ -98,9 +119,9 @@ def tidy(backup: Path, kept: set[str]) -> None:
             path.unlink()
 
 
-def forget_old(base: Path, keep: int) -> list[Path]:
-    """Remove all but the newest `keep` backups; each stops being one before its files go."""
-    old = finished(base)[:-keep]
+def forget_old(base: Path, whole: list[Path], keep: int) -> list[Path]:
+    """Remove all but the newest, the last, `keep` of these backups; each stops being one before its files go."""
+    old = whole[:-keep]
     for path in old:
         (path / NAME).unlink()
     for path in base.iterdir():

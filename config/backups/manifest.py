@@ -56,8 +56,11 @@ class Sequence(msgspec.Struct, frozen=True):
     is_called: bool
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """`made_at` is the moment that the backup shows; `migrations` are those that had been applied then."""
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`made_at` is the moment that the backup shows; `migrations` are those that had been applied then.
+
+    `database` tells whose backup it is where several lie in one folder; "" in those of before it was told.
+    """
 
     format: int
     made_at: datetime
@@ -65,6 +68,7 @@ class Manifest(msgspec.Struct, frozen=True):
     migrations: list[tuple[str, str]]
     parts: list[Part]
     sequences: list[Sequence]
+    database: str = ""
 
     @property
     def rows(self) -> int:

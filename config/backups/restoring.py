@@ -31,10 +31,14 @@ FILLED = """
 SELECT (SELECT count(*) FROM monitor_project), (SELECT count(*) FROM monitor_person),
        (SELECT count(*) FROM monitor_execution)
 """
+# Of the sessions of other roles the owner sees no more than whose they are, unless it may read all statistics.
 OTHERS = """
-SELECT pid, application_name FROM pg_stat_activity
- WHERE datname = current_database() AND pid <> ALL(%s) AND backend_type = 'client backend'
+SELECT pid, coalesce(nullif(application_name, ''), usename) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> ALL(%s) AND usename IS NOT NULL
+   AND coalesce(backend_type, 'client backend') = 'client backend'
 """
+COUNTED = ("monitor_project", "monitor_person", "monitor_execution")
+MISSING = "SELECT count(*) FROM unnest(%s::text[]) AS name WHERE to_regclass('public.' || name) IS NULL"
 PARTITIONED = "SELECT c.relname FROM pg_class AS c WHERE c.relkind = 'p' AND c.relnamespace = 'public'::regnamespace"
 REFERENCES = """
 SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_constraint
@@ -78,7 +82,7 @@ class Restore:
             state = self._may_begin(replace)
             self.check()
             if state is None:
-                _forget_redis()
+                self._forget_redis()
                 state = unfinished.begin(connection, self.manifest.digest())
             if state.phase == unfinished.EMPTYING:
                 self._empty()
@@ -114,6 +118,9 @@ class Restore:
         """What is in the database, in words; "" when it is empty."""
         if not tables.migrations(self._connection):
             return ""
+        missing = self._connection.execute(MISSING, [list(COUNTED)]).fetchone()
+        if missing is None or missing[0]:
+            return "a database that was begun or is of another program"
         projects, people, executions = self._connection.execute(FILLED).fetchone() or (0, 0, 0)
         if not (projects or people):
             return ""
@@ -128,11 +135,21 @@ class Restore:
         while (others := self._connection.execute(OTHERS, [ours]).fetchall()) and time.monotonic() < deadline_s:
             time.sleep(0.1)  # A session of ours that was closed just now is seen for a moment.
         if others:
-            named = ", ".join(f"{name or 'unnamed'} (process {pid})" for pid, name in others)
+            named = ", ".join(f"{name} (process {pid})" for pid, name in others)
             raise Refused(
                 f"Others use the database of {self.place}: {named}. Stop every web process, worker and beat on every "
                 "machine, then run the restore again."
             )
+
+    def _forget_redis(self) -> None:
+        """Empty Redis: what it keeps belongs to other rows, and nothing that was accepted is in it alone."""
+        if settings.PLACES.redis_url == settings.REDIS_URL:
+            shutil.rmtree(settings.PLACES.valkey_data, ignore_errors=True)
+            return
+        try:
+            redis.Redis.from_url(settings.REDIS_URL, socket_timeout=REDIS_WITHIN_S).flushdb()
+        except redis.RedisError as error:
+            self._say(f"Redis could not be emptied ({error}). Empty it (FLUSHDB) before the next start.")
 
     def _empty(self) -> None:
         """Drop the product's tables, sequences and functions; what else is in the database stays."""
@@ -269,14 +286,3 @@ def _day(part: Part) -> date:
 def _few(names: list[str], most: int) -> Iterator[list[str]]:
     for first in range(0, len(names), most):
         yield names[first : first + most]
-
-
-def _forget_redis() -> None:
-    """Empty Redis: what it keeps belongs to other rows, and nothing that was accepted is in it alone."""
-    if settings.PLACES.redis_url == settings.REDIS_URL:
-        shutil.rmtree(settings.PLACES.valkey_data, ignore_errors=True)
-        return
-    try:
-        redis.Redis.from_url(settings.REDIS_URL, socket_timeout=REDIS_WITHIN_S).flushdb()
-    except redis.RedisError:
-        pass

@@ -11,6 +11,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ import psycopg
 from django.conf import settings
 from psycopg import sql
 
-from config.backups import folder, manifest, tables
+from config.backups import folder, manifest, tables, unfinished
 from config.backups.manifest import FORMAT, Damaged, Manifest, Part, Section, Sequence
 from config.backups.tables import Table
 from monitor.vitals import own_version
@@ -28,11 +29,13 @@ from monitor.vitals import own_version
 GZIP_LEVEL = 1
 CHUNK_BYTES = 1 << 20
 SECRET_KEY = "secret_key"  # noqa: S105  (the name of a file)
-# Held while a backup runs, so that the job which drops old days waits its turn: it would stop writers behind a table
-# that is being read.
+# Held while a backup runs, so that nobody drops old days: that would stop writers behind a table that is being read.
+# The job comes again, and after a backup by schedule at once.
 NO_DROPS = "SELECT pg_advisory_lock(hashtextextended('job:retention.drop_partitions', 0))"
-# A commit that is waited for: every transaction that the snapshot sees is on disk, so its number is never used again.
-FLUSH = "SELECT pg_current_xact_id()"
+DROPS_AGAIN = "SELECT pg_advisory_unlock(hashtextextended('job:retention.drop_partitions', 0))"
+# A commit that is waited for, as one that wrote nothing is not: every transaction that the snapshot sees is on disk, so
+# its number is never used again.
+FLUSH = "SELECT pg_logical_emit_message(true, 'handrail', 'backup')"
 # The row versions of a table, in any order.
 VERSIONS = "count(*), coalesce(bit_xor(hashtidextended(ctid, xmin::text::bigint)), 0)"
 
@@ -65,41 +68,68 @@ def back_up(
     Raises Busy, NotSettled, Damaged where the disk did not keep what was written, OSError, and psycopg's errors. Killed
     at any point it leaves no half backup, and the next run goes on from the files that were complete.
     """
-    with folder.writing(base) as unfinished, tables.connect() as beside, tables.connect() as reader:
-        beside.execute(NO_DROPS)
+    with folder.writing(base) as target, tables.connect() as beside, _no_drops(beside), tables.connect() as reader:
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         asked = reader.execute("SELECT now()").fetchone()
         assert asked is not None
         made_at: datetime = asked[0]
         beside.execute(FLUSH)
-        run = _Run(reader, base, unfinished, say)
+        if unfinished.find(beside) is not None:
+            raise NotSettled(
+                "A restore into this database was begun and has not ended, so there is nothing whole to back up. "
+                "Run manage.py restore again with the same backup; it goes on where it stopped."
+            )
+        identity = list(reader.execute(tables.IDENTITY).fetchone() or ())
+        database = f"{identity[0]}/{identity[2]}"
+        whole = folder.oldest_first(base, database, now=made_at)
+        run = _Run(reader, target, identity, folder.at_hand(base, whole), say)
         applied = tables.migrations(reader)
         if not applied:
             raise NotSettled("The database has no tables of Handrail: there is nothing to back up.")
+        # Before, for they may fill the disk that this one needs; and after, for it is one more.
+        forgotten = folder.forget_old(base, whole, keep) if keep else []
         parts = run.write_all()
-        made = Manifest(FORMAT, made_at, own_version(), applied, parts, _sequences(beside))
+        made = Manifest(FORMAT, made_at, own_version(), applied, parts, _sequences(beside), database)
         reader.execute("ROLLBACK")
         if tables.migrations(beside) != applied:
             raise NotSettled("A migration changed the tables meanwhile. Make the backup again.")
         kept = {manifest.NAME, *(part.file for part in parts)}
         if with_secret_key:
-            kept.add(_copy_secret_key(unfinished))
-        manifest.write(made, unfinished)
+            kept.add(_copy_secret_key(target))
+        manifest.write(made, target)
         path = folder.name_for(base, made_at)
-        unfinished.rename(path)
+        target.rename(path)
         manifest.sync_folder(base)
         folder.tidy(path, kept)
-        return Written(path, made, run.taken_over, folder.forget_old(base, keep) if keep else [])
+        if keep:
+            forgotten += folder.forget_old(base, [*whole[-keep:], path], keep)
+        return Written(path, made, run.taken_over, forgotten)
+
+
+@contextmanager
+def _no_drops(connection: psycopg.Connection) -> Iterator[None]:
+    connection.execute(NO_DROPS)
+    try:
+        yield
+    finally:
+        if not connection.closed:  # The lock ends with the session too, but a moment after it was closed.
+            connection.execute(DROPS_AGAIN)
 
 
 class _Run:
     """One run over all tables, inside the transaction that is the moment."""
 
-    def __init__(self, reader: psycopg.Connection, base: Path, unfinished: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        reader: psycopg.Connection,
+        unfinished: Path,
+        identity: list[str | int],
+        at_hand: dict[str, tuple[Path, Part]],
+        say: Callable[[str], None],
+    ) -> None:
         self.taken_over = 0
-        self._reader, self._unfinished, self._say = reader, unfinished, say
-        self._at_hand = folder.at_hand(base)
-        self._identity = list(reader.execute(tables.IDENTITY).fetchone() or ())
+        self._reader, self._unfinished, self._identity = reader, unfinished, identity
+        self._at_hand, self._say = at_hand, say
 
     def write_all(self) -> list[Part]:
         found = tables.tables(self._reader)

@@ -18,8 +18,8 @@ from dashboard.arrival import is_empty
 from dashboard.frame import Range, range_of
 from dashboard.spending import reached_at
 from dashboard.views.first_run import first_run
-from monitor import rollups, standstill
-from monitor.models import Budget, BudgetWindow, Execution, HumanAgent, QueueItem
+from monitor import calendars, rollups, standstill
+from monitor.models import Budget, BudgetWindow, Execution, HumanAgent, Project, QueueItem
 from monitor.models.executions import WATCHED, Status
 from monitor.models.money import BudgetScope, Period
 from monitor.models.queue import ItemStatus
@@ -78,7 +78,7 @@ def needs(request: PageRequest, span: Range, asked: Together) -> Shown:
             "needs_total": total,
             "needs_more": total - len(rows),
             "why": f"{rows[0].sentence(now=now)} {waiting.threatens(rows[0], now=now)}" if rows else "",
-            "quiet": None if rows else _quiet(project_id, human, now=now),
+            "quiet": None if rows else quiet(request.visitor.project, human, now=now),
             "firing": firing[0] if firing else {"total": 0, "critical": 0},
         }
 
@@ -99,8 +99,10 @@ class Quiet:
     running: int
 
 
-def _quiet(project_id: int, human: HumanAgent | None, *, now: datetime) -> Quiet:
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+def quiet(project: Project, human: HumanAgent | None, *, now: datetime) -> Quiet:
+    """What is said where nothing waits; today is the project's."""
+    project_id = project.pk
+    today, _ = calendars.bounds(now, ZoneInfo(project.time_zone))
     closed = QueueItem.objects.filter(project_id=project_id, closed_at__isnull=False)
     running = Execution.objects.of(project_id).filter(status=Status.RUNNING)
     with Together() as asked:
@@ -200,7 +202,7 @@ class Spend:
 
 def spend_today(asked: Together, project_id: int, time_zone: str, *, now: datetime) -> Callable[[], Spend]:
     """What the project has spent since midnight of its time zone, and when that reaches the limit at this rate."""
-    midnight = now.astimezone(ZoneInfo(time_zone)).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight, next_midnight = calendars.bounds(now, ZoneInfo(time_zone))
     of_day: dict[str, Any] = {"project_id": project_id, "scope": BudgetScope.PROJECT, "period": Period.DAY}
     windows = asked.rows(BudgetWindow.objects.filter(starts_at=midnight, **of_day)[:1])
     limits = asked.rows(Budget.objects.filter(**of_day).order_by("pk").values_list("limit_usd", flat=True)[:1])
@@ -216,7 +218,7 @@ def spend_today(asked: Together, project_id: int, time_zone: str, *, now: dateti
         rate = last_hour[0].cost_usd if last_hour else Decimal(0)
         reaches = None
         if limit is not None and spent < limit:
-            reaches = reached_at(limit - spent, rate, now=now, until=midnight + timedelta(days=1))
+            reaches = reached_at(limit - spent, rate, now=now, until=next_midnight)
         running, by_hour = Decimal(0), []
         for one in hours:
             running += one.cost_usd
@@ -262,8 +264,12 @@ class AgentRow:
 
 def agents(request: PageRequest, span: Range, asked: Together) -> Shown:
     """The dearest agents of today, with errors and latency of the last hour."""
-    project, now = request.visitor.project, request.now
-    midnight = now.astimezone(ZoneInfo(project.time_zone)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return agents_today(request.visitor.project, asked, now=request.now)
+
+
+def agents_today(project: Project, asked: Together, *, now: datetime) -> Shown:
+    """The same for a project, at any time."""
+    midnight, _ = calendars.bounds(now, ZoneInfo(project.time_zone))
     by_agent: dict[str, Any] = {"until": _up_to(now), "group_by": "agent", "within": asked}
     calls = rollups.totals(project.pk, since=midnight, kinds=["llm", "tool"], **by_agent)
     today = rollups.totals(project.pk, since=min(midnight, now - AN_HOUR), kinds=["execution"], **by_agent)

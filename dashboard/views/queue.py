@@ -15,7 +15,8 @@ from django.urls import NoReverseMatch, reverse
 
 from dashboard import moves, takeover, talk, trail, waiting
 from dashboard.access import PageRequest, page
-from monitor.models import Budget, Execution, HumanAgent, Message, QueueItem, Span, StateChange, Trip
+from monitor import calendars
+from monitor.models import Budget, Execution, HumanAgent, Message, Project, QueueItem, Span, StateChange, Trip
 from monitor.models.people import Presence, Role
 from monitor.models.queue import CLOSED_ITEMS, OPEN_ITEMS, ItemKind, ItemStatus
 from monitor.together import Together
@@ -178,7 +179,9 @@ def list_of(request: PageRequest, chosen: QueueItem | None) -> dict[str, Any]:
     total = counts[tab]
     closed = []
     if first + ROWS_A_PAGE >= total and tab != "open":
-        over = everything.filter(passes, status__in=CLOSED_ITEMS, closed_at__gte=_midnight(request))
+        over = everything.filter(
+            passes, status__in=CLOSED_ITEMS, closed_at__gte=today_in(request.visitor.project, now=request.now)
+        )
         closed = list(_with_subjects(over).order_by("-closed_at")[:CLOSED_SHOWN])
     rows = waiting.rows([*items, *closed], me=me)
     ranks = [getattr(one, "rank", CLOSED) for one in [*items, *closed]]
@@ -231,9 +234,10 @@ def _page_number(request: PageRequest) -> int:
     return max(1, min(int(asked), 100_000)) if asked.isdecimal() and len(asked) < 7 else 1
 
 
-def _midnight(request: PageRequest) -> datetime:
-    zone = ZoneInfo(request.visitor.project.time_zone)
-    return request.now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+def today_in(project: Project, *, now: datetime) -> datetime:
+    """When the project's present day began."""
+    midnight, _ = calendars.bounds(now, ZoneInfo(project.time_zone))
+    return midnight
 
 
 def centre_of(look: Looking) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The instance itself: what runs on time, what is ill, and what that means. The same for every project."""
+"""The instance itself: what runs on time, what is ill, and what that means.
+
+The same for every project, but for a line on what was refused of this one.
+"""
 
 import platform
 from typing import Any
@@ -9,7 +12,7 @@ from django.template.response import TemplateResponse
 
 from dashboard import health
 from dashboard.access import PageRequest, page
-from monitor import keeping, retention, vitals
+from monitor import doorcounts, keeping, retention, vitals
 from monitor.together import Together
 
 
@@ -25,6 +28,7 @@ def system(request: PageRequest) -> HttpResponse:
         context |= {
             "health": health.look(now=request.now, whole_errors=whole_errors),
             "versions": versions(),
+            "refused": doorcounts.refused(request.visitor.project.pk, now=request.now),
         }
     if part != "health":
         with Together(across=True) as asked:

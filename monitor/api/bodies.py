@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from decimal import Decimal
 from functools import cache
 from types import UnionType
@@ -26,9 +26,10 @@ INT64 = range(-(2**63), 2**63)
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 _NOT_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
-_ESCAPES = re.compile(rb"\\.", re.DOTALL)
 _STRINGS = re.compile(rb'"[^"]*"')
-_LONG_NUMBER = re.compile(rb"\d{19}")
+# What may stand before a number becomes a colon and a digit a nought, so that a search finds where a long one begins.
+_NUMBERS = bytes(ord("0" if n in b"0123456789" else ":" if n in b" \t\r\n:,[-" else " ") for n in range(256))
+_LONG_NUMBER = b":" + b"0" * 19
 _WHERE = re.compile(r"^(?P<message>.*?)(?: - at `(?:key` in `)?\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`$")
@@ -48,16 +49,8 @@ class WrongType(Problem):
 
 def read(request: HttpRequest, *, limit: int, content_types: Collection[str] = JSON) -> bytes:
     """The body, decompressed. Raises TooLarge, WrongType, or a 400 when it is not what its encoding says."""
-    declared = request.META.get("CONTENT_LENGTH") or ""
-    if declared.isdigit() and int(declared) > limit:
-        raise TooLarge(limit)
+    raw = as_sent(request, limit=limit)
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    try:
-        raw = request.read(limit + 1)
-    except UnreadablePostError as error:
-        raise Problem(400, "Bad request", "The body ended early.") from error
-    if len(raw) > limit:
-        raise TooLarge(limit)
     if raw and request.content_type not in content_types:
         raise WrongType(f"Send {' or '.join(content_types)}, not {request.content_type or 'nothing'}.")
     if coding in ("", "identity"):
@@ -65,6 +58,21 @@ def read(request: HttpRequest, *, limit: int, content_types: Collection[str] = J
     if coding not in WINDOW_BITS:
         raise WrongType(f"Content-Encoding may be gzip, deflate or identity, not {coding}.")
     return decompress(raw, coding, limit=limit)
+
+
+def as_sent(request: HttpRequest, *, limit: int) -> bytes:
+    """The body as it came. Raises TooLarge, or a 400 when it ends early."""
+    # The bridge leaves away what is too large, and tells its length.
+    declared = request.META.get("CONTENT_LENGTH") or ""
+    if declared.isdigit() and int(declared) > limit:
+        raise TooLarge(limit)
+    try:
+        raw = request.read(limit + 1)
+    except UnreadablePostError as error:
+        raise Problem(400, "Bad request", "The body ended early.") from error
+    if len(raw) > limit:
+        raise TooLarge(limit)
+    return raw
 
 
 def decompress(raw: bytes, coding: str, *, limit: int) -> bytes:
@@ -118,9 +126,15 @@ def check(raw: bytes) -> None:
     """Raise a Problem for JSON that is valid and yet cannot be kept: NUL characters, huge integers, deep nesting."""
     if nests_deeper_than(raw, MAX_DEPTH):
         raise too_deep()
-    if b"\\u0000" in raw or _LONG_NUMBER.search(raw):
+    if _may_have_faults(raw):
         for field, message in faults(msgspec.json.decode(raw)):
             raise bad_field(field, message)
+
+
+def are_fit(objects: Sequence[bytes]) -> bool:
+    """Whether `check` lets all these valid JSON objects pass, asked once; where it is False each has to be asked."""
+    raw = b"\n".join(objects)
+    return not nests_deeper_than(raw, MAX_DEPTH, objects=len(objects)) and not _may_have_faults(raw)
 
 
 def unreadable(error: Exception) -> Problem:
@@ -131,18 +145,32 @@ def too_deep() -> Problem:
     return Problem(400, "Bad request", f"The body nests deeper than {MAX_DEPTH} levels.")
 
 
-def nests_deeper_than(raw: bytes, levels: int) -> bool:
-    """Whether a valid JSON document nests deeper; at the speed of bytes, for most bodies by counting alone."""
-    if raw.count(b"[") + raw.count(b"{") <= levels:
+def nests_deeper_than(raw: bytes, levels: int, *, objects: int = 1) -> bool:
+    """Whether a valid JSON document, or one of so many objects behind each other, nests deeper.
+
+    At the speed of bytes, for most bodies by counting alone.
+    """
+    # Each of the others has a bracket at least.
+    if raw.count(b"[") + raw.count(b"{") < levels + objects:
         return False
-    # Escapes go first: without the letter behind it, a backslash would seem to escape the quote after that.
-    brackets = _STRINGS.sub(b"", _ESCAPES.sub(b"", raw).translate(None, _NOT_BRACKETS))
+    if b"\\" in raw:
+        # Escaped backslashes go first: the last of them would seem to escape the quote after it.
+        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Quotes side by side are no string, or two that may as well be one.
+    brackets = _STRINGS.sub(b"", raw.translate(None, _NOT_BRACKETS).replace(b'""', b""))
     for _ in range(levels):
         if not brackets:
             return False
         # Each round takes away the innermost pairs.
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
     return bool(brackets)
+
+
+def _may_have_faults(raw: bytes) -> bool:
+    """False when a valid JSON document has no faults; at the speed of bytes."""
+    if b"\\" in raw and b"\\u0000" in raw:
+        return True
+    return _LONG_NUMBER in (b":" + raw).translate(_NUMBERS)
 
 
 def faults(value: object, path: str = "") -> Iterator[tuple[str, str]]:

@@ -9,10 +9,12 @@ from django.conf import settings
 from django.urls import path
 from msgspec import Meta
 
-from monitor import growth, keeping, leaving, room
+from monitor import growth, keeping, leaving
 from monitor.api.door import Door, Request, endpoint
 from monitor.api.problems import Forbidden, Problem, bad_field
 from monitor.keeping import KINDS, BadDays, Change, Kept
+from monitor.models import RoomLevel
+from monitor.room import Room
 
 Of = Literal["project", "instance"]
 
@@ -147,7 +149,10 @@ class DaysOut(msgspec.Struct, kw_only=True):
 
 
 class ForecastOut(msgspec.Struct, kw_only=True):
-    """At the pace of the last `days`; `soonest` and `latest` hold four times of five. Null: it is never full."""
+    """At the pace of the last `days`; `soonest` and `latest` hold four times of five. Null: it is never full.
+
+    `jumps_bytes` are days that are out of all proportion to the others, and that the pace is drawn without.
+    """
 
     days: int
     bytes_a_day: float
@@ -155,6 +160,7 @@ class ForecastOut(msgspec.Struct, kw_only=True):
     full_in_days: float | None
     soonest_in_days: float | None
     latest_in_days: float | None
+    jumps_bytes: list[float]
 
 
 class GrowthOut(msgspec.Struct, kw_only=True):
@@ -175,7 +181,7 @@ class Growth(Door):
         found = growth.look(now=request.now)
         return GrowthOut(
             bytes=found.bytes,
-            room=_room(found.room),
+            room=_room(found.room, found.level),
             forecast=_forecast(found.forecast),
             kinds=[
                 GrowingKind(
@@ -196,7 +202,7 @@ class Growth(Door):
         )
 
 
-def _room(found: room.Room | None) -> RoomOut | None:
+def _room(found: Room | None, level: RoomLevel) -> RoomOut | None:
     if found is None:
         return None
     return RoomOut(
@@ -204,7 +210,7 @@ def _room(found: room.Room | None) -> RoomOut | None:
         used_bytes=found.used_bytes,
         total_bytes=found.total_bytes,
         share=found.share,
-        level=room.level(found.share),
+        level=level,
         warns_at=settings.DISK_WARN,
         stops_at=settings.DISK_STOP,
     )
@@ -220,6 +226,7 @@ def _forecast(found: growth.Forecast | None) -> ForecastOut | None:
         full_in_days=found.full_in_days,
         soonest_in_days=found.soonest_in_days,
         latest_in_days=found.latest_in_days,
+        jumps_bytes=list(found.jumps),
     )
 
 

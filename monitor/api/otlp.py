@@ -5,16 +5,17 @@ from typing import TypeVar
 
 from django.conf import settings
 from django.http import HttpResponse
-from django.http.request import UnreadablePostError
 from django.urls import path
 
-from monitor import doorcounts, groupcommit, masking, otlp, otlp_logs, otlp_metrics, spanlogs
+from monitor import doorcounts, masking, otlp, otlp_logs, otlp_metrics, spanlogs
+from monitor.api import bodies, salvage
 from monitor.api.bodies import TooLarge, WrongType
 from monitor.api.caller import Request
 from monitor.api.door import Door, endpoint
 from monitor.api.problems import Problem
 from monitor.deadlocks import unhindered
-from monitor.records import Rejection
+from monitor.otlp_logs import Message
+from monitor.records import Rejection, Span
 
 T = TypeVar("T")
 MEDIA_TYPES = (otlp.PROTOBUF, otlp.JSON)
@@ -30,11 +31,14 @@ class Traces(Door):
         spans, rejected = otlp.spans(decoded)
         if caller.rule:
             spans = [masking.span(one, caller.rule) for one in spans]
-        done = groupcommit.accept(caller.project_id, spans, now=request.now, department=caller.department)
+        done = salvage.accept(caller.project_id, spans, now=request.now, department=caller.department)
         for one in done.rejected:
-            span = spans[one.index]
-            span_id = (span.span_id & (2**64 - 1)).to_bytes(8, "big").hex()
-            rejected.append(Rejection(one.reason, span.trace_id.hex(), span_id, span.name))
+            rejected.append(_unkept(spans[one.index], one.reason))
+        doorcounts.count(
+            {"spans kept": done.accepted, "spans repeated": done.duplicates, "spans rejected": len(rejected)}
+        )
+        if rejected:
+            doorcounts.refuse(caller.project_id, rejected[-1].reason, spans=len(rejected), now=request.now)
         return HttpResponse(otlp.partial_success(decoded.media_type, rejected), content_type=decoded.media_type)
 
 
@@ -49,9 +53,15 @@ class Logs(Door):
         project_id = request.caller.project_id
         decoded = _decoded(request, otlp_logs.decode)
         messages, rejected, others = otlp_logs.read(decoded)
-        if messages:
-            unhindered(project_id, lambda: spanlogs.accept(project_id, messages, now=request.now))
-        doorcounts.count({"logs kept": len(messages), "logs rejected": len(rejected), "logs dropped": others})
+
+        def take(begin: int, end: int) -> None:
+            unhindered(project_id, lambda: spanlogs.accept(project_id, messages[begin:end], now=request.now))
+
+        refused = salvage.halved(take, len(messages)) if messages else []
+        rejected += [_unkept(messages[one.index], one.reason) for one in refused]
+        doorcounts.count(
+            {"logs kept": len(messages) - len(refused), "logs rejected": len(rejected), "logs dropped": others}
+        )
         answer = otlp.partial_success(decoded.media_type, rejected, otlp_logs.LOGS)
         return HttpResponse(answer, content_type=decoded.media_type)
 
@@ -67,14 +77,28 @@ class Metrics(Door):
         return HttpResponse(answer, content_type=decoded.media_type)
 
 
+def _unkept(one: Span | Message, reason: str) -> Rejection:
+    """The rejection of what was read well, and is not kept."""
+    span_id = (one.span_id & (2**64 - 1)).to_bytes(8, "big").hex()
+    return Rejection(reason, one.trace_id.hex(), span_id, one.name)
+
+
 def _decoded(request: Request, decode: Callable[[bytes, str], T]) -> T:
-    limit = settings.MAX_BODY_BYTES
+    """The export; one that is refused as a whole is counted, for no exporter sends it again."""
     try:
-        raw = request.read(limit + 1)
+        return _read(request, decode)
+    except Problem as problem:
+        doorcounts.count({f"exports {problem.status}": 1})
+        doorcounts.refuse(request.caller.project_id, problem.detail, exports=1, now=request.now)
+        raise
+
+
+def _read(request: Request, decode: Callable[[bytes, str], T]) -> T:
+    limit = settings.MAX_OTLP_BYTES
+    raw = bodies.as_sent(request, limit=limit)
+    try:
         body = otlp.inflate(raw, request.headers.get("Content-Encoding"), limit=limit)
         return decode(body, request.headers.get("Content-Type", ""))
-    except UnreadablePostError as error:
-        raise Problem(400, "Bad request", "The body ended early.") from error
     except otlp.TooLarge as error:
         raise TooLarge(limit) from error
     except (otlp.UnsupportedMediaType, otlp.UnsupportedEncoding) as error:

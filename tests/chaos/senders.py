@@ -19,12 +19,16 @@ from uuid import UUID
 
 import httpx
 
-from tests.monitor.otlp_builders import as_json, as_protobuf, export, pairs
+from tests.monitor.otlp_builders import as_json, as_protobuf, export, log, logs_export, pairs
 
 # One token of gpt-4o in US dollars; test_ingest holds it against the price list.
 IN_USD, OUT_USD = Decimal("0.0000025"), Decimal("0.00001")
 MODEL = "gpt-4o"
 TRY_AGAIN = {429, 502, 503, 504}
+# What goes in and comes out of a call, as log records name it.
+ASKED, ANSWERED = "gen_ai.user.message", "gen_ai.choice"
+# These tell of everything twice; the others now and then.
+TWICE = {"lines", "logs"}
 ANSWER_WITHIN_S = 20.0
 LONGEST_PAUSE_S = 2.0
 # Longer than any part is ever away.
@@ -53,10 +57,12 @@ class Body(NamedTuple):
 
 
 class Truth:
-    """What was sent, what was acknowledged, what is unknown, and what each trace is worth."""
+    """What was sent, what was acknowledged, what is unknown, what each trace is worth, and what spans were told by
+    log records: what went in, what came out."""
 
     def __init__(self) -> None:
         self.worth: dict[str, Sums] = {}
+        self.words: dict[tuple[str, str], tuple[str, str]] = {}
         self.acknowledged: set[tuple[str, str]] = set()
         self.abandoned: list[Body] = []
         self.bodies: list[Body] = []
@@ -82,6 +88,10 @@ class Truth:
         with self._lock:
             self.worth[trace] = worth
 
+    def hear(self, words: dict[tuple[str, str], tuple[str, str]]) -> None:
+        with self._lock:
+            self.words |= words
+
 
 class Sender:
     """One program: tells of work after work in its own way until it is told to stop, and then ends what it began."""
@@ -94,18 +104,26 @@ class Sender:
         self._client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=ANSWER_WITHIN_S)
 
     def run(self) -> None:
+        ways = {
+            "otlp": self._trace,
+            "logs": self._logged,
+            "batch": self._batch,
+            "lines": self._batch,
+            "call": self._call,
+        }
         with self._client, ThreadPoolExecutor(2) as pair:
             while not self._stop.is_set():
-                work = {"otlp": self._trace, "batch": self._batch, "call": self._call}[self._way]
-                for body in work():
+                for body in ways[self._way]():
                     chance = self._rng.random()
                     if len(body.tells) > 1 and body.path == "/v1/traces" and chance < 0.03 and self._is_whole(body):
                         self._give_up(body)
-                    elif chance < 0.1:
+                    elif chance < (0.5 if self._way in TWICE else 0.1):
                         # Told twice at once, as after a time-out that was too short.
                         list(pair.map(self._tell, (body, body)))
                     else:
                         self._tell(body)
+                        if self._way in TWICE:
+                            self._tell(body)
 
     def _is_whole(self, body: Body) -> bool:
         return body.headers.get("x-whole") == "yes"
@@ -130,7 +148,7 @@ class Sender:
             else:
                 self._truth.note(str(answer.status_code))
                 if answer.is_success:
-                    left = self._refused(answer)
+                    left = self._refused(body, answer)
                     self._truth.acknowledge(body, left)
                     if not left:
                         return
@@ -141,9 +159,9 @@ class Sender:
             time.sleep(wait_s * (0.5 + random.random() / 2))
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
-    def _refused(self, answer: httpx.Response) -> frozenset[int]:
+    def _refused(self, body: Body, answer: httpx.Response) -> frozenset[int]:
         """The events of a batch that are to be sent again."""
-        if self._way == "otlp":
+        if body.path.startswith("/v1/"):
             assert answer.content in (b"", b"{}"), answer.content
             return frozenset()
         refused = answer.json().get("rejected", ())
@@ -162,6 +180,30 @@ class Sender:
             usd += Decimal("0.0001")
             said["cost"] = str(usd)
         return said, Sums(1, usd, taken, made)
+
+    def _logged(self) -> Iterator[Body]:
+        """Calls whose words come as log records: before their spans, after them or between, each record once."""
+        rng = self._rng
+        trace, worth = UUID(self._id()).hex, Sums()
+        spans, records, words = [], [], {}
+        for number in range(1, 2 + rng.randrange(1, 8)):
+            usage, sums = self._usage()
+            spans.append(a_span(trace, number, None, _of_call(usage)))
+            worth = worth.plus(sums)
+            asked, answered = (f"{what} {rng.getrandbits(64):x} \u2713" for what in ("asked", "answered"))
+            words[trace, f"{number:016x}"] = (asked, answered)
+            records.append(log(ASKED, {"content": asked}, span=number, trace=trace))
+            records.append(log(ANSWERED, {"content": answered}, span=number, trace=trace))
+        self._truth.add(trace, worth)
+        self._truth.hear(words)
+        rng.shuffle(records)
+        cuts = rng.randrange(1, 4)
+        bodies = [self._otlp(spans, is_whole=False)]
+        bodies += [
+            self._export("/v1/logs", logs_export(*piece), ()) for n in range(cuts) if (piece := records[n::cuts])
+        ]
+        rng.shuffle(bodies)
+        yield from bodies
 
     def _trace(self) -> Iterator[Body]:
         """A trace in pieces and in any order: an agent that repeats its children's usage, calls, some of which were
@@ -200,15 +242,18 @@ class Sender:
 
     def _otlp(self, spans: list[dict[str, Any]], *, is_whole: bool) -> Body:
         request = export(*spans, resource={"service.name": f"{self._way}-agent"})
+        body = self._export("/v1/traces", request, tuple((one["traceId"], one["spanId"]) for one in spans))
+        if is_whole:
+            body.headers["x-whole"] = "yes"
+        return body
+
+    def _export(self, path: str, request: dict[str, Any], tells: tuple[tuple[str, str], ...]) -> Body:
         in_json = self._rng.random() < 0.3
         content = as_json(request) if in_json else as_protobuf(request)
         headers = {"content-type": "application/json" if in_json else "application/x-protobuf"}
         if self._rng.random() < 0.3:
             content, headers["content-encoding"] = gzip.compress(content), "gzip"
-        if is_whole:
-            headers["x-whole"] = "yes"
-        tells = tuple((one["traceId"], one["spanId"]) for one in spans)
-        return Body("/v1/traces", content, headers, tells)
+        return Body(path, content, headers, tells)
 
     def _event(self) -> tuple[str, dict[str, Any]]:
         identity, (usage, sums) = self._id(), self._usage()
@@ -229,8 +274,11 @@ class Sender:
             else:
                 events.append({"type": "call", **said})
             tells.append((trace, ""))
-        content = json.dumps({"events": events}).encode()
-        yield Body("/api/v1/batch", content, {"content-type": "application/json"}, tuple(tells))
+        if self._way == "lines":
+            content, media_type = "\n".join(map(json.dumps, events)).encode(), "application/x-ndjson"
+        else:
+            content, media_type = json.dumps({"events": events}).encode(), "application/json"
+        yield Body("/api/v1/batch", content, {"content-type": media_type}, tuple(tells))
 
     def _call(self) -> Iterator[Body]:
         trace, said = self._event()

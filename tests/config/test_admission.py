@@ -175,7 +175,7 @@ def test_made_up_keys_share_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_oldest_body_of_a_stranger_makes_room_for_the_next() -> None:
     async def story() -> None:
         admitting, told = rooms()
-        bridge = Bridge(lambda *_: [], threads=1, max_body_bytes=1000, admission=admitting)
+        bridge = Bridge(lambda *_: [], threads=1, max_body_bytes=1000, max_otlp_bytes=1000, admission=admitting)
         slow = [asyncio.create_task(ask(bridge, TRACES, more=True, body=b"x" * 100)) for _ in range(2)]
         await settled()
         assert not slow[0].done()
@@ -244,7 +244,7 @@ def test_a_late_answer_is_told_in_time_and_its_thread_counted_until_it_ends(monk
 
     async def story() -> None:
         admitting, told = rooms(threads=2, ingest_threads=1)
-        bridge = Bridge(work, threads=2, max_body_bytes=1000, admission=admitting)
+        bridge = Bridge(work, threads=2, max_body_bytes=1000, max_otlp_bytes=1000, admission=admitting)
         status, headers, body = await ask(bridge, TRACES)
         assert (status, json.loads(body)["status"], headers[b"retry-after"]) == (503, 503, b"2")
         assert told == {("ingest", "late"): 1}
@@ -257,12 +257,35 @@ def test_a_late_answer_is_told_in_time_and_its_thread_counted_until_it_ends(monk
     run(story)
 
 
+@pytest.mark.parametrize("more", [False, True], ids=["at work", "still coming"])
+def test_a_process_that_stops_asks_for_what_it_could_not_answer_again(more: bool) -> None:
+    go_on = threading.Event()
+
+    def work(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        go_on.wait(20)
+        start("200 OK", [])
+        return [b"done"]
+
+    async def story() -> None:
+        admitting, told = rooms()
+        bridge = Bridge(work, threads=1, max_body_bytes=1000, admission=admitting)
+        asked = asyncio.create_task(ask(bridge, TRACES, more=more))
+        await settled()
+        asked.cancel()
+        status, headers, body = await asked
+        assert (status, json.loads(body)["status"], headers[b"retry-after"]) == (503, 503, b"2")
+        assert told == {("ingest", "ending"): 1}
+        go_on.set()
+
+    run(story)
+
+
 def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("config.bridge.BODY_WITHIN_S", 0.1)
 
     async def story() -> None:
         admitting, told = rooms()
-        bridge = Bridge(lambda *_: [], threads=1, max_body_bytes=1000, admission=admitting)
+        bridge = Bridge(lambda *_: [], threads=1, max_body_bytes=1000, max_otlp_bytes=1000, admission=admitting)
         status, _, _ = await ask(bridge, TRACES, more=True)
         assert (status, told) == (408, {("ingest", "slow"): 1})
 
@@ -281,7 +304,7 @@ def test_a_body_is_let_go_with_its_answer_whoever_still_holds_the_request(fails:
         return [environ["wsgi.input"].read()]
 
     async def story() -> None:
-        bridge = Bridge(work, threads=1, max_body_bytes=1000, admission=rooms()[0])
+        bridge = Bridge(work, threads=1, max_body_bytes=1000, max_otlp_bytes=1000, admission=rooms()[0])
         with pytest.raises(LookupError) if fails else nullcontext():
             assert (await ask(bridge, TRACES))[2] == b"x"
         assert held[0]["wsgi.input"].closed

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import psycopg
 import pytest
 from django.apps import apps
@@ -18,7 +19,7 @@ from django.test import Client
 
 from alerts.judge import judge
 from config import crank, schedule
-from config.backups import folder, manifest
+from config.backups import folder, manifest, tables, writing
 from config.backups.restoring import EVENTS_AHEAD
 from monitor import jobs
 from monitor.models import JobHeartbeat
@@ -62,7 +63,7 @@ def fill(client: Client, name: str) -> None:
     post(client, f"{API}/batch", events=[*CALLS * 3, UNPRICED])
     usage = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o", "gen_ai.usage.input_tokens": 1000}
     spans = export(*(json_span(name=f"chat {number}", attributes=usage) for number in range(20)))
-    assert client.post("/v1/traces", as_json(spans), content_type="application/json").status_code == 200
+    assert client.post("/v1/traces", as_json(spans), content_type="application/json").json() == {}
     post(client, f"{API}/conversations", conversation_id=f"order-{name}", agent="clerk")
     chat = f"{API}/conversations/order-{name}"
     post(client, f"{chat}/messages", role="user", content="My lamp arrived broken.\r\n\\N \x07")
@@ -202,6 +203,38 @@ def test_unchanged_tables_are_taken_over_and_changed_ones_are_not(url: str, tmp_
     assert b"phone" in gzip.decompress((third / "monitor_conversation.copy.gz").read_bytes())
 
 
+def test_old_ones_are_forgotten_before_a_new_one_needs_their_room(url: str, tmp_path: Path) -> None:
+    made = [back_up(url, tmp_path) for _ in range(3)]
+    with psycopg.connect(url) as lock:
+        lock.execute("LOCK TABLE monitor_trip IN ACCESS EXCLUSIVE MODE")
+        kill_after(begin(url, "backup", tmp_path, "--keep", "2"), " monitor_trace:")
+    assert folder.finished(tmp_path) == made[1:]
+
+
+def test_one_of_a_clock_that_was_ahead_is_not_kept_instead_of_the_newest(url: str, tmp_path: Path) -> None:
+    back_up(url, tmp_path).rename(tmp_path / "2100-01-01T000000Z")
+    made = back_up(url, tmp_path, keep=1)
+    assert folder.finished(tmp_path) == [made]
+
+
+def test_those_of_another_database_in_the_folder_are_left_alone(url: str, tmp_path: Path) -> None:
+    other = back_up(url, tmp_path)
+    manifest.write(msgspec.structs.replace(manifest.read(other), database="7/7"), other)
+    first, second = (back_up(url, tmp_path, keep=1) for _ in range(2))
+    assert folder.finished(tmp_path) == [other, second]
+    assert not first.exists()
+
+
+def test_what_a_backup_sees_is_on_disk(committed_db: None) -> None:
+    with tables.connect() as beside, psycopg.connect(servers.database_url, autocommit=True) as other:
+        other.execute("SET synchronous_commit = off")
+        other.execute("CREATE TEMP TABLE told AS SELECT 1")
+        other.execute("UPDATE monitor_eventcounter SET last_seq = last_seq")
+        written = ask(servers.database_url, "SELECT pg_current_wal_insert_lsn()::text")
+        beside.execute(writing.FLUSH)
+        assert beside.execute("SELECT pg_current_wal_flush_lsn() >= %s::pg_lsn", [written]).fetchone() == (True,)
+
+
 def test_a_killed_backup_goes_on_and_ends_as_one_moment(url: str, target: str, tmp_path: Path) -> None:
     with psycopg.connect(url) as lock:
         lock.execute("LOCK TABLE monitor_trip IN ACCESS EXCLUSIVE MODE")  # The backup waits here.
@@ -247,6 +280,12 @@ def test_a_backup_holds_up_nobody(url: str, tmp_path: Path) -> None:
     assert len(folder.finished(tmp_path)) == 1
 
 
+def test_days_may_be_dropped_as_soon_as_it_has_ended(url: str, tmp_path: Path) -> None:
+    back_up(url, tmp_path)
+    with jobs.alone("retention.drop_partitions") as mine:
+        assert mine
+
+
 def test_a_file_that_broke_is_written_again_and_not_trusted(url: str, tmp_path: Path) -> None:
     first = back_up(url, tmp_path)
     broken = first / "monitor_message.copy.gz"
@@ -264,6 +303,9 @@ def test_a_killed_restore_goes_on_where_it_was(url: str, target: str, tmp_path: 
     assert 0 < len(loaded) < sum(part["sections"] != [] for part in contents(backup)["parts"]) - 1
     # Until it has ended nothing starts on it, and the application's role enters nothing.
     assert "handrail.E008" in refusal(target, "migrate", HANDRAIL_DB_ROLE="owner")
+    # Nor is half of it backed up, and the whole forgotten for it.
+    assert "has not ended, so there is nothing whole" in refusal(target, "backup", tmp_path, "--keep", "1")
+    assert folder.finished(tmp_path) == [backup]
     with (
         psycopg.connect(target, options="-c role=handrail_app") as session,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
@@ -310,8 +352,21 @@ def test_a_filled_instance_is_replaced_only_by_its_name(url: str, target: str, t
     assert rows(target) == before
     with psycopg.connect(target, application_name="a web process"):
         assert "a web process" in refusal(target, "restore", backup, "--replace", name)
+    # Another role's session shows its owner nothing but its role.
+    with psycopg.connect(servers.url("postgres", target.rpartition("/")[2])):
+        assert "postgres (process " in refusal(target, "restore", backup, "--replace", name)
     assert rows(target) == before
     manage(target, "restore", backup, "--replace", name)
+    assert rows(target)["monitor_execution"] == rows(url)["monitor_execution"]
+
+
+def test_a_database_that_was_only_begun_is_replaced_by_its_name(url: str, target: str, tmp_path: Path) -> None:
+    backup = back_up(url, tmp_path)
+    manage(target, "migrate", "auth", "--verbosity", "0", HANDRAIL_DB_ROLE="owner")
+    assert "a database that was begun or is of another program" in refusal(target, "restore", backup)
+    name = f"{target.rpartition('@')[2]}"
+    said = manage(target, "restore", backup, "--replace", name, REDIS_URL="redis://127.0.0.1:1/0")
+    assert "Redis could not be emptied" in said
     assert rows(target)["monitor_execution"] == rows(url)["monitor_execution"]
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from django.db import connection
 from alerts.judge import judge
 from alerts.models import Alert
 from config import crank
-from config.schedule import JOBS, SCHEDULE, Job
+from config.schedule import BACKUP, DROP, JOBS, SCHEDULE, Job
 from config.tasks import TASKS, Sign
 from monitor import jobs
 from monitor.models import JobHeartbeat, StateChange
@@ -28,6 +29,7 @@ from monitor.tenancy import crossing
 from tests.alerts.builders import NOW, a_project, at_once, the_alert
 from tests.monitor.days import drop_every_day
 from tests.monitor.fleets import an_execution
+from tests.plugin import servers
 
 ROOT = Path(__file__).resolve().parents[2]
 SECOND = timedelta(seconds=1)
@@ -105,6 +107,48 @@ def test_the_lock_of_a_singleton_is_held_by_one(committed_db: None) -> None:
         assert locked
         assert at_once([try_it] * 2) == [False, False]
     assert at_once([try_it]) == [True]
+
+
+@contextmanager
+def held_elsewhere(job: Job) -> Iterator[None]:
+    """Another session has the job's lock."""
+    with psycopg.connect(servers.database_url) as other:
+        other.execute("SELECT pg_advisory_lock(hashtextextended('job:' || %s, 0))", [job.name])
+        yield
+        other.execute("SELECT pg_advisory_unlock_all()")
+
+
+def test_a_turn_that_could_not_be_used_is_not_lost(committed_db: None) -> None:
+    with held_elsewhere(DROP):
+        assert crank.run(DROP, now=NOW) is None
+    assert crank.run(DROP, now=NOW + SECOND) == "ok"
+    assert crank.run(DROP, now=NOW + 2 * SECOND) is None
+    # Beat comes again before the job is due the next time.
+    assert SCHEDULE[DROP.name]["schedule"] < timedelta(seconds=DROP.every_s)
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_days_that_a_backup_kept_from_leaving_leave_after_it(
+    committed_db: None, monkeypatch: pytest.MonkeyPatch, ends_well: bool
+) -> None:
+    asked: list[str | None] = []
+
+    def back_up(*, now: datetime) -> None:
+        with held_elsewhere(DROP):
+            asked.append(crank.run(DROP, now=now))
+        if not ends_well:
+            raise OSError("No space left on device")
+
+    monkeypatch.setitem(crank.FUNCTIONS, BACKUP.name, back_up)
+    now = jobs.database_now()
+    assert crank.run(BACKUP, now=now) == ("ok" if ends_well else "OSError: No space left on device")
+    assert asked == [None]
+    row = the_row(DROP.name)
+    assert (row.runs, row.error) == (1, "")
+    assert row.last_ok_at is not None
+    # It is due once an hour, however many backups there are.
+    crank.run(BACKUP, now=now + timedelta(seconds=BACKUP.every_s))
+    assert the_row(DROP.name).runs == 1
 
 
 def test_silence_is_told_once_and_so_is_the_return(committed_db: None) -> None:

@@ -154,6 +154,35 @@ def test_what_shrinks_is_never_full_and_too_few_days_say_nothing() -> None:
     assert forecast(hours, a_room(9)) is None
 
 
+@pytest.mark.parametrize(
+    ("gb", "pace", "jumps", "full_in_days"),
+    [
+        ((80, 82, 84, 86, 26, 28, 30, 32), 2, (-60,), 34),
+        ((10, 12, 14.5, 16.5, 56.5, 58.5, 60.5, 62.5), 12.5 / 6, (40,), 18),
+        ((10, 10, 10, 50), 40 / 3, (), 3.75),
+        ((10, 50, 50, 50, 50, 50, 50, 50), 0, (40,), None),
+        ((10, 90, 60, 62, 64.2, 66, 68, 70), 2, (80, -30), 15),
+        # What comes twice may come again.
+        ((10, 10, 10, 10, 10, 10, 14, 18), 8 / 7, (), 71.75),
+    ],
+)
+def test_a_day_out_of_all_proportion_says_nothing_of_those_to_come(
+    gb: tuple[float, ...], pace: float, jumps: tuple[float, ...], full_in_days: float | None
+) -> None:
+    found = forecast(used(*gb), a_room(gb[-1]))
+    assert found is not None
+    assert found.bytes_a_day == pytest.approx(pace * GB)
+    assert found.jumps == pytest.approx(tuple(one * GB for one in jumps))
+    assert found.days == len(gb) - 1 - len(jumps)
+    assert found.full_in_days == (None if full_in_days is None else pytest.approx(full_in_days))
+
+
+def test_what_is_over_its_limit_is_full_now_and_not_before() -> None:
+    found = forecast(used(5, 7, 9, 11), Room(11 * GB, 10 * GB, is_disk=False))
+    assert found is not None
+    assert (found.full_in_days, found.soonest_in_days, found.latest_in_days) == (0, 0, 0)
+
+
 def test_days_without_a_sample_count_by_their_length() -> None:
     gap = [(NOW, 10 * GB), (NOW + 4 * DAY, 18 * GB), (NOW + 5 * DAY, 20 * GB), (NOW + 6 * DAY, 22 * GB)]
     found = forecast(gap, a_room(22))
@@ -197,6 +226,30 @@ def test_the_page_says_when_the_disk_is_full(fill: Callable[[float], None]) -> N
     assert visitor.client.get("/system/growth?part=x").status_code == 404
 
 
+def test_a_day_that_is_left_out_is_named(fill: Callable[[float], None]) -> None:
+    visitor = signed_in(role="viewer")
+    fill(0.5)
+    sampled(98, 40, 42, 44, 46, 48, 50)
+    page = words_of(visitor.client.get("/system/growth"))
+    assert "The disk is 50 % full. At this pace nothing is left in 25 days." in page
+    assert "Over 5 of the last 6 days it grew by 2.0 GB a day" in page
+    assert "A day on which it shrank by 58.0 GB is left out." in page
+
+
+@pytest.mark.parametrize(("a_day", "is_known"), [(1.004, True), (1.02, False)])
+def test_a_room_whose_size_moves_a_little_is_the_same(
+    fill: Callable[[float], None], a_day: float, is_known: bool
+) -> None:
+    fill(0.5)
+    sampled(38, 40, 42, 44, 46, 48, 50)
+    with crossing():
+        for ago, one in enumerate(GrowthSample.objects.filter(name=growth.ROOM).order_by("-on")):
+            GrowthSample.objects.filter(name=growth.ROOM, on=one.on).update(rows=round(100 * GB * a_day ** (ago + 1)))
+    found = growth.look(now=NOW)
+    assert len(found.used) == (7 if is_known else 0)
+    assert (found.forecast is not None) == is_known
+
+
 def test_the_page_of_a_new_instance_says_what_comes(fill: Callable[[float], None]) -> None:
     visitor = signed_in(role="viewer")
     fill(0.4)
@@ -222,6 +275,22 @@ def test_every_page_says_that_agents_are_refused(fill: Callable[[float], None]) 
     assert "new work is refused; heartbeats" in words_of(visitor.client.get("/system"))
     fill(0.5)
     assert "nearly full" not in words_of(visitor.client.get("/agents"))
+
+
+def test_pages_and_api_say_what_the_doors_do_until_they_open(fill: Callable[[float], None]) -> None:
+    visitor = signed_in(role="viewer")
+    fill(0.96)
+    room.look(now=NOW)
+    fill(0.93)
+    assert "The disk is 93 % full, and agents’ new work is refused." in words_of(visitor.client.get("/system/growth"))
+    assert "The disk of the database is nearly full." in words_of(visitor.client.get("/agents"))
+    assert "new work is refused; heartbeats" in words_of(visitor.client.get("/system"))
+    assert visitor.client.get("/api/v1/monitoring/growth").json()["room"]["level"] == "stopped"
+    fill(0.91)
+    room.look(now=NOW)
+    assert "full, and agents’ new work is refused." not in words_of(visitor.client.get("/system/growth"))
+    assert "When it is full the database stops" in words_of(visitor.client.get("/system"))
+    assert visitor.client.get("/api/v1/monitoring/growth").json()["room"]["level"] == "warned"
 
 
 # Keeping

@@ -14,7 +14,7 @@ from alerts.models import Channel, Delivery
 from config import schedule
 from config.tasks import TASKS
 from dashboard import health
-from monitor import changes, jobs, listening, room, vitals
+from monitor import changes, doorcounts, jobs, listening, room, vitals
 from monitor.folding import RollupDelta, fold
 from monitor.models import JobHeartbeat, Subject
 from monitor.tenancy import crossing, tenant
@@ -79,6 +79,28 @@ def test_when_everything_turns_it_says_so() -> None:
     assert "PostgreSQL" in page
     assert vitals.own_version() in page
     assert 'href="/about"' in page
+
+
+def test_what_was_refused_of_the_project_in_the_last_day_is_told_and_only_then() -> None:
+    visitor, other = signed_in(), signed_in("south")
+    all_well()
+    now = datetime.now(UTC)
+    assert "could not be taken" not in words_of(visitor.client.get("/system"))
+    doorcounts.refuse(visitor.project_id, "too old", spans=9, now=now - timedelta(hours=25))
+    doorcounts.refuse(visitor.project_id, "it ends: <b>early</b>", spans=36, now=now - timedelta(hours=22))
+    doorcounts.refuse(visitor.project_id, "it lies <far> ahead", spans=1, now=now - timedelta(minutes=5))
+    page = words_of(visitor.client.get("/system?part=health"))
+    assert "In the last day 37 spans of this project could not be taken." in page
+    assert "5 min ago</time>: it lies &lt;far&gt; ahead</p>" in page
+    # It is no illness of the instance.
+    assert "Everything runs on time." in page
+    doorcounts.refuse(visitor.project_id, "A body may have 7 bytes", exports=1, now=now)
+    page = words_of(visitor.client.get("/system"))
+    assert "In the last day 37 spans and 1 whole export of this project could not be taken." in page
+    assert ": A body may have 7 bytes</p>" in page
+    doorcounts.refuse(visitor.project_id, "it ends: <b>early</b>", exports=1, now=now)
+    assert ": it ends</p>" in words_of(visitor.client.get("/system"))
+    assert "could not be taken" not in words_of(other.client.get("/system"))
 
 
 def test_a_silent_job_is_told_with_what_it_means() -> None:
@@ -257,3 +279,13 @@ def test_tasks_that_no_worker_has_taken_are_the_backlog() -> None:
     finally:
         queue.ltrim("handrail", 3, -1)
     assert vitals.redis().backlog == before
+
+
+@pytest.mark.parametrize(
+    ("path", "is_offered"),
+    [("/system", False), ("/system/growth", False), ("/system/keeping", False), ("/costs", True)],
+)
+def test_a_time_range_is_offered_where_the_page_obeys_it(path: str, is_offered: bool) -> None:
+    page = signed_in(role="admin").client.get(path).content.decode()
+
+    assert ('aria-label="Time range"' in page) is is_offered

@@ -29,12 +29,14 @@ def address(instance: Instance) -> str:
     return f"http://127.0.0.1:{instance.port}"
 
 
-def make_key(instance: Instance, project: str, *, scopes: str = "ingest,read,operate") -> str:
-    """A key without a limit that a test would meet."""
+def make_key(
+    instance: Instance, project: str, *, scopes: str = "ingest,read,operate", per_minute: int = 1_000_000
+) -> str:
+    """A key with that allowance, which as it comes no test would meet."""
     return manage(
         instance,
         *("create_key", "flows", "--project", project, "--scopes", scopes),
-        *("--general-per-minute", "1000000", "--ingest-per-minute", "1000000"),
+        *("--general-per-minute", str(per_minute), "--ingest-per-minute", str(per_minute)),
     )
 
 

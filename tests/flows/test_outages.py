@@ -1,13 +1,16 @@
 """Servers that are away, emptied or silent: ingest says so at once and in time, and real exporters lose nothing."""
 
+import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import httpx
@@ -19,12 +22,22 @@ from launcher.postgres import Postgres
 from tests.flows import clientprograms
 from tests.flows.running import address, ask, make_key
 from tests.launcher.instance import Instance, send, send_all, until
-from tests.monitor.otlp_builders import as_protobuf, export, json_span
+from tests.monitor.otlp_builders import as_protobuf, export, json_span, log, logs_export
 
-PROTOBUF = {"content-type": "application/x-protobuf"}
+PROTOBUF, JSON, LINES = "application/x-protobuf", "application/json", "application/x-ndjson"
 SPANS = "SELECT count(*) FROM monitor_span WHERE project_id = (SELECT id FROM monitor_project WHERE name = %(project)s)"
+# What was stored of these marks, a mark a row.
+STORED = """
+SELECT run_id FROM monitor_span WHERE run_id = ANY(%(marks)s)
+ UNION ALL
+SELECT run_id FROM monitor_execution WHERE run_id = ANY(%(marks)s)
+ UNION ALL
+SELECT replace(trace_id::text, '-', '') FROM monitor_spanlog WHERE trace_id = ANY(%(marks)s::uuid[])
+"""
 # Exporters give up after 10 s, and what they waited for is lost; a second is for a slow machine.
 IN_TIME_S = 9.0
+# What is asked of exporters alone: nobody else gives up so soon.
+OF_EXPORTERS = ("/v1/", "/api/public/otel/")
 
 
 @pytest.fixture(scope="module")
@@ -39,33 +52,75 @@ def handrail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
 
 
 @pytest.fixture
+def key(handrail: Instance) -> str:
+    return make_key(handrail, "outages")
+
+
+@pytest.fixture
 def client(handrail: Instance) -> Iterator[httpx.Client]:
     # Made once: a client takes longer to make than an answer.
-    headers = {"authorization": f"Bearer {make_key(handrail, 'outages')}"}
-    with httpx.Client(base_url=address(handrail), headers=headers, timeout=60) as made:
+    with httpx.Client(base_url=address(handrail), timeout=60) as made:
         yield made
 
 
-def a_body() -> bytes:
-    return as_protobuf(export(json_span(trace=uuid4().hex)))
+class Told(NamedTuple):
+    """What is told at a door, and the mark of the row that is stored of it."""
+
+    path: str
+    body: bytes
+    headers: dict[str, str]
+    mark: str
 
 
-def doors() -> list[tuple[str, bytes, dict[str, str]]]:
-    call = b'{"model":"gpt-4o","input_tokens":1,"output_tokens":1}'
-    in_json = {"content-type": "application/json"}
+def doors(key: str) -> list[Told]:
+    """Something new for every door of ingest, and every way of writing there."""
+    bearer, basic = f"Bearer {key}", f"Basic {b64encode(f'pk-lf-any:{key}'.encode()).decode()}"
+
+    def told(path: str, write: Callable[[str], bytes], kind: str = JSON, *, signed: str = bearer) -> Told:
+        mark = uuid4().hex
+        return Told(path, write(mark), {"content-type": kind, "authorization": signed}, mark)
+
+    def a_call(mark: str) -> dict[str, Any]:
+        return {"model": "gpt-4o", "input_tokens": 1, "output_tokens": 1, "run_id": mark}
+
+    def a_line(mark: str) -> bytes:
+        return json.dumps(a_call(mark) | {"type": "call"}).encode()
+
     return [
-        ("/v1/traces", a_body(), PROTOBUF),
-        ("/api/v1/calls", call, in_json),
-        ("/api/v1/batch", b'{"events":[{"type":"call",' + call[1:] + b"]}", in_json),
+        told("/v1/traces", a_trace, PROTOBUF),
+        told("/v1/logs", a_log, PROTOBUF),
+        told("/api/public/otel/v1/traces", a_trace, PROTOBUF, signed=basic),
+        told("/api/v1/calls", lambda mark: json.dumps(a_call(mark)).encode()),
+        told("/api/v1/batch", lambda mark: b'{"events":[' + a_line(mark) + b"]}"),
+        told("/api/v1/batch", a_line, LINES),
+        told("/api/v1/executions", lambda mark: json.dumps({"agent": "clerk", "run_id": mark}).encode()),
     ]
 
 
-def tell(client: httpx.Client, door: tuple[str, bytes, dict[str, str]]) -> tuple[int, float, httpx.Response]:
-    """The status, the seconds that it took, and the answer."""
-    path, body, headers = door
-    began_s = time.monotonic()
-    answer = client.post(path, content=body, headers=headers)
-    return answer.status_code, time.monotonic() - began_s, answer
+def a_trace(mark: str) -> bytes:
+    return as_protobuf(export(json_span(trace=mark)))
+
+
+def a_log(mark: str) -> bytes:
+    return as_protobuf(logs_export(log("gen_ai.user.message", "Hello", trace=mark)))
+
+
+def tell(client: httpx.Client, told: Told, *, within_s: float = 60) -> httpx.Response:
+    return client.post(told.path, content=told.body, headers=told.headers, timeout=within_s)
+
+
+def is_taken(answer: httpx.Response) -> bool:
+    """Whether it was taken, and nothing of it refused."""
+    if answer.status_code not in (200, 201):
+        return False
+    if answer.headers["content-type"] == PROTOBUF:
+        return answer.content == b""
+    return answer.json().get("rejected", []) == []
+
+
+def assert_stored_once(handrail: Instance, told: Iterable[Told]) -> None:
+    marks = sorted(one.mark for one in told)
+    assert sorted(mark for (mark,) in ask(handrail, STORED, marks=marks)) == marks
 
 
 @contextmanager
@@ -99,12 +154,13 @@ def hanging(handrail: Instance, words: str) -> Iterator[None]:
         yield
 
 
-def test_without_valkey_everything_is_taken(handrail: Instance, client: httpx.Client) -> None:
+def test_without_valkey_everything_is_taken(handrail: Instance, client: httpx.Client, key: str) -> None:
     def all_taken() -> None:
-        for door in doors():
-            status, lasted_s, answer = tell(client, door)
-            assert status in (200, 201), answer.text
-            assert lasted_s < IN_TIME_S
+        told = doors(key)
+        for one in told:
+            answer = tell(client, one, within_s=IN_TIME_S)
+            assert is_taken(answer), (one.path, answer.text)
+        assert_stored_once(handrail, told)
 
     valkey = redis.Redis(unix_socket_path=str(Places(handrail.home).sockets / "valkey.sock"))
     all_taken()
@@ -117,30 +173,51 @@ def test_without_valkey_everything_is_taken(handrail: Instance, client: httpx.Cl
     all_taken()
 
 
+def test_without_valkey_no_key_has_a_limit(handrail: Instance, client: httpx.Client) -> None:
+    key = make_key(handrail, "outages", per_minute=1)
+
+    def statuses() -> list[int]:
+        return [tell(client, doors(key)[0], within_s=IN_TIME_S).status_code for _ in range(3)]
+
+    assert statuses() == [200, 429, 429]
+    for trouble in (away(handrail, "valkey"), hanging(handrail, "valkey-server unixsocket")):
+        with trouble:
+            assert statuses() == [200, 200, 200]
+        until(lambda: 429 in statuses(), "the limit holds again")
+
+
 @pytest.mark.parametrize("trouble", ["away", "silent"])
 def test_without_postgres_every_ingest_door_says_so_in_time(
-    handrail: Instance, client: httpx.Client, trouble: str
+    handrail: Instance, client: httpx.Client, key: str, trouble: str
 ) -> None:
+    def tell_in_time(one: Told) -> httpx.Response:
+        return tell(client, one, within_s=IN_TIME_S if one.path.startswith(OF_EXPORTERS) else 60)
+
     web = handrail.pid_of("web")
-    for door in doors():
-        assert tell(client, door)[0] in (200, 201)
+    taken = doors(key)
+    for one in taken:
+        assert is_taken(tell(client, one)), one.path
     threads = threads_of(web)
     with away(handrail, "postgres") if trouble == "away" else hanging(handrail, "postgres"):
         with ThreadPoolExecutor(30) as senders:
-            answers = list(senders.map(lambda door: tell(client, door), doors()[:1] * 60))
-            answers += list(senders.map(lambda door: tell(client, door), doors() * 10))
-        assert {status for status, _, _ in answers} <= {429, 503}, {status for status, *_ in answers}
-        assert max(lasted_s for _, lasted_s, one in answers if one.url.path == "/v1/traces") < IN_TIME_S
-        for _, _, answer in answers:
+            answers = list(senders.map(tell_in_time, [doors(key)[0] for _ in range(60)]))
+            answers += list(senders.map(tell_in_time, [one for _ in range(10) for one in doors(key)]))
+        for answer in answers:
+            assert answer.status_code in (429, 503), (answer.url.path, answer.status_code, answer.text)
             assert answer.headers["content-type"] == "application/problem+json"
             assert int(answer.headers["retry-after"]) >= 1
         assert threads_of(web) <= threads + 20, "threads pile up"
         assert httpx.get(f"{address(handrail)}/health", timeout=5).status_code == 200
-    began_s = time.monotonic()
-    until(lambda: tell(client, doors()[0])[0] == 200, "ingest goes on", within_s=30)
+
+    def all_open() -> bool:
+        told = doors(key)
+        open_ones = [one for one in told if is_taken(tell_in_time(one))]
+        taken.extend(open_ones)
+        return open_ones == told
+
+    until(all_open, "all doors are open", within_s=30)
     assert handrail.pid_of("web") == web
-    until(lambda: all(tell(client, door)[0] in (200, 201) for door in doors()), "all doors are open")
-    assert time.monotonic() - began_s < 30
+    assert_stored_once(handrail, taken)
 
 
 def threads_of(pid: int | None) -> int:
@@ -168,15 +245,22 @@ def web_killed(handrail: Instance) -> Iterator[None]:
     yield
 
 
+def postgres_killed(handrail: Instance) -> AbstractContextManager[None]:
+    return away(handrail, "postgres")
+
+
 def hanging_postgres(handrail: Instance) -> AbstractContextManager[None]:
     return hanging(handrail, "postgres")
 
 
-@pytest.mark.parametrize("trouble", [refusing, hanging_postgres, web_killed])
+@pytest.mark.parametrize(
+    ("trouble", "told_off"), [(refusing, 2), (postgres_killed, 1), (hanging_postgres, 0), (web_killed, 0)]
+)
 def test_a_real_exporter_outlasts_an_outage_as_it_comes(
-    handrail: Instance, trouble: Callable[[Instance], AbstractContextManager[None]]
+    handrail: Instance, tmp_path: Path, trouble: Callable[[Instance], AbstractContextManager[None]], told_off: int
 ) -> None:
-    project = f"exporter-{trouble.__name__}"
+    """In the outage an export begins, and is told so often to come back, or waits."""
+    project, says = f"exporter-{trouble.__name__}", tmp_path / "says"
     key = make_key(handrail, project, scopes="ingest")
     program = [str(clientprograms.interpreter()), str(Path(__file__).with_name("exporter.py")), "12", "100"]
     settings = {
@@ -184,16 +268,28 @@ def test_a_real_exporter_outlasts_an_outage_as_it_comes(
         "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer {key}",
         "NO_PROXY": "127.0.0.1",
     }
-    with subprocess.Popen(
-        program, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as exporter:
+
+    def count(words: str) -> int:
+        return says.read_text().count(words)
+
+    with (
+        says.open("w") as errors,
+        subprocess.Popen(
+            program, env=os.environ | settings, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as exporter,
+    ):
         until(lambda: stored(handrail, project) > 0, "the first spans are there", within_s=30)
         with trouble(handrail):
-            # So long that amid it an export comes due: one is every 5 s.
-            time.sleep(6)
-        out, err = exporter.communicate(timeout=90)
-    assert exporter.returncode == 0, err
-    assert trouble is not refusing or "Transient error" in err, "the outage met no export"
+            begun = count("export begins")
+            # One comes due every 5 s.
+            until(lambda: count("export begins") > begun, "an export meets the outage", within_s=15)
+            if trouble is hanging_postgres:
+                time.sleep(5)
+                assert count("export ends") < count("export begins"), "the export waits"
+            elif trouble is not web_killed:
+                until(lambda: count("Transient error") >= told_off, "the exporter is told to come back", within_s=15)
+        out, _ = exporter.communicate(timeout=90)
+    assert exporter.returncode == 0, says.read_text()
     until(lambda: stored(handrail, project) == int(out), f"{out} spans are there", within_s=10)
 
 

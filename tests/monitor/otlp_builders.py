@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from itertools import count
 from typing import Any
 
@@ -9,7 +10,8 @@ from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-START_NS = 1_795_000_000 * 10**9
+# An hour ago: doors refuse what is too old and what lies ahead.
+START_NS = (int(time.time()) - 3600) * 10**9
 TRACE = "5b8efff798038103d269b633813fc60c"
 _ids = count(1)
 

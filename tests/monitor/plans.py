@@ -1,9 +1,11 @@
 """A filled database, and the plans of what is asked within it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, NamedTuple
 
 import psycopg
@@ -110,13 +112,15 @@ class Told(NamedTuple):
         return {_relation(name)[0] for name in used}
 
     @property
-    def read_whole(self) -> set[str]:
-        """The larger tables, and days, that it reads from one end to the other."""
+    def read_whole(self) -> Counter[str]:
+        """The larger tables, and days, that it reads from one end to the other, and in how many places."""
         read = [_relation(name) for name in re.findall(r"Seq Scan on (\w+)", self.plan)]
-        return {name for name, rows in read if rows > SMALL}
+        return Counter(name for name, rows in read if rows > SMALL)
 
 
+@cache
 def _relation(name: str) -> tuple[str, float]:
+    """Its own name, or that of the table or index whose part it is, and how many rows it has; as when last analyzed."""
     with connection.cursor() as cursor:
         cursor.execute(RELATION, [name])
         found: tuple[str, float] = cursor.fetchone()
@@ -186,6 +190,7 @@ def fill(project: Project) -> None:
 
 def analyze() -> None:
     """Let the planner know what is there."""
+    _relation.cache_clear()
     with connection.cursor() as cursor:
         # Only their owner may look at the tables.
         cursor.execute("SET LOCAL ROLE none")

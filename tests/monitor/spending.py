@@ -2,15 +2,18 @@
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import Sum
 
-from monitor import agentwork, budgets, ingest, latency, lineage, metering, windows
+from monitor import agentwork, budgets, closing, ingest, latency, lineage, metering, windows
 from monitor.bookings import Books, WorkSums, line, roles
 from monitor.folding import KEY, SUMS, _by_minute
 from monitor.ingest import Judged
@@ -18,7 +21,9 @@ from monitor.models import (
     Agent,
     BudgetWindow,
     Conversation,
+    DayRollup,
     Execution,
+    HourRollup,
     LedgerEntry,
     MinuteRollup,
     Project,
@@ -224,9 +229,56 @@ def books_of(project: Project) -> dict[str, Any]:
 
 def minutes_of() -> dict[tuple, tuple]:
     """The minute rollups that hold anything."""
-    found = MinuteRollup.objects.values_list("minute", *KEY, *SUMS, "latency")
+    return _rollups(MinuteRollup.objects.values_list("minute", *KEY, *SUMS, "latency"))
+
+
+def _rollups(found: Iterable[tuple]) -> dict[tuple, tuple]:
     rows = ((*row[:-1], tuple(latency.joined([row[-1]]))) for row in found)
     return {row[: len(KEY) + 1]: row[len(KEY) + 1 :] for row in rows if any(row[len(KEY) + 1 :])}
+
+
+def hours_and_days_of(latest: datetime) -> tuple[dict[tuple, tuple], dict[tuple, tuple]]:
+    """The hour and day rollups as they will be when all is closed; what is open stays open."""
+    with transaction.atomic():
+        while closing.close(now=latest + timedelta(days=3)):
+            pass
+        found = (
+            _rollups(HourRollup.objects.values_list("hour", *KEY, *SUMS, "latency")),
+            _rollups(DayRollup.objects.values_list("day", *KEY, *SUMS, "latency")),
+        )
+        transaction.set_rollback(True)
+    return found
+
+
+def added_up(minutes: Mapping[tuple, tuple], whole: Callable[[datetime], datetime | None]) -> dict[tuple, tuple]:
+    """The sums of minutes by the longer time that each lies in, without those that lie in none."""
+    found: dict[tuple, tuple] = {}
+    for (minute, *key), sums in minutes.items():
+        if (at := whole(minute)) is not None:
+            held = found.get((at, *key), ((0,) * len(SUMS)) + ((),))
+            added = (one + more for one, more in zip(held[:-1], sums[:-1], strict=True))
+            found[at, *key] = (*added, tuple(latency.joined([held[-1], sums[-1]])))
+    return {key: sums for key, sums in found.items() if any(sums)}
+
+
+def hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def day_in(zone: ZoneInfo) -> Callable[[datetime], datetime | None]:
+    """When the first whole hour begins of the day of a moment; None in an hour that two days share."""
+
+    def day(at: datetime) -> datetime | None:
+        noon = at.astimezone(zone).replace(hour=12, fold=0)
+        around = [noon + timedelta(days=n) for n in range(-1, 3)]
+        midnights = [one.replace(hour=0, minute=0, second=0, microsecond=0).astimezone(UTC) for one in around]
+        for begin, end in pairwise(midnights):
+            first = begin if begin == hour(begin) else hour(begin) + timedelta(hours=1)
+            if first <= hour(at) and hour(at) + timedelta(hours=1) <= end:
+                return first
+        return None
+
+    return day
 
 
 def quarters_of() -> dict[datetime, tuple[int, int]]:
@@ -297,6 +349,10 @@ def assert_books_balance(project: Project) -> None:
             for key, (sums, counts) in _by_minute(books.rollups).items()
         }
         assert minutes_of() == expected
+        hours, days = hours_and_days_of(max((minute for minute, *_ in expected), default=NOW))
+        assert hours == added_up(expected, hour)
+        zone = ZoneInfo(Project.objects.values_list("time_zone", flat=True).get(pk=project.pk))
+        assert days == added_up(expected, day_in(zone))
         for run in Run.objects.all():
             summed = books.runs.get(run.run_id)
             got = (run.calls, run.failed_calls, run.unpriced_calls, run.tool_calls, run.latency_ms, run.cost_usd)

@@ -7,6 +7,8 @@ from decimal import Decimal
 from uuid import UUID
 
 import psycopg
+import pytest
+from django.db.models import Sum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -17,6 +19,7 @@ from monitor.tenancy import crossing, tenant
 from tests.contract.recordings import clients, mapped
 from tests.monitor.spending import (
     CALL_USD,
+    MODEL,
     NOW,
     a_project,
     a_span,
@@ -89,6 +92,22 @@ def test_a_pending_span_is_completed_and_never_taken_back(db: None) -> None:
     assert_books_balance(project)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 0, 1), (1, 0, 1)])
+def test_an_ended_span_with_the_same_end_and_another_body_is_one_of_the_two_and_booked_once(
+    db: None, order: tuple[int, ...]
+) -> None:
+    project = a_project()
+    versions = [a_span(1, 1, tokens=usage(1000, 100)), a_span(1, 1, tokens=usage(4000, 700))]
+    stays = max(versions, key=lambda one: one.digest)
+    for number in order:
+        accept(project, [versions[number]])
+        assert_books_balance(project)
+    with tenant(project.pk):
+        assert Span.objects.get().digest == stays.digest
+        booked = LedgerEntry.objects.aggregate(calls=Sum("calls"), taken=Sum("input_tokens"), made=Sum("output_tokens"))
+        assert booked == {"calls": 1, "taken": stays.tokens.input, "made": stays.tokens.output}
+
+
 def test_a_span_that_is_told_with_another_start_stays_one_row(db: None) -> None:
     project = a_project()
     early = a_span(1, 1, started_at=NOW - timedelta(days=3))
@@ -137,6 +156,19 @@ def test_many_threads_telling_the_same_trace_end_in_the_same_books(committed_db:
         list(pool.map(tell, range(8)))
     assert_books_balance(crowded)
     assert books_of(crowded) == books_of(straight)
+
+
+def test_a_tool_that_repeats_what_the_call_below_it_cost_counts_and_costs_nothing(db: None) -> None:
+    project = a_project()
+    accept(project, [a_span(1, 1, kind="tool", tool="ask", tokens=usage(), model=MODEL)])
+    with tenant(project.pk):
+        assert Span.objects.get().cost_usd == CALL_USD
+    accept(project, [a_span(1, 2, 1)])
+    with tenant(project.pk):
+        assert dict(Span.objects.values_list("span_id", "cost_usd")) == {1: 0, 2: CALL_USD}
+        run = Run.objects.get()
+        assert (run.calls, run.tool_calls, run.input_tokens, run.cost_usd) == (1, 1, 1000, CALL_USD)
+    assert_books_balance(project)
 
 
 def test_recorded_clients_end_in_the_same_books_however_they_are_split(db: None) -> None:

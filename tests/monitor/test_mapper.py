@@ -7,7 +7,7 @@ import pytest
 
 from monitor import otlp
 from monitor.records import NO_TOKENS, Span, Tokens, disjoint
-from tests.monitor.otlp_builders import TRACE, as_json, export, json_span
+from tests.monitor.otlp_builders import START_NS, TRACE, as_json, as_protobuf, export, json_span
 
 
 def read(resource: dict | None = None, **given) -> Span:
@@ -200,6 +200,20 @@ def test_providers_have_one_spelling(sent, ours):
 def test_a_framework_is_the_provider_only_when_nobody_else_is_named():
     assert read(attributes={"gen_ai.system": "langchain", "llm.provider": "openai"}).provider == "openai"
     assert read(attributes={"gen_ai.system": "langchain"}).provider == "langchain"
+
+
+@pytest.mark.parametrize(
+    ("end_ns", "by_ms"), [(START_NS - 1, 1e-6), (START_NS - 2_500_000, 2.5), (1, (START_NS - 1) / 1e6)]
+)
+def test_a_span_that_ends_before_it_starts_took_no_time(end_ns, by_ms):
+    said = {"gen_ai.server.time_to_first_token": 0.2, "gen_ai.request.model": "gpt-4o"}
+    told = export(json_span(attributes=said) | {"endTimeUnixNano": str(end_ns)})
+    for body, media_type in ((as_json(told), otlp.JSON), (as_protobuf(told), otlp.PROTOBUF)):
+        (span,), rejections = otlp.spans(otlp.decode(body, media_type))
+        assert rejections == []
+        assert (span.ended_at, span.duration_ms) == (span.started_at, 0)
+        assert span.attributes == {"handrail.ended_before_start_ms": by_ms}
+        assert span.model == "gpt-4o"
 
 
 def test_work_in_progress_has_no_end():

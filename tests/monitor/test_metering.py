@@ -52,7 +52,7 @@ def test_a_ring_of_parents_ends_and_is_billed():
     assert billed([row(7, 7, tokens=5)]) == {7}
 
 
-def test_a_chain_of_many_spans_is_quick():
+def test_of_a_chain_of_many_spans_the_deepest_is_billed():
     chain = [row(number, number - 1 or None, tokens=1) for number in range(1, 50_001)]
 
     assert billed(chain) == {50_000}

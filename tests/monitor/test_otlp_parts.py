@@ -3,12 +3,22 @@
 import time
 
 import pytest
+from django.conf import settings
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from monitor import otlp, otlp_logs, otlp_metrics
-from monitor.otlp_parts import MOST_PARTS
+from monitor import otlp, otlp_logs, otlp_metrics, otlp_parts, otlp_wire
+from monitor.otlp_parts import MOST_PARTS, protobuf_parts
+from monitor.otlp_wire import MOST_COMMAS, OF_A_MESSAGE, OF_A_PART, weight
+from tests.contract.recordings import clients, requests
 from tests.monitor.otlp_builders import as_json, as_protobuf, export, json_span
 
-MOST_BYTES = 5 * 1024 * 1024
+TRACES = ExportTraceServiceRequest.DESCRIPTOR
+BODIES = [one.body for client in clients() for one in requests(client) if one.content_type == otlp.PROTOBUF]
+MOST_BYTES = settings.MAX_OTLP_BYTES
 
 
 def field(number: int, body: bytes) -> bytes:
@@ -21,6 +31,10 @@ def field(number: int, body: bytes) -> bytes:
 
 def empties(tag: bytes) -> bytes:
     return (tag + b"\0") * (MOST_BYTES // 2 - 50)
+
+
+def as_both(request: dict) -> list[tuple[bytes, str]]:
+    return [(as_protobuf(request), otlp.PROTOBUF), (as_json(request), otlp.JSON)]
 
 
 def in_a_span(body: bytes) -> bytes:
@@ -50,6 +64,84 @@ def test_a_body_of_nothing_but_parts_is_refused_quickly(name: str) -> None:
         otlp.decode(HOSTILE[name], otlp.PROTOBUF)
     # Read to the end they take ten to twenty-five.
     assert time.process_time() - began_s < 6
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_it_is_not_even_read(name: str) -> None:
+    assert otlp_wire.is_heavy_protobuf(HOSTILE[name], TRACES)
+
+
+@pytest.mark.parametrize("client", clients())
+def test_what_real_clients_send_is_light(client: str) -> None:
+    for body, content_type, _ in requests(client):
+        if content_type != otlp.PROTOBUF:
+            assert body.count(b",") < MOST_COMMAS
+            continue
+        made = ExportTraceServiceRequest.FromString(body)
+        assert messages(made) * OF_A_MESSAGE <= weight(body, TRACES)
+        assert weight(body, TRACES) <= OF_A_PART * protobuf_parts(made, otlp_parts.TRACES)
+
+
+@given(st.sampled_from(BODIES), st.data())
+def test_whatever_can_be_read_is_weighed_with_all_that_it_makes(body: bytes, data: st.DataObject) -> None:
+    broken = bytearray(body)
+    for at in data.draw(st.lists(st.integers(0, len(body) - 1), max_size=4)):
+        broken[at] = data.draw(st.integers(0, 255))
+    try:
+        made = ExportTraceServiceRequest.FromString(bytes(broken))
+        total = weight(bytes(broken), TRACES)
+    except (DecodeError, ValueError):
+        return
+    assert messages(made) * OF_A_MESSAGE <= total
+
+
+def messages(one: Message) -> int:
+    """How many messages stand in a message."""
+    below = 0
+    for field, held in one.ListFields():
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            below += sum(1 + messages(inner) for inner in (held if field.is_repeated else [held]))
+    return below
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x0a\x05\x0a",
+        b"\x0a",
+        b"\x30",
+        b"\x30\xff",
+        b"\x31\0",
+        b"\x35",
+        b"\x0a\xff\xff",
+        b"\x03",
+        b"\x0a" + b"\xff" * 11,
+    ],
+)
+def test_what_is_no_message_has_no_weight(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"cut short|unknown wire type|a number too long"):
+        weight(body, TRACES)
+
+
+def test_commas_within_text_weigh_nothing() -> None:
+    many = b",x" * MOST_COMMAS
+    for text, is_heavy in (
+        (b'["' + many + b'"]', False),
+        (b'["\\"' + many + b'\\\\"]', False),
+        (b'["\\\\"' + many + b',"]', True),
+        (b'["' + many + b'"' + b"," * MOST_COMMAS + b"]", False),
+        (b'["' + many + b'"' + b"," * (MOST_COMMAS + 1) + b"]", True),
+        (b'["' + many, False),
+    ):
+        assert otlp_wire.is_heavy_json(text) is is_heavy, text[:10]
+
+
+def test_a_large_export_of_plain_text_is_taken() -> None:
+    # Of such letters a message could begin with each.
+    long = "jz" * (MOST_BYTES // 2 - 1000)
+    for body, media_type in as_both(export(json_span(attributes={"input.value": long}))):
+        [span], refused = otlp.spans(otlp.decode(body, media_type))
+        assert (span.input, refused) == (long, [])
 
 
 LOGS = {
@@ -93,7 +185,7 @@ def test_what_means_something_is_not_refused() -> None:
     [span], refused = otlp.spans(otlp.decode(many, otlp.PROTOBUF))
     assert (len(span.attributes), refused) == (100_000, [])
     crowd = export(*(json_span(span=n) for n in range(1, 20_001)))
-    for body, media_type in ((as_protobuf(crowd), otlp.PROTOBUF), (as_json(crowd), otlp.JSON)):
+    for body, media_type in as_both(crowd):
         spans, refused = otlp.spans(otlp.decode(body, media_type))
         assert (len(spans), refused) == (20_000, [])
 

@@ -150,6 +150,30 @@ def test_a_process_looks_again_every_two_seconds(fill: Fill, monkeypatch: pytest
     assert len(looks) == 3
 
 
+def test_a_process_that_begins_goes_by_what_was_told(db: None, fill: Fill) -> None:
+    a_project()
+    for share, is_shut in ((0.94, False), (0.96, True), (0.93, True), (0.91, False), (0.93, False)):
+        fill(share)  # With a gate that has seen nothing yet.
+        assert room.gate.is_shut(now=NOW) == is_shut, share
+        room.look(now=NOW)
+
+
+@pytest.mark.parametrize("limit", [0, 10**15])
+def test_a_disk_that_is_not_seen_for_a_moment_changes_nothing(
+    db: None, fill: Fill, settings: Any, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    settings.DB_MAX_BYTES = limit
+    fill(0.96)
+    gate = room.gate
+    assert gate.is_shut(now=NOW)
+
+    def is_gone(_: Path) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "statvfs", is_gone)
+    assert gate.is_shut(now=NOW + 3 * SECOND)
+
+
 def a_trace() -> dict[str, Any]:
     at = int(datetime.now(UTC).timestamp() * 1e9)
     span = {"traceId": uuid4().hex, "spanId": "00000000000000a1", "name": "chat", "kind": 1}

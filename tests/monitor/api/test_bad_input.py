@@ -1,12 +1,19 @@
 """Bad input of every kind: a clear problem that names the field, never a 500."""
 
 import gzip
+import json
 import zlib
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.test import Client
+from hypothesis import given
+from hypothesis import settings as trying
+from hypothesis import strategies as st
+
+from monitor.api import bodies
+from monitor.api.problems import Problem
 
 CALLS = "/api/v1/sample/calls"
 AGENTS = "/api/v1/sample/agents"
@@ -86,6 +93,67 @@ def test_a_bad_body_is_refused_with_its_field(
 def test_what_only_looks_bad_passes(api: Client, raw: bytes, counted: int) -> None:
     answer = api.post(CALLS, raw, content_type=JSON)
     assert (answer.status_code, answer.json().get("count")) == (201, counted)
+
+
+TEXTS = st.text('"\\[]{}:,- 0\0a', max_size=6) | st.sampled_from(["1" * 19, "- " + "1" * 30, "\\u0000"])
+VALUES = st.recursive(
+    TEXTS
+    | st.sampled_from([None, True, 0.1, 1e22, 1234567.0123456789, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**19]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(TEXTS, VALUES, max_size=3)
+GAPS = st.sampled_from([(",", ":"), (", ", ": "), ("\n,\t", "\r: ")])
+
+
+def levels_of(value: Any) -> int:
+    """How deep a value nests; an object directly around a list counts as one level with it."""
+    if not isinstance(value, dict | list):
+        return 0
+    inside = value.values() if isinstance(value, dict) else value
+    joins = list if isinstance(value, dict) else ()
+    return max([1, *(levels_of(one) + (not isinstance(one, joins)) for one in inside)])
+
+
+def passes(raw: bytes) -> bool:
+    try:
+        bodies.check(raw)
+    except Problem:
+        return False
+    return True
+
+
+@trying(max_examples=300, deadline=None)
+@given(VALUES, GAPS, st.booleans(), st.integers(0, 6))
+def test_what_the_bytes_tell_is_what_a_walk_finds(
+    value: Any, gaps: tuple[str, str], is_ascii: bool, levels: int
+) -> None:
+    raw = json.dumps(value, separators=gaps, ensure_ascii=is_ascii).encode()
+    assert bodies.nests_deeper_than(raw, levels) == (levels_of(value) > levels)
+    assert passes(raw) == (not list(bodies.faults(value)))
+
+
+@trying(max_examples=300, deadline=None)
+@given(st.lists(OBJECTS, max_size=4), GAPS, st.integers(0, 6))
+def test_many_objects_nest_as_deep_as_the_deepest(
+    objects: list[dict[str, Any]], gaps: tuple[str, str], levels: int
+) -> None:
+    raws = [json.dumps(one, separators=gaps).encode() for one in objects]
+    deepest = max(map(levels_of, objects), default=0)
+    assert bodies.nests_deeper_than(b"\n".join(raws), levels, objects=len(raws)) == (deepest > levels)
+    if bodies.are_fit(raws):
+        assert all(map(passes, raws))
+
+
+def test_what_is_fit_is_not_asked_one_by_one() -> None:
+    plain = b'{"id":"0af7651916cd43dd8448eb211c80319c","n":12345,"deep":' + b"[" * 98 + b"]" * 98 + b"}"
+    long = b'{"id":"1111111111111111111111111","text":"12,1111111111111111111"}'
+    assert bodies.are_fit([plain] * 500)
+    assert bodies.are_fit([])
+    assert not bodies.are_fit([plain, long])
+    assert not bodies.are_fit([plain, deep(101)])
+    assert not bodies.are_fit([plain, b'{"a":-9223372036854775809}'])
+    assert not bodies.are_fit([plain, b'{"a":"\\u0000"}'])
 
 
 def test_times_are_answered_in_utc(api: Client) -> None:

@@ -4,17 +4,20 @@ import base64
 import gzip
 import json
 import zlib
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.test import Client
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from prometheus_client.parser import text_string_to_metric_families
 
+from monitor import doorcounts
 from monitor.models import Project, Span, SpanLog
 from monitor.tenancy import crossing, tenant
-from tests.contract.recordings import others, requests
+from tests.contract.recordings import as_of_now, others, requests
 from tests.monitor.api.conftest import client_with, make_key, make_project
 from tests.monitor.otlp_builders import as_json, as_protobuf, export, json_span, log, logs_export
 
@@ -102,6 +105,39 @@ def test_a_bad_attribute_of_a_trace_costs_no_other_span(
         assert Span.objects.get().name == "good"
 
 
+def test_spans_are_counted_by_what_became_of_them(north: Project, client: Client) -> None:
+    def counts() -> list[float]:
+        return [count("handrail_otlp_spans_total", outcome=one) for one in ("kept", "repeated", "rejected")]
+
+    before = counts()
+    late = json_span(span=3) | {"startTimeUnixNano": "1600000000000000000", "endTimeUnixNano": "1600000000000000001"}
+    bad = json_span(name="bad") | {"traceId": "00"}
+    body = export(json_span(span=1), json_span(span=2), bad, late)
+    post(client, "/v1/traces", as_json(body), JSON)
+    post(client, "/v1/traces", as_protobuf(export(json_span(span=1))), PROTOBUF)
+    assert [b - a for a, b in zip(before, counts(), strict=True)] == [2, 1, 2]
+    told = doorcounts.refused(north.pk, now=datetime.now(UTC))
+    assert told is not None
+    assert (told.spans, told.exports) == (2, 0)
+    assert told.reason.startswith("it started more than")
+
+
+@pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs", "/v1/metrics", "/api/public/otel/v1/traces"])
+def test_exports_that_are_refused_as_a_whole_are_counted(north: Project, client: Client, path: str) -> None:
+    large = gzip.compress(b" " * (settings.MAX_OTLP_BYTES + 1), mtime=0)
+    for body, coding, status, reason in (
+        (b"{", None, 400, "the body is not an OTLP"),
+        (large, "gzip", 413, f"A body may have {settings.MAX_OTLP_BYTES:,} bytes, counted after decompression."),
+    ):
+        before = count("handrail_otlp_exports_refused_total", status=str(status))
+        assert post(client, path, body, JSON, coding).status_code == status
+        assert count("handrail_otlp_exports_refused_total", status=str(status)) == before + 1
+        told = doorcounts.refused(north.pk, now=datetime.now(UTC))
+        assert told is not None
+        assert told.reason.startswith(reason)
+    assert (told.spans, told.exports) == (0, 2)
+
+
 @pytest.mark.parametrize("place", ["attributes", "body"])
 def test_a_bad_value_of_a_log_record_costs_no_other_record(north: Project, client: Client, place: str) -> None:
     value = {"doubleValue": int("9" * 400)}
@@ -147,7 +183,7 @@ def test_recorded_metrics_and_logs_are_answered_in_their_own_encoding(client: Cl
         (JSON, b"[" * 100_000, None, 400),
         (JSON, b"not gzip", "gzip", 400),
         (JSON, gzip.compress(b"{}", mtime=0)[:-4], "gzip", 400),
-        (JSON, gzip.compress(b" " * 6_000_000, mtime=0), "gzip", 413),
+        (JSON, gzip.compress(b" " * (settings.MAX_OTLP_BYTES + 1), mtime=0), "gzip", 413),
         (JSON, b"{}", "br", 415),
         ("text/plain", b"{}", None, 415),
     ],
@@ -167,14 +203,14 @@ def basic(name: str, password: str) -> Client:
 
 def test_the_langfuse_sdk_signs_in_with_a_key_as_its_secret(north: Project) -> None:
     key = make_key(north, ["ingest"])[1]
-    recorded = requests("langfuse_sdk")[0]
+    recorded = as_of_now(requests("langfuse_sdk")[0])
     client = basic("pk-lf-anything", key)
     projects = client.get("/api/public/projects")
     assert projects.status_code == 200
     [told] = projects.json()["data"]
     assert (told["id"], told["name"], told["organization"]["name"]) == (str(north.pk), "north", "Handrail")
     answer = post(client, "/api/public/otel/v1/traces", recorded.body, recorded.content_type)
-    assert answer.status_code == 200
+    assert (answer.status_code, answer.content) == (200, b"")
     with tenant(north.pk):
         assert Span.objects.count() == 7
 

@@ -1,0 +1,67 @@
+"""An export of which the database refuses a value: the rest of it is stored, and what is to blame is named.
+
+Nobody sends again what was answered with a 400 or a 409, so no span may cost the others of its export.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from time import monotonic
+
+from django.db import DataError, IntegrityError
+
+from monitor import groupcommit
+from monitor.api import problems
+from monitor.ingest import Accepted, Refused
+from monitor.records import Span
+
+log = logging.getLogger(__name__)
+
+# Enough to find three among a thousand, and short of the time after which an answer is late.
+MOST_TRIES = 64
+WITHIN_S = 4.0
+
+
+def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department: str) -> Accepted:
+    """Take a batch of spans as `groupcommit.accept` does; raises as `halved`."""
+    answers: list[tuple[int, Accepted]] = []
+
+    def take(begin: int, end: int) -> None:
+        done = groupcommit.accept(project_id, spans[begin:end], now=now, department=department)
+        answers.append((begin, done))
+
+    refused = halved(take, len(spans))
+    for begin, done in answers:
+        refused += [Refused(begin + one.index, one.reason) for one in done.rejected]
+    return Accepted(sum(done.accepted for _, done in answers), sum(done.duplicates for _, done in answers), refused)
+
+
+def halved(take: Callable[[int, int], None], count: int) -> list[Refused]:
+    """Have items stored from one place up to another, in halves where the database refuses; name what it refuses.
+
+    `take` stores all of its items or none. Raises a 503 when too many are refused to find them in time.
+    """
+    refused: list[Refused] = []
+    pending = [(0, count)]
+    until_s = monotonic() + WITHIN_S
+    for _ in range(MOST_TRIES):
+        begin, end = pending.pop()
+        try:
+            take(begin, end)
+        except (DataError, IntegrityError) as error:
+            problem = problems.of(error)
+            if problem is not None and problem.status == 503:
+                raise
+            if end - begin == 1:
+                log.exception("the database refuses what an export brought")
+                detail = problem.detail if problem is not None else "The database refuses it."
+                refused.append(Refused(begin, f"it can't be stored: {detail}"))
+            else:
+                middle = (begin + end) // 2
+                pending += [(middle, end), (begin, middle)]
+        if not pending:
+            return refused
+        if monotonic() > until_s:
+            break
+    log.error("the database refuses too much of an export to tell what")
+    raise problems.unavailable("The database refuses a part of this, and which one was not found in time.")

@@ -1,0 +1,143 @@
+"""What the database refuses of an export is found and named; everything else of it is stored."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from django.db import DataError, IntegrityError, OperationalError
+from django.test import Client
+
+from monitor import doorcounts
+from monitor.api import salvage
+from monitor.api.problems import Problem
+from monitor.models import Project, Span, SpanLog
+from monitor.tenancy import tenant
+from tests.monitor.api.conftest import client_with, make_key, make_project
+from tests.monitor.otlp_builders import as_json, export, json_span, log, logs_export
+
+JSON = "application/json"
+# What a row is refused by, when a check is made of it, and what is then said.
+REFUSALS = {
+    "IntegrityError": ("{} NOT LIKE '%culprit%'", "The database refuses these values: a test refuses."),
+    "DataError": (
+        "1 / CASE WHEN {} LIKE '%culprit%' THEN 0 ELSE 1 END = 1",
+        "A value cannot be stored: division by zero",
+    ),
+}
+Refusing = Callable[[str, str], None]
+
+
+@pytest.fixture
+def refusing(committed_db: None, owner_dsn: str) -> Iterator[Refusing]:
+    """Let a table refuse rows."""
+    tables: list[str] = []
+    with psycopg.connect(owner_dsn, autocommit=True) as owner:
+
+        def refuse(table: str, check: str) -> None:
+            owner.execute(f"ALTER TABLE {table} ADD CONSTRAINT a_test_refuses CHECK ({check})")  # type: ignore[arg-type]
+            tables.append(table)
+
+        yield refuse
+        for table in tables:
+            owner.execute(f"ALTER TABLE {table} DROP CONSTRAINT a_test_refuses")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def north(committed_db: None) -> Project:
+    return make_project("north")
+
+
+@pytest.fixture
+def client(north: Project) -> Client:
+    return client_with(make_key(north)[1])
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_span_that_cannot_be_stored_costs_no_other(
+    refusing: Refusing, north: Project, client: Client, kind: str
+) -> None:
+    check, words = REFUSALS[kind]
+    refusing("monitor_span", check.format("name"))
+    spans = [json_span(span=n, name="culprit" if n in (7, 30) else "work") for n in range(1, 41)]
+    # A span that is refused before the database sees it keeps its place among them.
+    spans[11] |= {"startTimeUnixNano": "1600000000000000000", "endTimeUnixNano": "1600000000000000001"}
+    for path in ("/v1/traces", "/api/public/otel/v1/traces"):
+        answer = client.post(path, as_json(export(*spans)), content_type=JSON)
+        assert answer.status_code == 200
+        told = answer.json()["partialSuccess"]
+        assert told["rejectedSpans"] == "3"
+        reasons = dict(reason.split(": ", 1) for reason in told["errorMessage"].split("; "))
+        assert reasons.pop(f"{12:016x}").startswith("it started more than")
+        assert reasons == {f"{n:016x}": f"it can't be stored: {words}" for n in (7, 30)}
+    with tenant(north.pk):
+        assert set(Span.objects.values_list("span_id", flat=True)) == set(range(1, 41)) - {7, 12, 30}
+    refused = doorcounts.refused(north.pk, now=datetime.now(UTC))
+    assert refused is not None
+    assert refused.spans == 6
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_nor_does_a_message_of_a_log_record(refusing: Refusing, north: Project, client: Client, kind: str) -> None:
+    check, words = REFUSALS[kind]
+    refusing("monitor_spanlog", check.format("said"))
+    said = [log("gen_ai.user.message", {"content": "culprit" if n == 3 else f"{n}"}, span=n) for n in range(1, 9)]
+    answer = client.post("/v1/logs", as_json(logs_export(*said)), content_type=JSON)
+    assert answer.status_code == 200
+    assert answer.json()["partialSuccess"] == {
+        "rejectedLogRecords": "1",
+        "errorMessage": f"{3:016x}: it can't be stored: {words}",
+    }
+    with tenant(north.pk):
+        assert set(SpanLog.objects.values_list("span_id", flat=True)) == set(range(1, 9)) - {3}
+
+
+def test_where_too_much_is_refused_it_may_be_sent_again(refusing: Refusing, north: Project, client: Client) -> None:
+    refusing("monitor_span", REFUSALS["DataError"][0].format("name"))
+    spans = [json_span(span=n, name="culprit") for n in range(1, 101)]
+    answer = client.post("/v1/traces", as_json(export(*spans)), content_type=JSON)
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+@pytest.mark.parametrize("kind", [DataError, IntegrityError])
+def test_a_few_among_many_are_found_and_nothing_is_taken_twice(kind: type[Exception]) -> None:
+    for seed in range(50):
+        rng = random.Random(seed)
+        count = rng.randrange(1, 1025)
+        culprits = set(rng.sample(range(count), min(count, rng.randrange(4))))
+        taken: list[int] = []
+
+        def take(begin: int, end: int, culprits: set[int] = culprits, taken: list[int] = taken) -> None:
+            if culprits & set(range(begin, end)):
+                raise kind("no")
+            taken.extend(range(begin, end))
+
+        refused = salvage.halved(take, count)
+        assert {one.index for one in refused} == culprits
+        assert sorted(taken) == [n for n in range(count) if n not in culprits]
+
+
+def test_the_search_has_an_end_and_other_troubles_end_it_at_once() -> None:
+    tries = 0
+
+    def never(begin: int, end: int) -> None:
+        nonlocal tries
+        tries += 1
+        raise DataError("no")
+
+    with pytest.raises(Problem) as told:
+        salvage.halved(never, 10_000)
+    assert (told.value.status, tries) == (503, salvage.MOST_TRIES)
+
+    def away(begin: int, end: int) -> None:
+        nonlocal tries
+        tries += 1
+        raise OperationalError("gone")
+
+    tries = 0
+    with suppress(OperationalError):
+        salvage.halved(away, 100)
+    assert tries == 1
