@@ -5,6 +5,7 @@ text holds nothing, so a pattern is tried only where a cheap look finds what it 
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from ipaddress import AddressValueError, IPv6Address
 
@@ -27,10 +28,12 @@ SECRET = re.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----[^-]{0,20000}(?:-(?!----)[^-\"'`{}<>]{0,20000}){0,100}"
     r"(?:-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----)?"
     rf"|{BEGIN}(?:"
-    r"(?:sk|pk)-[\w\-]{16,}"
+    # Words that hyphens join have no digits.
+    r"(?:sk|pk)-(?:(?:admin|ant|lf|or|proj|svcacct)-[\w\-]{10,}|(?=[A-Za-z_\-]{0,100}[0-9])[\w\-]{16,})"
     r"|(?:sk|rk|pk)_(?:live|test)_[0-9A-Za-z]{10,}"
     r"|gh[opsur]_[0-9A-Za-z]{20,}|github_pat_\w{20,}|glpat-[\w\-]{20,}"
-    r"|xox[abeoprs]-[\w\-]{10,}"
+    r"|(?:xox[abeoprs]|xapp)-[\w\-]{10,}"
+    r"|whsec_[\w+/]{20,}|ya29\.[\w\-]{20,}"
     r"|A(?:KIA|SIA)[0-9A-Z]{16}|AIza[\w\-]{35}"
     r"|hf_[0-9A-Za-z]{20,}|npm_[0-9A-Za-z]{30,}|pypi-[\w\-]{30,}"
     r"|hr_[0-9a-f]{12}_[\w\-]{20,}"
@@ -38,14 +41,23 @@ SECRET = re.compile(
     # A part that has to be followed by another begins nowhere inside of itself.
     rf"|(?:{ESCAPED}|(?<![\w.\-]))(?:eyJ[\w\-]{{8,}}\.eyJ[\w\-]{{8,}}\.[\w\-]*|SG\.[\w\-]{{16,}}\.[\w\-]{{16,}})"
 )
-BEARER = re.compile(r"\b([Bb]earer {1,3})[\w.~+/\-]{20,}=*")
+BEARER = re.compile(rf"({BEGIN}bearer[ \t]{{1,3}})[\w.~+/\-]{{20,}}=*", re.IGNORECASE)
+BASIC = re.compile(rf"({BEGIN}basic[ \t]{{1,3}})([0-9A-Za-z+/]{{8,}}={{0,2}})", re.IGNORECASE)
+# The password in an address such as postgres://user:password@host.
+LOGIN = re.compile(r"(://[^\s/:@\[\"'\\]{0,100}:)(?![\[{$<*])[^\s/@\"'\\?#]{1,200}(?=@)")
 # Quotes may be escaped, and again where JSON stands in JSON.
 _QUOTE = r"(?:\\{0,7}[\"'])?"
 _WORD = r"(?:[^\s\"',;&\\]|\\(?!\\{0,6}[\"']))"
 NAMED_SECRET = re.compile(
-    r"((?:passw(?:or)?d|passphrase|api[_\-]?key|(?:access|auth|refresh|session)[_\-]?token|client[_\-]?secret"
+    r"((?=[PARCSparcs])(?:passw(?:or)?d|passphrase|api[_\-]?key|(?:access|auth|refresh|session)[_\-]?token|client[_\-]?secret"
     r"|secret[_\-]?(?:access[_\-]?)?key)"
-    rf"{_QUOTE}\s{{0,3}}[:=]\s{{0,3}}{_QUOTE})(?![\[{{]){_WORD}{{6,200}}",
+    rf"{_QUOTE}\s{{0,3}}[:=]\s{{0,3}}{_QUOTE})(?![\[{{]){_WORD}{{6,4000}}",
+    re.IGNORECASE,
+)
+# What many other things are called, and secret if it looks random: letters and digits, no path and no call.
+NAMED_TOKEN = re.compile(
+    rf"((?=[TSPtsp]){BEGIN}(?:token|secret|pwd){_QUOTE}\s{{0,3}}[:=]\s{{0,3}}{_QUOTE})(?![/~$.])"
+    r"(?=[A-Za-z_.~+/=\-]{0,200}[0-9])(?=[0-9_.~+/=\-]{0,200}[A-Za-z])[0-9A-Za-z_.~+/=\-]{8,4000}+(?![(\[])",
     re.IGNORECASE,
 )
 # Fields whose text is secret whatever it looks like, with words before them, as in `db_password` and `dbPassword`.
@@ -94,28 +106,34 @@ NATIONAL_ID = re.compile(
     rf"|[0-9]{{3}}\.[0-9]{{3}}\.[0-9]{{3}}-[0-9]{{2}}|([0-9]{{8}})-?([A-Z])){END}"
 )
 DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
+# A day in a line that a patch adds, and a change by a number; behind a dot a phone has ten digits.
+_DATE = r"(?:19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}(?![0-9])"
+_DECIMAL = r"[1-9]\.(?![0-9]{10}(?![0-9]))[0-9]{4}"
 PHONE = re.compile(
     # With the country's code; in the North American form; with the zero of a call within the country.
-    rf"(?=[0-9+(])(?:(?<![0-9+])\+[1-9](?:[{_SPACE}.\-/]?\(?[0-9]\)?){{6,14}}(?![0-9])"
+    rf"(?=[0-9+(])(?:(?<![0-9+])\+(?!{_DATE}|{_DECIMAL})[1-9](?:[{_SPACE}.\-/]?\(?[0-9]\)?){{7,14}}(?![0-9])"
     rf"|{ALONE}00(?=[0-9]{{1,6}}[{_SPACE}.\-/(])[1-9](?:[{_SPACE}.\-/]?\(?[0-9]\)?){{7,14}}(?![0-9])"
     rf"|{ALONE}(?:1[{_SPACE}.\-])?(?:\([2-9][0-9]{{2}}\)[{_SPACE}]?|[2-9][0-9]{{2}}[{_SPACE}.\-])"
     rf"[0-9]{{3}}[{_SPACE}.\-][0-9]{{4}}(?![0-9A-Za-z\-])"
-    rf"|{ALONE}0[1-9][0-9]{{0,4}}[{_SPACE}/\-][0-9]{{3,4}}(?:[{_SPACE}\-]?[0-9]{{2,4}}){{1,3}}(?![0-9A-Za-z\-])"
+    rf"|{ALONE}0[1-9][0-9]{{0,4}}[{_SPACE}/\-][0-9]{{3,4}}(?:[{_SPACE}\-]?[0-9]{{2,4}}){{1,3}}(?![0-9A-Za-z\-]|:[0-9\[])"
     rf"|{ALONE}0[1-9](?:[{_SPACE}.][0-9]{{2}}){{4}}(?![0-9A-Za-z\-]))"
 )
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 IPV4 = re.compile(rf"(?:{ESCAPED}|(?<![0-9A-Za-z.]))(?:{_BYTE}\.){{3}}{_BYTE}(?![0-9A-Za-z]|\.[0-9])")
-IPV6 = re.compile(rf"(?:{ESCAPED}|(?<![0-9A-Za-z:.]))[0-9A-Fa-f:]{{3,45}}(?![0-9A-Za-z:])")
+# Addresses of machines begin with four digits; what is shorter is a path of names such as a::b.
+IPV6_BEGIN = re.compile(r"[0-9A-Fa-f]{4}:|64:ff9b:|::1\Z|::ffff:|(?:[0-9A-Fa-f]{1,4}:){7}", re.IGNORECASE)
+IPV6 = re.compile(rf"(?:{ESCAPED}|(?<![0-9A-Za-z:.]))(?<![\w\])]\[)[0-9A-Fa-f:]{{3,45}}(?![0-9A-Za-z:])")
 
 
 # No number that is masked has fewer digits so close together.
 SIX_DIGITS = re.compile(rf"[0-9](?:[{_SPACE}.\-/()]{{0,3}}[0-9]){{5}}")
 # What every secret has that is known by its form, and what names the others.
 _PARTS = (
+    *("xapp-", "whsec_", "ya29."),
     *("sk-", "pk-", "_live_", "_test_", "ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xox"),
     *("AKIA", "ASIA", "AIza", "hf_", "npm_", "pypi-", "hr_", "eyJ", "SG.", "PRIVATE KEY"),
 )
-_SECRET_NAMES = ("passw", "passphrase", "api", "token", "secret")
+_SECRET_NAMES = ("passw", "passphrase", "api", "token", "secret", "pwd")
 _FIELD_ENDS = ("passwd", "password", "passphrase", "secret", "key", "token", "authorization")
 
 
@@ -126,12 +144,18 @@ def emails(text: str) -> str:
 
 def secrets(text: str) -> str:
     """The text without keys, tokens and passwords that are called by name."""
+    if "://" in text and "@" in text:
+        text = LOGIN.sub(r"\1[secret]", text)
     if any(part in text for part in _PARTS):
         text = SECRET.sub("[secret]", text)
-    if "earer " in text:
-        text = BEARER.sub(r"\1[secret]", text)
     lower = text.lower()
-    return NAMED_SECRET.sub(r"\1[secret]", text) if any(name in lower for name in _SECRET_NAMES) else text
+    if "bearer" in lower:
+        text = BEARER.sub(r"\1[secret]", text)
+    if "basic" in lower:
+        text = BASIC.sub(lambda found: f"{found[1]}[secret]" if _is_login(found[2]) else found[0], text)
+    if any(name in lower for name in _SECRET_NAMES):
+        text = NAMED_TOKEN.sub(r"\1[secret]", NAMED_SECRET.sub(r"\1[secret]", text))
+    return text
 
 
 def is_secret(field: str) -> bool:
@@ -155,7 +179,7 @@ def numbers(text: str) -> str:
 def addresses(text: str) -> str:
     """The text without the addresses of machines."""
     text = IPV4.sub("[ip]", text)
-    return IPV6.sub(lambda found: "[ip]" if _is_ipv6(found[0]) else found[0], text)
+    return IPV6.sub(_without_ipv6, text)
 
 
 def is_card(digits: str) -> bool:
@@ -199,8 +223,24 @@ def _national_id_end(found: re.Match[str]) -> int:
     return found.end() if digits is None or DNI_LETTERS[int(digits) % 23] == letter else 0
 
 
+def _is_login(encoded: str) -> bool:
+    """Whether this is a name and a password as HTTP has them in base64."""
+    try:
+        return ":" in b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
+    except ValueError:
+        return False
+
+
+def _without_ipv6(found: re.Match[str]) -> str:
+    text = found[0]
+    if _is_ipv6(text):
+        return "[ip]"
+    # A colon behind an address is a sentence's.
+    return "[ip]:" if text.endswith(":") and _is_ipv6(text[:-1]) else text
+
+
 def _is_ipv6(text: str) -> bool:
-    if text.count(":") < 2:
+    if text.count(":") < 2 or not IPV6_BEGIN.match(text):
         return False
     try:
         IPv6Address(text)

@@ -149,12 +149,12 @@ class Batch(Door):
 
 
 def read(events: Sequence[msgspec.Raw], rule: Rule | None) -> Iterator[tuple[str, msgspec.Struct | Problem]]:
-    """Each event by its type, masked by the rule, or what is wrong with it."""
+    """Each event by its type, masked by the rule unless it is a report, or what is wrong with it."""
     reports = [_fit(raw) for raw in events]
     are_fit = bodies.are_fit([raw for raw, report in zip(events, reports, strict=True) if report is not None])
     for raw, report in zip(events, reports, strict=True):
         if report is not None and are_fit:
-            yield _TAGGED[type(report)], report if rule is None else masking.body(report, rule)
+            yield _TAGGED[type(report)], report
             continue
         try:
             yield _event(bytes(raw), rule)

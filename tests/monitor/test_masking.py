@@ -45,6 +45,18 @@ MASKED = [
     ("DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000", "[iban]"),
     ("https://x.io/?email=ann%40example.org&n=1", "https://x.io/?email=[email]&n=1"),
     (r"CORP\ann@example.org", r"CORP\[email]"),
+    ("Authorization: Basic dXNlcjpwYXNzd29yZA== BASIC dXNlcjpwYXNz", "Authorization: Basic [secret] BASIC [secret]"),
+    ("BEARER abcdefghijklmnopqrstuvwxyz bearer\tabcdefghijklmnopqrst", "BEARER [secret] bearer\t[secret]"),
+    (
+        "postgres://user:s3cret@db.example.com/a redis://:pw@localhost",
+        "postgres://user:[secret]@db.example.com/a redis://:[secret]@localhost",
+    ),
+    ("https://ann@example.org:pw123@host", "https://[email]:pw123@host"),
+    ("jwt_secret=a1b2c3d4 token: abcdef123456&pwd=hunter22x", "jwt_secret=[secret] token: [secret]&pwd=[secret]"),
+    ("password=" + "a1" * 400, "password=[secret]"),
+    ("whsec_abcdefghijklmnopqrstuvwx ya29.a0AfH6SMBabcdefghijklmnop", "[secret] [secret]"),
+    ("xapp-1-A0-abcdef sk-abcdefghijklmnop1", "[secret] [secret]"),
+    ("+1.5551234567, +1.555.123.4567, +49 30 12345", "[phone], [phone], [phone]"),
     # Written as JSON, and as the beginning of such.
     ('{"a": "x\\nann@example.org"}', '{"a":"x\\n[email]"}'),
     (r'said: {"from":"Ann \u003cann@example.org\u003e"}', r'said: {"from":"Ann \u003c[email]\u003e"}'),
@@ -97,6 +109,11 @@ LEFT = [
     "5 @ 3, @handle, a@b",
     "sk-short, password: x",
     "192.168.1.20",
+    "+2024-01-02 10:00 added, +1200000 tokens, score +1.2345678, on 07 2024 12:30",
+    "sk-spinner-three-bounce, sk-learn-pipeline-estimator",
+    "basic internationalization, Basic authentication",
+    "token=next_token(tokens1), token: 1795210017978925824, pwd=/srv/app1/x, secret=$SECRET_1234",
+    "http://localhost:3000?to=5 and postgres://user:$PASSWORD@db, postgres://user:***@db",
     '{"a" : 1}',
     '{"a": [{"b": 1.10, "c": 123456789012345678901234567890}], "d": "\\u00e9"}',
 ]
@@ -132,6 +149,13 @@ def test_addresses_of_machines_are_masked_where_asked() -> None:
     masked = "from [ip]:80 and [ip] at 12:30:45, version 1.2.3, 300.1.1.1"
     assert [masking.text(text, rule) for rule in (PII, ALL, IPS)] == [text, masked, masked]
     assert masking.text("ann@example.org", IPS) == "ann@example.org"
+    refused = "dial 2001:db8::1: refused, http://[::1]:80, fe80::1%eth0, 1:2:3:4:5:6:7:8 and ::ffff:10.0.0.1"
+    masked = "dial [ip]: refused, http://[[ip]]:80, [ip]%eth0, [ip] and ::ffff:[ip]"
+    assert masking.text(refused, IPS) == masking.text(masked, IPS) == masked
+    # What is masked later on makes nothing of what was left before.
+    assert masking.text("07 2024 12:10.0.0.1", ALL) == masking.text("07 2024 12:[ip]", ALL) == "07 2024 12:[ip]"
+    code = "x[::2], y()[::1], a::b, ::add and std::f64::c at 12:30:45:"
+    assert masking.text(code, IPS) == code
 
 
 def test_no_rule_is_no_rule() -> None:
@@ -214,6 +238,19 @@ HOSTILE = [
     ),
     *("a%40", "%40", "\\", "\\u0061", "\\u0061@", "-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----a-"),
     *('password\\"', "password=\\", "password\\\\", "4111\u00a0", "DE11\u00a0", "01\u00a0"),
+    *(
+        "basic ",
+        "basic aaaa",
+        "basic aaaaaaaa",
+        "://",
+        "://a:",
+        "://a:b",
+        "token=",
+        "token=a",
+        "token=1",
+        "secret=a1.",
+        "sk-a",
+    ),
     *("a@" + "b" * 62 + ".", "a@" + "b." * 9, "x" * 65 + "@"),
 ]
 
