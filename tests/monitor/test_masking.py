@@ -256,13 +256,15 @@ HOSTILE = [
 
 
 ORDINARY = "The 3 lamps of order 4711-22 came on 2026-11-20 at 10:30, call 12 34 56; see a@b. "
+# Patterns are tried only where there is something that they can't do without.
+LOOKS = "@ sk- bearer password 123456 : "
 # What takes less says nothing of how it grows.
 LEAST_S = 0.001
 
 
 def spent_s(part: str, size: int, *, tries: int = 1) -> float:
-    """Of the processor, to mask a text of so many letters that repeats the part; the least of several tries."""
-    text, spent = part * (size // len(part)), []
+    """Of the processor, to mask so many letters that repeat the part, by all patterns; the least of several tries."""
+    text, spent = LOOKS + part * (size // len(part)), []
     for _ in range(tries):
         began_s = time.thread_time()
         masking.text(text, ALL)
