@@ -268,7 +268,7 @@ def test_a_process_that_stops_asks_for_what_it_could_not_answer_again(more: bool
 
     async def story() -> None:
         admitting, told = rooms()
-        bridge = Bridge(work, threads=1, max_body_bytes=1000, admission=admitting)
+        bridge = Bridge(work, threads=1, max_body_bytes=1000, max_otlp_bytes=1000, admission=admitting)
         asked = asyncio.create_task(ask(bridge, TRACES, more=more))
         await settled()
         asked.cancel()

@@ -91,6 +91,13 @@ WINDOWS = """
 INSERT INTO monitor_budgetwindow (project_id, scope, target, period, starts_at)
 SELECT %(project_id)s, 'run', 'run-' || n, 'run', '1970-01-01 00:00Z' FROM generate_series(1, %(rows)s) AS n
 """
+# Beside those whose spans are here: of fewer it is as cheap to look through all.
+TRACES = """
+INSERT INTO monitor_trace (project_id, trace_id, first_at, last_at, spans)
+SELECT %(project_id)s, lpad(to_hex(16777216 + n), 32, '0')::uuid, %(now)s - make_interval(mins => n),
+       %(now)s - make_interval(mins => n), 1
+  FROM generate_series(1, %(rows)s) AS n
+"""
 KEYS = """
 INSERT INTO monitor_ingestkey (project_id, key, at, digest)
 SELECT %(project_id)s, lpad(to_hex(n), 32, '0')::uuid, %(now)s - make_interval(mins => n), ''
@@ -106,6 +113,7 @@ FILLS = (
     QUARTERS,
     JOURNAL,
     WINDOWS,
+    TRACES,
     KEYS,
 )
 
