@@ -21,8 +21,8 @@ from tests.chaos.senders import ANSWERED, ASKED, IN_USD, MODEL, OUT_USD, Body, S
 from tests.flows.running import address, ask, make_key
 from tests.launcher.instance import ROOT, Instance, until
 
-# `make chaos` takes 120; of 7 each part is one.
-KILLS = int(os.environ.get("HANDRAIL_CHAOS_KILLS", "7"))
+# `make chaos` takes 120; of 8 each part is one, and one comes again.
+KILLS = int(os.environ.get("HANDRAIL_CHAOS_KILLS", "8"))
 SEED = int(os.environ.get("HANDRAIL_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 SENDERS = ("otlp", "otlp", "otlp", "logs", "batch", "lines", "call", "call")
 WEB_PROCESSES = 2
