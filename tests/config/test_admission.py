@@ -233,18 +233,24 @@ def test_what_needs_no_key_has_turns_of_its_own() -> None:
     run(story)
 
 
-def test_a_late_answer_is_told_in_time_and_its_thread_counted_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "TRACES_WITHIN_S", 0.1)
-    go_on = threading.Event()
+def work_until(go_on: threading.Event) -> Callable[..., list[bytes]]:
+    """An application that answers when it may go on."""
 
     def work(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
         go_on.wait(20)
         start("200 OK", [])
         return [b"done"]
 
+    return work
+
+
+def test_a_late_answer_is_told_in_time_and_its_thread_counted_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "TRACES_WITHIN_S", 0.1)
+    go_on = threading.Event()
+
     async def story() -> None:
         admitting, told = rooms(threads=2, ingest_threads=1)
-        bridge = Bridge(work, threads=2, max_body_bytes=1000, max_otlp_bytes=1000, admission=admitting)
+        bridge = Bridge(work_until(go_on), threads=2, max_body_bytes=1000, max_otlp_bytes=1000, admission=admitting)
         status, headers, body = await ask(bridge, TRACES)
         assert (status, json.loads(body)["status"], headers[b"retry-after"]) == (503, 503, b"2")
         assert told == {("ingest", "late"): 1}
@@ -261,14 +267,9 @@ def test_a_late_answer_is_told_in_time_and_its_thread_counted_until_it_ends(monk
 def test_a_process_that_stops_asks_for_what_it_could_not_answer_again(more: bool) -> None:
     go_on = threading.Event()
 
-    def work(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
-        go_on.wait(20)
-        start("200 OK", [])
-        return [b"done"]
-
     async def story() -> None:
         admitting, told = rooms()
-        bridge = Bridge(work, threads=1, max_body_bytes=1000, max_otlp_bytes=1000, admission=admitting)
+        bridge = Bridge(work_until(go_on), threads=1, max_body_bytes=1000, max_otlp_bytes=1000, admission=admitting)
         asked = asyncio.create_task(ask(bridge, TRACES, more=more))
         await settled()
         asked.cancel()

@@ -284,6 +284,7 @@ def test_a_real_exporter_outlasts_an_outage_as_it_comes(
             # One comes due every 5 s.
             until(lambda: count("export begins") > begun, "an export meets the outage", within_s=15)
             if trouble is hanging_postgres:
+                # Nothing happens that could be awaited: that it waits is what is shown, as long as exports are apart.
                 time.sleep(5)
                 assert count("export ends") < count("export begins"), "the export waits"
             elif trouble is not web_killed:
