@@ -27,6 +27,13 @@ class Environment(environ.Env):
         except (KeyError, ValueError):
             raise refusal(var, text, MEANT[cast]) from None
 
+    def whole(self, name: str, *, default: int, least: int, most: int) -> int:
+        """A whole number within these bounds. Raises ImproperlyConfigured for anything else."""
+        number: int = self.int(name, default=default)
+        if not least <= number <= most:
+            raise refusal(name, str(number), f"a whole number from {least} to {most}")
+        return number
+
 
 def refusal(name: str, text: str, meant: str) -> ImproperlyConfigured:
     """What ends the start because of one setting."""

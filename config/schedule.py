@@ -8,14 +8,12 @@ one does its work as well.
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from config.environment import Environment, refusal
+from config.environment import Environment
 
 env = Environment()
 # By schedule only where somebody says where to: a copy on the disk of the database is none.
 BACKUP_DIR = env.str("HANDRAIL_BACKUP_DIR", default="")
-BACKUP_EVERY_S = env.int("HANDRAIL_BACKUP_EVERY_S", default=1800)
-if not 60 <= BACKUP_EVERY_S <= 86_400:
-    raise refusal("HANDRAIL_BACKUP_EVERY_S", str(BACKUP_EVERY_S), "seconds from 60 to 86400")
+BACKUP_EVERY_S = env.whole("HANDRAIL_BACKUP_EVERY_S", default=1800, least=60, most=86_400)
 
 
 class Job(NamedTuple):

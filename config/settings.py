@@ -94,8 +94,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 DATABASE_URL = env.str("DATABASE_URL", default=PLACES.database_url)
 DB_ROLE = env.str("HANDRAIL_DB_ROLE", default="app")
-DB_POOL_SIZE = env.int("HANDRAIL_DB_POOL", default=0)
-STATEMENT_TIMEOUT_S = env.int("HANDRAIL_STATEMENT_TIMEOUT_S", default=0)
+DB_POOL_SIZE = env.whole("HANDRAIL_DB_POOL", default=0, least=0, most=10_000)
+STATEMENT_TIMEOUT_S = env.whole("HANDRAIL_STATEMENT_TIMEOUT_S", default=0, least=0, most=86_400)
 KEEP_ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
 
@@ -142,9 +142,7 @@ DATABASES = {"default": _database(DATABASE_URL)}
 # Backups -------------------------------------------------------------------------------------------
 
 BACKUP_DIR = Path(schedule.BACKUP_DIR).absolute() if schedule.BACKUP_DIR else None
-BACKUP_KEEP = env.int("HANDRAIL_BACKUP_KEEP", default=48)
-if BACKUP_KEEP < 1:
-    raise refusal("HANDRAIL_BACKUP_KEEP", str(BACKUP_KEEP), "a whole number from 1")
+BACKUP_KEEP = env.whole("HANDRAIL_BACKUP_KEEP", default=48, least=1, most=1_000_000)
 
 # Room ----------------------------------------------------------------------------------------------
 # Where the database's disk can be seen, how large the database may become (0: no limit), and the shares of either at
@@ -168,7 +166,7 @@ def _share(name: str, default: float) -> float:
 
 
 DISK_PATH = _disk_path()
-DB_MAX_BYTES = max(env.int("HANDRAIL_DB_MAX_BYTES", default=0), 0)
+DB_MAX_BYTES = env.whole("HANDRAIL_DB_MAX_BYTES", default=0, least=0, most=2**63 - 1)
 DISK_WARN = _share("HANDRAIL_DISK_WARN", 80)
 DISK_STOP = _share("HANDRAIL_DISK_STOP", 95)
 if DISK_WARN >= DISK_STOP:
@@ -251,22 +249,27 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # Limits --------------------------------------------------------------------------------------------
 
-MAX_BODY_BYTES = env.int("HANDRAIL_MAX_BODY_BYTES", default=5 * 1024 * 1024)
+MIB = 1024 * 1024
+MAX_BODY_BYTES = env.whole("HANDRAIL_MAX_BODY_BYTES", default=5 * MIB, least=1024, most=1024 * MIB)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 # Exporters send as many spans at once as they hold, however long each is, and never again what was too large.
-MAX_OTLP_BYTES = env.int("HANDRAIL_MAX_OTLP_BYTES", default=max(16 * 1024 * 1024, MAX_BODY_BYTES))
+MAX_OTLP_BYTES = env.whole(
+    "HANDRAIL_MAX_OTLP_BYTES", default=max(16 * MIB, MAX_BODY_BYTES), least=1024, most=1024 * MIB
+)
 LARGEST_BODY_BYTES = max(MAX_BODY_BYTES, MAX_OTLP_BYTES)
 STANDBY = env.bool("HANDRAIL_STANDBY", default=True)
-WEB_THREADS = env.int("HANDRAIL_WEB_THREADS", default=10)
-INGEST_THREADS = env.int("HANDRAIL_INGEST_THREADS", default=6)
-MOST_WAITING = env.int("HANDRAIL_MOST_WAITING", default=200)
-MOST_WAITING_BYTES = max(env.int("HANDRAIL_MOST_WAITING_BYTES", default=64 * 1024 * 1024), 2 * LARGEST_BODY_BYTES)
+WEB_THREADS = env.whole("HANDRAIL_WEB_THREADS", default=10, least=1, most=1000)
+INGEST_THREADS = env.whole("HANDRAIL_INGEST_THREADS", default=6, least=1, most=1000)
+MOST_WAITING = env.whole("HANDRAIL_MOST_WAITING", default=200, least=1, most=1_000_000)
+MOST_WAITING_BYTES = max(
+    env.whole("HANDRAIL_MOST_WAITING_BYTES", default=64 * MIB, least=0, most=2**40), 2 * LARGEST_BODY_BYTES
+)
 # What those hold together whom a web process doesn't know yet: two bodies at least, so that a first one comes through.
 STRANGERS_BYTES = max(MOST_WAITING_BYTES // 8, 2 * LARGEST_BODY_BYTES)
 MAX_WAIT_S = env.float("HANDRAIL_MAX_WAIT_S", default=25.0)
-GENERAL_PER_MINUTE = env.int("HANDRAIL_RATE_GENERAL", default=100)
+GENERAL_PER_MINUTE = env.whole("HANDRAIL_RATE_GENERAL", default=100, least=0, most=1_000_000_000)
 METRICS_TOKEN = env.str("HANDRAIL_METRICS_TOKEN", default="")
-INGEST_PER_MINUTE = env.int("HANDRAIL_RATE_INGEST", default=6000)
+INGEST_PER_MINUTE = env.whole("HANDRAIL_RATE_INGEST", default=6000, least=0, most=1_000_000_000)
 
 # Budgets of a new project ---------------------------------------------------------------------------
 

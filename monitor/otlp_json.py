@@ -1,6 +1,7 @@
 """OTLP in JSON: ids in hex, 64-bit integers as strings or numbers, each span judged by itself."""
 
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from monitor.story import Event
 
 T = TypeVar("T")
 MOST_INT64 = 2**63
+NO_ID = b"?"
 # Escapes in JSON: short ones as many as come, a surrogate pair, a surrogate alone, or any other.
 _ESCAPE = re.compile(r"(?:\\[^u][^\\]*+)++|\\(?:u(d[89ab]..\\ud[c-f]..)|u(d[89a-f]..)|.)", re.IGNORECASE | re.DOTALL)
 
@@ -133,7 +135,7 @@ def json_spans(request: JsonRequest) -> Iterator[Span | Rejection]:
                     yield mapper.span(
                         identity(s.trace_id),
                         identity(s.span_id),
-                        identity(s.parent_span_id),
+                        _parent(s.parent_span_id),
                         clean(s.name or ""),
                         integer(s.start_time_unix_nano),
                         integer(s.end_time_unix_nano),
@@ -185,7 +187,15 @@ def json_value(value: Value | None) -> Any:
         return [json_value(item) for item in value.array_value.values or ()]
     if value.kvlist_value is not None:
         return dict(pairs(value.kvlist_value.values))
-    return clean(value.bytes_value) if value.bytes_value is not None else None
+    return _hex(value.bytes_value) if value.bytes_value is not None else None
+
+
+def _hex(text: str) -> str:
+    """Bytes as they are kept from any wire; what is no base64 stays as it came."""
+    try:
+        return b64decode(text, validate=True).hex()
+    except ValueError:
+        return clean(text)
 
 
 def _number(value: float | int | str) -> float:
@@ -213,6 +223,11 @@ def identity(text: str | None) -> bytes:
         return bytes.fromhex(text or "")
     except ValueError:
         return b""
+
+
+def _parent(text: str | None) -> bytes:
+    """The parent's id; bytes of no id's length when it is not hex, for a span without a parent is another thing."""
+    return identity(text) or (NO_ID if text else b"")
 
 
 def _code(status: _Status | None) -> int:

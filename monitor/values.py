@@ -106,12 +106,13 @@ def usage_details(value: Any) -> tuple[dict[str, int], bool]:
 
 
 def usd_details(value: Any) -> Decimal | None:
-    """Return the total of a cost object, or the sum of its parts; None without any."""
+    """Return the total of a cost object, or the sum of its parts; None without any, or when it is absurd."""
     costs = _object(value)
     amounts = {key: usd for key, raw in costs.items() if (usd := as_usd(raw)) is not None}
     if "total" in amounts:
         return amounts["total"]
-    return sum(amounts.values(), Decimal(0)) if amounts else None
+    total = sum(amounts.values(), Decimal(0))
+    return total if amounts and is_usd(total) else None
 
 
 def metadata(value: Any) -> dict[str, str]:

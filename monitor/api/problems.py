@@ -24,9 +24,8 @@ log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 API_PATHS = ("/api/", "/v1/")
+# Exporters try for 10 s in all, and give up at once when they are told to wait for longer than they have left.
 RETRY_AFTER_S = 2
-# Short enough for exporters that give up when they are told to wait for longer than they mean to try.
-NO_ROOM_AFTER_S = 10
 
 
 class Problem(Exception):
@@ -119,16 +118,14 @@ def of(error: Exception) -> Problem | None:
     return None
 
 
-def unavailable(detail: str, *, retry_after_s: int = RETRY_AFTER_S) -> Problem:
+def unavailable(detail: str) -> Problem:
     """A 503 that asks to come back."""
-    return Problem(503, "Unavailable", detail, headers={"Retry-After": str(retry_after_s)})
+    return Problem(503, "Unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 def no_room() -> Problem:
     """A 503, which exporters send again: on a 507 they would drop what they hold."""
-    return unavailable(
-        "The disk of the database is nearly full. Nothing was stored; send it again.", retry_after_s=NO_ROOM_AFTER_S
-    )
+    return unavailable("The disk of the database is nearly full. Nothing was stored; send it again.")
 
 
 def _of_integrity(error: IntegrityError) -> Problem | None:

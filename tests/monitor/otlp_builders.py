@@ -23,6 +23,8 @@ def value(given: Any) -> dict:
         return {"intValue": given}
     if isinstance(given, float):
         return {"doubleValue": given}
+    if isinstance(given, bytes):
+        return {"bytesValue": base64.b64encode(given).decode()}
     if isinstance(given, list):
         return {"arrayValue": {"values": [value(one) for one in given]}}
     if isinstance(given, dict):

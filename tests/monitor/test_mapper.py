@@ -110,6 +110,13 @@ def test_an_absurd_cost_is_no_report(junk):
     assert span.attributes == {"gen_ai.usage.cost": junk}
 
 
+@pytest.mark.parametrize(("parts", "reported"), [(1, 1_000_000), (2, None), (900, None)])
+def test_the_parts_of_a_cost_together_are_no_more_than_a_call_may_cost(parts, reported):
+    costs = {f"part {number}": 1_000_000 for number in range(parts)}
+
+    assert read(attributes={"langfuse.observation.cost_details": costs}).reported_usd == reported
+
+
 def test_a_reported_zero_beside_tokens_is_unknown():
     tokens = {"gen_ai.usage.input_tokens": 5, "gen_ai.request.model": "m"}
 

@@ -114,6 +114,7 @@ def test_the_same_span_reads_the_same_in_json_and_in_protobuf():
             "flag": True,
             "list": ["a", 2],
             "object": {"deep": {"deeper": "x"}},
+            "blob": b"\x00\x01\xff",
         }
     )
     (from_json,), _ = spans_of(as_json(export(written)), otlp.JSON)
@@ -126,6 +127,7 @@ def test_the_same_span_reads_the_same_in_json_and_in_protobuf():
         "flag": True,
         "list": ["a", 2],
         "object": {"deep": {"deeper": "x"}},
+        "blob": "0001ff",
     }
 
 
@@ -147,6 +149,14 @@ def test_json_takes_64_bit_integers_as_strings_and_as_numbers():
     assert read.tokens.input == 7
 
 
+def test_what_claims_to_be_base64_and_is_not_stays_as_it_came():
+    span = json_span(attributes={"blob": b""})
+    span["attributes"][0]["value"] = {"bytesValue": "no base64"}
+    (read,), _ = spans_of(as_json(export(span)), otlp.JSON)
+
+    assert read.attributes == {"blob": "no base64"}
+
+
 BAD = {
     "no trace id": {"traceId": ""},
     "a trace id of zeros": {"traceId": "0" * 32},
@@ -156,6 +166,7 @@ BAD = {
     "a span id of zeros": {"spanId": "0" * 16},
     "a long span id": {"spanId": "ab" * 9},
     "a short parent": {"parentSpanId": "ab"},
+    "a parent in base64": {"parentSpanId": "W47/95gDgQM="},
     "no start": {"startTimeUnixNano": "0"},
     "a negative start": {"startTimeUnixNano": "-5"},
     "a start in milliseconds": {"startTimeUnixNano": str(START_NS // 10**6)},
