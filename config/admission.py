@@ -26,7 +26,6 @@ Tell = Callable[[str, str], None]
 # Whether it was seen accepted, and a number for the key, the session or the open path that it is.
 Key = tuple[bool, int]
 
-MIB = 1024 * 1024
 OTLP_PREFIXES = ("/v1/", "/api/public/otel/")
 INGEST_PATHS = frozenset({"/api/v1/batch", "/api/v1/calls"})
 # Exporters wait for 10 s in all, and what they have waited for in vain is lost; 503 they send again.

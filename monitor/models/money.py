@@ -16,7 +16,7 @@ def usd(*, digits: int = 18, **options: object) -> models.DecimalField:
 
 
 class LedgerEntry(models.Model):
-    """One booking of one billed span, append-only for ever; corrections are further entries.
+    """One booking of one billed span, append-only; corrections are further entries.
 
     Partitioned by day on `occurred_at`. `sequence` counts the bookings of a span from 0. Deltas may be
     negative: an entry says what changed against the entries before it. `received_at` lies in the windows of budgets
@@ -40,7 +40,7 @@ class LedgerEntry(models.Model):
     model = models.TextField(db_default="")
     tool = models.TextField(db_default="")
     failed = models.BooleanField(db_default=False)
-    calls = models.SmallIntegerField()  # 1 for a first booking, 0 for a change of cost, -1 for a reversal
+    calls = models.SmallIntegerField()  # 1 for a booking, -1 for a reversal
     latency_ms = models.IntegerField(db_default=0)
     input_tokens = models.IntegerField(db_default=0)
     cache_read_tokens = models.IntegerField(db_default=0)
@@ -67,7 +67,7 @@ class LedgerEntry(models.Model):
 class Price(models.Model):
     """A price that overrides the shipped ones from `starts_at` on; US dollars per million tokens.
 
-    `project` null is for every project. `model` may end in `*`.
+    `project` null is for every project. `model` may hold `*` and `?`.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)

@@ -29,7 +29,7 @@ class Pricing(models.TextChoices):
 
 
 class Span(models.Model):
-    """Partitioned by day on `started_at`; no foreign keys. May be completed until it has ended.
+    """Partitioned by day on `started_at`; no foreign keys. A later version completes or replaces an earlier one.
 
     One (trace, span) is one row although the time is in the key: `Trace` tells where to look.
     Token buckets never overlap.
@@ -81,7 +81,7 @@ class Span(models.Model):
     digest = models.BinaryField(max_length=16)
     # The agent's name where neither the span nor one above it says one.
     service = models.TextField(db_default="")
-    # Which of agent, conversation, run and execution the span did not say itself (the bits in spanrows).
+    # Which of agent, conversation, run, execution, input and output the span did not say itself (the bits in spanrows).
     inherits = models.SmallIntegerField(db_default=0)
     attributes = models.JSONField(default=dict)
     # What went in and out: messages, arguments, results; read only when a person opens them.
@@ -213,8 +213,7 @@ class RunQuarter(models.Model):
 class IngestKey(models.Model):
     """An id that a client brought for a call, message or event: where its row is and what it said.
 
-    It makes one id one row although the rows are partitioned by time, and it is how a call reported by
-    the client and by an instrumentation is counted once (its key is then made of trace and response id).
+    It makes one id one row although the rows are partitioned by time.
     """
 
     pk = models.CompositePrimaryKey("project_id", "key")
