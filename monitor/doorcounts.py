@@ -6,7 +6,6 @@ Redis nothing is counted.
 
 import logging
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -14,20 +13,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 import redis
-from django.conf import settings
+
+from monitor.redisline import RedisLine, client
 
 log = logging.getLogger(__name__)
 
 COUNTS = "handrail:doors"
 REFUSED = "handrail:refused"
-PATIENCE_S = 0.25
 EVERY_S = 1.0
-AWAY_FOR_S = 2.0
 HOURS = 24
 LONGEST_REASON = 200
 
-_client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
-_away_until = 0.0
+_client = client()
+_line = RedisLine("what was refused is not noted")
 
 
 class Counts:
@@ -90,14 +88,12 @@ counted = _doors.totals
 
 def refuse(project_id: int, reason: str, *, spans: int = 0, exports: int = 0, now: datetime) -> None:
     """Note that spans, or exports as a whole, were refused. Of the reason stays what stands before a colon."""
-    global _away_until
-    if time.monotonic() < _away_until:
-        return
     # Behind the colon may stand what was sent.
     why = reason.partition(":")[0][:LONGEST_REASON]
     for_s = HOURS * 3600
-    try:
-        with _client.pipeline(transaction=False) as pipe:
+
+    def note(client: redis.Redis) -> None:
+        with client.pipeline(transaction=False) as pipe:
             for what, more in (("spans", spans), ("exports", exports)):
                 if more:
                     key = _key(project_id, what, now)
@@ -105,10 +101,8 @@ def refuse(project_id: int, reason: str, *, spans: int = 0, exports: int = 0, no
                     pipe.expire(key, for_s)
             pipe.set(f"{REFUSED}:{project_id}:newest", msgspec.json.encode((now, why)), ex=for_s)
             pipe.execute()
-    except redis.RedisError as error:
-        # A dead Redis must not cost every request its patience.
-        _away_until = time.monotonic() + AWAY_FOR_S
-        log.warning("what was refused is not noted: %s", error)
+
+    _line.ask(note)
 
 
 def refused(project_id: int, *, now: datetime) -> Refusals | None:

@@ -3,21 +3,15 @@
 Without Redis there are no limits: the service goes on, and asks Redis again a little later.
 """
 
-import logging
-import time
 from math import ceil
 from typing import Literal, NamedTuple
 
-import redis
 from django.conf import settings
 
 from monitor.api.caller import Caller
-
-log = logging.getLogger(__name__)
+from monitor.redisline import RedisLine
 
 Bucket = Literal["general", "ingest"]
-PATIENCE_S = 0.25
-AWAY_FOR_S = 2.0
 
 # KEYS[1] holds the theoretical arrival time in microseconds; ARGV: requests per minute.
 # Answers {allowed, remaining, microseconds until allowed, microseconds until full}.
@@ -36,9 +30,8 @@ redis.call('SET', KEYS[1], string.format('%.0f', arrival), 'PX', math.ceil((arri
 return {1, math.floor((left - interval) / interval + 0.000001), 0, math.ceil(arrival - now)}
 """
 
-_client = redis.Redis.from_url(settings.REDIS_URL, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S)
-_script = _client.register_script(GCRA)
-_away_until = 0.0
+_line = RedisLine("rate limits are off")
+_script = _line.client.register_script(GCRA)
 
 
 class Toll(NamedTuple):
@@ -69,17 +62,12 @@ def limit_of(caller: Caller, bucket: Bucket) -> int:
 
 def take(caller: Caller, bucket: Bucket) -> Toll | None:
     """Count one request; None when there is no limit, or no Redis to count in."""
-    global _away_until
     per_minute = limit_of(caller, bucket)
-    if per_minute <= 0 or time.monotonic() < _away_until:
+    if per_minute <= 0:
         return None
-    try:
-        allowed, remaining, wait_us, reset_us = _script(
-            keys=[f"handrail:rate:{bucket}:{caller.rate_key}"], args=[per_minute]
-        )
-    except redis.RedisError as error:
-        # A dead Redis must not cost every request its patience.
-        _away_until = time.monotonic() + AWAY_FOR_S
-        log.warning("rate limits are off: %s", error)
+    key = f"handrail:rate:{bucket}:{caller.rate_key}"
+    counted = _line.ask(lambda _: _script(keys=[key], args=[per_minute]))
+    if counted is None:
         return None
+    allowed, remaining, wait_us, reset_us = counted
     return Toll(bool(allowed), per_minute, remaining, ceil(wait_us / 1e6), ceil(reset_us / 1e6))
