@@ -272,11 +272,8 @@ def _span(
 
 
 def _times(report: Report, lasted_ms: int | None, *, now: datetime) -> tuple[datetime, datetime]:
-    """Start and end: what is told without a time ended now; a given time is the start, or the end of what is over."""
-    lasted = timedelta(milliseconds=lasted_ms or 0)
-    at = report.occurred_at
-    if at is None:
-        return now - lasted, now
+    """Start and end: it was over at `occurred_at`, or now; however late the report comes, it says the same."""
+    at = report.occurred_at or now
     if wrong := misplaced(at, now=now):
         raise BadReport("occurred_at", wrong)
-    return (at, at + lasted) if at + lasted <= now else (at - lasted, at)
+    return at - timedelta(milliseconds=lasted_ms or 0), at

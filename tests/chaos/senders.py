@@ -115,7 +115,7 @@ class Sender:
             while not self._stop.is_set():
                 for body in ways[self._way]():
                     chance = self._rng.random()
-                    if len(body.tells) > 1 and body.path == "/v1/traces" and chance < 0.03 and self._is_whole(body):
+                    if self._is_whole(body) and (chance < 0.03 or not self._truth.abandoned):
                         self._give_up(body)
                     elif chance < (0.5 if self._way in TWICE else 0.1):
                         # Told twice at once, as after a time-out that was too short.
@@ -126,7 +126,8 @@ class Sender:
                             self._tell(body)
 
     def _is_whole(self, body: Body) -> bool:
-        return body.headers.get("x-whole") == "yes"
+        """Whether nothing else tells of its trace, and it can be there in part."""
+        return body.headers.get("x-whole") == "yes" and len(body.tells) > 1
 
     def _give_up(self, body: Body) -> None:
         self._truth.abandon(body)

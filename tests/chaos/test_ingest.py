@@ -180,6 +180,7 @@ def everything_is_there_once(handrail: Instance, truth: Truth) -> None:
     kept = Counter((trace, span if trace in by_otlp else "") for trace, span in rows)
     assert max(kept.values()) == 1, [one for one, count in kept.items() if count > 1][:5]
     assert not truth.acknowledged - kept.keys(), f"lost: {sorted(truth.acknowledged - kept.keys())[:5]}"
+    assert truth.abandoned, "nothing was given up midway"
     for body in truth.abandoned:
         there = [one in kept for one in body.tells]
         assert all(there) or not any(there), "a request that was given up is there in part"

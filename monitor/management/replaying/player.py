@@ -197,8 +197,6 @@ class Story:
         lasted_ms = max(latency_ms, 0)
         call = self._common(number, "call", turn) | {
             "type": "call",
-            # The recorded time is that of the answer.
-            "occurred_at": self.at(turn.at_ms - lasted_ms),
             "model": usage.model,
             "input_tokens": usage.input_tokens,
             "output_tokens": usage.output_tokens,
@@ -208,15 +206,17 @@ class Story:
         return call if usage.cost_usd is None else call | {"cost_usd": format(usage.cost_usd, "f")}
 
     def _tool_call(self, number: int, place: int, turn: Turn, call: ToolCall, result: Turn | None) -> dict[str, Any]:
+        lasted_ms = max(result.at_ms - turn.at_ms, 0) if result and self._keeps_times else 0
         return self._common(number, f"tool/{place}", turn) | {
             "type": "tool_call",
+            "occurred_at": self.at(turn.at_ms + lasted_ms),
             "tool": call.tool,
             "tool_call_id": call.id,
             "arguments": call.arguments,
             "output": result.content if result else None,
             "success": not (result and result.failed),
             "error": result.content[:500] if result and result.failed else "",
-            "duration_ms": max(result.at_ms - turn.at_ms, 0) if result and self._keeps_times else 0,
+            "duration_ms": lasted_ms,
         }
 
     def _message(self, number: int, turn: Turn) -> dict[str, Any]:
