@@ -29,7 +29,8 @@ def _secret_key() -> str:
     if not key:
         raise ImproperlyConfigured(
             f"handrail.E001: no secret key. Start once with `make run`, which writes {PLACES.secret_key_file}, "
-            "or set HANDRAIL_SECRET_KEY to at least 50 random characters."
+            "set HANDRAIL_HOME to that of an instance that has one, or HANDRAIL_SECRET_KEY to at least 50 random "
+            "characters."
         )
     return key
 

@@ -107,7 +107,7 @@ class Restore:
         held = "a restore of another backup that was begun" if state is not None else self._held()
         if held and replace is None:
             raise Refused(
-                f"{self.place} is not empty: there is {held}. To lose all that for good, say its name: "
+                f"{self.place} is not empty: it holds {held}. To lose all that for good, say its name: "
                 f"--replace {self.place}"
             )
         if held and replace != self.place:
@@ -120,11 +120,11 @@ class Restore:
             return ""
         missing = self._connection.execute(MISSING, [list(COUNTED)]).fetchone()
         if missing is None or missing[0]:
-            return "a database that was begun or is of another program"
+            return "what was begun and has not ended, or is of another program"
         projects, people, executions = self._connection.execute(FILLED).fetchone() or (0, 0, 0)
         if not (projects or people):
             return ""
-        return f"{projects} projects, {people} people, {executions} executions"
+        return f"projects: {projects}, people: {people}, executions: {executions}"
 
     def _nobody_else(self) -> None:
         """Raises Refused while another session is in the database: a web process, a worker, a person's psql."""

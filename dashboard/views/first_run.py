@@ -6,7 +6,7 @@ from django.views.decorators.http import require_POST
 
 from dashboard.access import PageRequest, page
 from dashboard.arrival import is_empty
-from monitor import keys
+from monitor import doorcounts, keys
 from monitor.models.keys import Scope
 from monitor.models.people import Role
 
@@ -15,7 +15,7 @@ KEY_PLACE = "YOUR_KEY"
 
 def first_run(request: PageRequest) -> HttpResponse:
     """How to send the first trace; called by the overview inside its transaction."""
-    return TemplateResponse(request, "overview/first_run.html", _snippets(request, KEY_PLACE))
+    return TemplateResponse(request, "overview/first_run.html", _snippets(request, KEY_PLACE) | _refused(request))
 
 
 @require_POST
@@ -30,7 +30,12 @@ def make_key(request: PageRequest) -> HttpResponse:
 def arrival(request: PageRequest) -> HttpResponse:
     """The live part that waits: once something has arrived it leads to the overview."""
     arrived = not is_empty(request.visitor.project.pk)
-    return TemplateResponse(request, "overview/_arrival.html", {"arrived": arrived})
+    return TemplateResponse(request, "overview/_arrival.html", {"arrived": arrived, **_refused(request)})
+
+
+def _refused(request: PageRequest) -> dict[str, object]:
+    """What came and could not be taken, for whoever waits in vain."""
+    return {"refused": doorcounts.refused(request.visitor.project.pk, now=request.now)}
 
 
 def _snippets(request: PageRequest, key: str) -> dict[str, object]:

@@ -363,7 +363,7 @@ def test_a_filled_instance_is_replaced_only_by_its_name(url: str, target: str, t
 def test_a_database_that_was_only_begun_is_replaced_by_its_name(url: str, target: str, tmp_path: Path) -> None:
     backup = back_up(url, tmp_path)
     manage(target, "migrate", "auth", "--verbosity", "0", HANDRAIL_DB_ROLE="owner")
-    assert "a database that was begun or is of another program" in refusal(target, "restore", backup)
+    assert "what was begun and has not ended, or is of another program" in refusal(target, "restore", backup)
     name = f"{target.rpartition('@')[2]}"
     said = manage(target, "restore", backup, "--replace", name, REDIS_URL="redis://127.0.0.1:1/0")
     assert "Redis could not be emptied" in said

@@ -91,15 +91,15 @@ def test_what_was_refused_of_the_project_in_the_last_day_is_told_and_only_then()
     doorcounts.refuse(visitor.project_id, "it lies <far> ahead", spans=1, now=now - timedelta(minutes=5))
     page = words_of(visitor.client.get("/system?part=health"))
     assert "In the last day 37 spans of this project could not be taken." in page
-    assert "5 min ago</time>: it lies &lt;far&gt; ahead</p>" in page
+    assert "5 min ago</time>: it lies &lt;far&gt; ahead.</span>" in page
     # It is no illness of the instance.
     assert "Everything runs on time." in page
     doorcounts.refuse(visitor.project_id, "A body may have 7 bytes", exports=1, now=now)
     page = words_of(visitor.client.get("/system"))
     assert "In the last day 37 spans and 1 whole export of this project could not be taken." in page
-    assert ": A body may have 7 bytes</p>" in page
+    assert ": A body may have 7 bytes.</span>" in page
     doorcounts.refuse(visitor.project_id, "it ends: <b>early</b>", exports=1, now=now)
-    assert ": it ends</p>" in words_of(visitor.client.get("/system"))
+    assert ": it ends.</span>" in words_of(visitor.client.get("/system"))
     assert "could not be taken" not in words_of(other.client.get("/system"))
 
 
