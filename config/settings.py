@@ -317,9 +317,15 @@ REST_FRAMEWORK: dict[str, Any] = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "formatters": {"line": {"()": "config.logs.Lines", "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    # A line for each request that we send, or that a client got wrong, is too much.
-    "loggers": {"httpx": {"level": "WARNING"}, "django.request": {"level": "ERROR"}},
+    "loggers": {
+        # A line for each request that we send, or that a client got wrong, is too much.
+        "httpx": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+        # Their own handlers would tell in other words what goes wrong.
+        "django": {"handlers": []},
+        "uvicorn": {"handlers": [], "propagate": True},
+    },
     "root": {"handlers": ["stderr"], "level": env.str("HANDRAIL_LOG_LEVEL", default="INFO")},
 }
