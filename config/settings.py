@@ -261,8 +261,10 @@ WEB_THREADS = env.int("HANDRAIL_WEB_THREADS", default=10)
 INGEST_THREADS = env.int("HANDRAIL_INGEST_THREADS", default=6)
 MOST_WAITING = env.int("HANDRAIL_MOST_WAITING", default=200)
 MOST_WAITING_BYTES = max(env.int("HANDRAIL_MOST_WAITING_BYTES", default=64 * 1024 * 1024), 2 * LARGEST_BODY_BYTES)
-# What those hold together whom a web process doesn't know yet: two bodies at least, so that a first one comes through.
-STRANGERS_BYTES = max(MOST_WAITING_BYTES // 8, 2 * LARGEST_BODY_BYTES)
+# What those hold together whom a web process doesn't know yet, and how much of one body: of a larger one it is asked
+# first whose it is.
+STRANGERS_BYTES = MOST_WAITING_BYTES // 8
+STRANGER_BYTES = 64 * 1024
 MAX_WAIT_S = env.float("HANDRAIL_MAX_WAIT_S", default=25.0)
 GENERAL_PER_MINUTE = env.int("HANDRAIL_RATE_GENERAL", default=100)
 METRICS_TOKEN = env.str("HANDRAIL_METRICS_TOKEN", default="")
