@@ -12,6 +12,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from monitor import masking, otlp, otlp_logs, otlp_metrics, otlp_text, spanlogs
 from monitor.records import Rejection, Span
+from monitor.spanlogs import Said
 from tests.contract.recordings import clients, counted, others, requests
 from tests.monitor.otlp_builders import as_json, as_protobuf, export, json_span, log, logs_export
 from tests.monitor.test_otlp_parts import field
@@ -73,7 +74,7 @@ def readable(body: bytes, content_type: str) -> None:
             assert -(2**63) <= message.span_id < 2**63
             assert 0 <= message.at_ns < 2**63
             assert "\0" not in message.name + message.said
-            told = spanlogs.contents([(message.name, message.at_ns, msgspec.json.decode(message.said))])
+            told = spanlogs.contents([Said(message.name, message.at_ns, msgspec.json.decode(message.said))])
             assert "\0" not in (told.input or "") + (told.output or "")
             masking.text(message.said, masking.Rule(True, True))
         otlp.partial_success(content_type, found.rejected, otlp_logs.LOGS)
