@@ -5,8 +5,8 @@ pages, heartbeats and ends. In a room, whoever waits is let in by turns of their
 threads, and no key may fill more than half of the room.
 
 Anybody can make up keys. So a key, or a session, counts for itself only after this process has seen it accepted; all
-others are strangers, who share one turn and a few bytes of their own, and take nothing from the room. Everything here
-happens in the event loop.
+others are strangers, who share one turn and a few bytes of their own, and take nothing from the room. Of a stranger's
+body no more than a little is held before it is asked whose it is. Everything here happens in the event loop.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import Any
 from django.conf import settings
 
 from monitor.api.caller import AUTHORIZATION, SESSION
-from monitor.api.problems import API_PATHS, RETRY_AFTER_S, Problem, render, unavailable
+from monitor.api.problems import API_PATHS, RETRY_AFTER_S, Problem, Unauthenticated, render, unavailable
 
 Send = Callable[[Any], Any]
 Tell = Callable[[str, str], None]
@@ -68,6 +68,11 @@ def slow() -> Shed:
     return Shed("slow", Problem(408, "Request timeout", f"The body took longer than {BODY_WITHIN_S:.0f} s."))
 
 
+def nobody(detail: str) -> Shed:
+    """For a body too large to be held for somebody who has neither a valid key nor a session."""
+    return Shed("nobody", Unauthenticated(detail))
+
+
 def _ending() -> Shed:
     return Shed("ending", unavailable("This server is told to stop before the answer is there; it may be stored."))
 
@@ -86,6 +91,20 @@ class Visit:
         self._patience: asyncio.Timeout | None = None
         self._turn: asyncio.Future[None] | bool = False
         self.held = 0
+
+    def is_a_strangers(self, size: int) -> bool:
+        """Whether so many bytes are more than may be held for somebody whom this process does not know."""
+        return not self._key[0] and size > self._room.stranger_bytes
+
+    def become(self, key: Key) -> None:
+        """It is known whose it is, and what it holds counts as theirs. Raises Shed."""
+        if self._is_displaced:
+            raise _busy("unknown")
+        held = self.held
+        self._room.done_reading(self)
+        self._room.hold(self._key, -held, self)
+        self.held, self._key = 0, key
+        self.hold(held)
 
     def reads(self, patience: asyncio.Timeout) -> None:
         """The body begins to come; a stranger's reading may be ended for another's by way of `patience`."""
@@ -161,7 +180,11 @@ class Room:
     Strangers' bytes and those of them who wait are counted apart from the others'.
     """
 
-    def __init__(self, *, threads: int, most_waiting: int, most_bytes: int, strangers_bytes: int) -> None:
+    def __init__(
+        self, *, threads: int, most_waiting: int, most_bytes: int, strangers_bytes: int, stranger_bytes: int
+    ) -> None:
+        # Of one stranger's body; of all of them together.
+        self.stranger_bytes = stranger_bytes
         self._free = threads
         self._most_waiting = most_waiting
         self._most_bytes = most_bytes
@@ -265,12 +288,19 @@ class Admission:
         most_waiting: int,
         most_bytes: int,
         strangers_bytes: int,
+        stranger_bytes: int,
         tell: Tell,
     ) -> None:
         self._tell = tell
         ingest_threads = max(1, min(ingest_threads, threads - 1))
         self._ingest, self._other = (
-            Room(threads=count, most_waiting=most_waiting, most_bytes=most_bytes, strangers_bytes=strangers_bytes)
+            Room(
+                threads=count,
+                most_waiting=most_waiting,
+                most_bytes=most_bytes,
+                strangers_bytes=strangers_bytes,
+                stranger_bytes=stranger_bytes,
+            )
             for count in (ingest_threads, max(1, threads - ingest_threads))
         )
         # When each was accepted last, the oldest first.
@@ -286,6 +316,17 @@ class Admission:
         self._known.move_to_end(number)
         if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
+
+    def shows_nothing(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether a request has nothing by which it could be somebody's."""
+        return not self._shown(headers)
+
+    def recognise(self, visit: Visit, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Let a visit that came as a stranger's be whose it is, if that is known by now. Raises Shed."""
+        key = self._key(path, headers)
+        if key[0]:
+            visit.become(key)
+        return key[0]
 
     def _shown(self, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, int]:
         """What a request shows of who it is, as numbers that nobody outside can foretell."""
@@ -322,7 +363,9 @@ class Admission:
         answer = render(shed.problem)
         headers, body = dict(answer.items()), answer.content
         if not path.startswith(API_PATHS):
-            headers["Content-Type"], body = "text/plain; charset=utf-8", b"Too busy. Try again in a moment.\n"
+            is_nobodys = isinstance(shed.problem, Unauthenticated)
+            words = "Sign in first.\n" if is_nobodys else "Too busy. Try again in a moment.\n"
+            headers["Content-Type"], body = "text/plain; charset=utf-8", words.encode()
         encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         encoded += [(b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": shed.problem.status, "headers": encoded})

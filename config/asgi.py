@@ -80,6 +80,7 @@ class Application:
             most_waiting=settings.MOST_WAITING,
             most_bytes=settings.MOST_WAITING_BYTES,
             strangers_bytes=settings.STRANGERS_BYTES,
+            stranger_bytes=settings.STRANGER_BYTES,
             tell=ShedCounts().add,
         )
         self._working = Bridge(

@@ -1,6 +1,7 @@
 """WSGI inside ASGI: a pool of threads for synchronous code, one hop there and one hop back.
 
-The body is read before a thread is taken, so a slow sender holds no thread; a short answer is sent in one piece.
+The body is read before a thread is taken, so a slow sender holds no thread; a short answer is sent in one piece. Only
+a stranger's body that is more than a little waits until a thread has looked whose it is.
 """
 
 import asyncio
@@ -8,17 +9,24 @@ import io
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from config.admission import BODY_WITHIN_S, OTLP_PREFIXES, Admission, Shed, Visit, late, slow
-from monitor.api.caller import KNOWN_BY
+from django.core.handlers.wsgi import WSGIRequest
+
+from config.admission import BODY_WITHIN_S, OTLP_PREFIXES, Admission, Shed, Visit, late, nobody, slow
+from monitor.api import problems
+from monitor.api.caller import INVALID_KEY, KNOWN_BY, NO_KEY, known_by
+from monitor.api.waiting import tidily
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+# Says by which of its headers a request is somebody's, None for nobody's.
+Look = Callable[[dict[str, Any]], str | None]
 
 IN_ONE_PIECE_BYTES = 256 * 1024
 
@@ -27,13 +35,26 @@ class Disconnected(Exception):
     """The client left before its request was complete."""
 
 
+def look(environ: dict[str, Any]) -> str | None:
+    """Ask the database whose a request is."""
+    return tidily(known_by, WSGIRequest(environ), now=datetime.now(UTC))
+
+
 class Bridge:
     """An ASGI application for http scopes that runs a WSGI application in its threads."""
 
     def __init__(
-        self, app: WsgiApp, *, threads: int, max_body_bytes: int, max_otlp_bytes: int, admission: Admission
+        self,
+        app: WsgiApp,
+        *,
+        threads: int,
+        max_body_bytes: int,
+        max_otlp_bytes: int,
+        admission: Admission,
+        look: Look = look,
     ) -> None:
         self._app = app
+        self._look = look
         self._admission = admission
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="web")
         self._max_body_bytes = max_body_bytes
@@ -104,6 +125,8 @@ class Bridge:
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), None)
         if declared is not None and (not declared.isdigit() or int(declared) > most):
             return b"", most + 1
+        if declared is not None and visit.is_a_strangers(int(declared)):
+            await self._introduce(scope, visit)
         pieces: list[bytes] = []
         size = 0
         while True:
@@ -111,6 +134,8 @@ class Bridge:
             if message["type"] == "http.disconnect":
                 raise Disconnected
             if piece := message.get("body", b""):
+                if visit.is_a_strangers(size + len(piece)):
+                    await self._introduce(scope, visit)
                 visit.hold(len(piece))
                 pieces.append(piece)
                 size += len(piece)
@@ -120,6 +145,37 @@ class Bridge:
                 return b"", size
         # A body sent in chunks has no length of its own, and WSGI knows no body without one.
         return b"".join(pieces), size if pieces or declared is not None else None
+
+    async def _introduce(self, scope: Scope, visit: Visit) -> None:
+        """Ask whose the key or session is that a stranger shows, in a stranger's turn. Raises Shed."""
+        admission, path, headers = self._admission, scope["path"], scope["headers"]
+        if admission.shows_nothing(headers):
+            raise nobody(NO_KEY)
+        asking = admission.visit(path, headers)
+        is_at_work = False
+        try:
+            await asking.turn()
+            # Meanwhile another request with the same key may have been let in.
+            if admission.recognise(visit, path, headers):
+                return
+            looking = asyncio.get_running_loop().run_in_executor(self._pool, self._look, environ(scope, b"", None))
+            looking.add_done_callback(asking.leave)
+            is_at_work = True
+            await asyncio.wait({looking})
+        finally:
+            if not is_at_work:
+                asking.leave()
+        try:
+            by = looking.result()
+        except Exception as error:
+            problem = problems.of(error)
+            if problem is None:
+                raise
+            raise Shed("unknown", problem) from error
+        if by is None:
+            raise nobody(INVALID_KEY)
+        admission.accepted(by, headers)
+        admission.recognise(visit, path, headers)
 
 
 class _Call:

@@ -12,7 +12,7 @@ from django.db import Error, close_old_connections, connection
 from django.utils.module_loading import import_string
 
 from config.schedule import JOBS, Job
-from monitor import jobs
+from monitor import faults, jobs
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def run(job: Job, *, now: datetime, only_due: bool = True) -> str | None:
             outcome = _run(job, now=now, only_due=only_due)
     except Exception as error:
         log.exception("job %s failed", job.name)
-        outcome = f"{type(error).__name__}: {error}"
+        outcome = faults.said(error)
     if job.holds_up and outcome is not None:
         run(BY_NAME[job.holds_up], now=jobs.database_now())
     return outcome

@@ -265,8 +265,10 @@ MOST_WAITING = env.whole("HANDRAIL_MOST_WAITING", default=200, least=1, most=1_0
 MOST_WAITING_BYTES = max(
     env.whole("HANDRAIL_MOST_WAITING_BYTES", default=64 * MIB, least=0, most=2**40), 2 * LARGEST_BODY_BYTES
 )
-# What those hold together whom a web process doesn't know yet: two bodies at least, so that a first one comes through.
-STRANGERS_BYTES = max(MOST_WAITING_BYTES // 8, 2 * LARGEST_BODY_BYTES)
+# What those hold together whom a web process doesn't know yet, and how much of one body: of a larger one it is asked
+# first whose it is.
+STRANGERS_BYTES = MOST_WAITING_BYTES // 8
+STRANGER_BYTES = 64 * 1024
 MAX_WAIT_S = env.float("HANDRAIL_MAX_WAIT_S", default=25.0)
 GENERAL_PER_MINUTE = env.whole("HANDRAIL_RATE_GENERAL", default=100, least=0, most=1_000_000_000)
 METRICS_TOKEN = env.str("HANDRAIL_METRICS_TOKEN", default="")
@@ -321,9 +323,15 @@ REST_FRAMEWORK: dict[str, Any] = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "formatters": {"line": {"()": "config.logs.Lines", "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    # A line for each request that we send, or that a client got wrong, is too much.
-    "loggers": {"httpx": {"level": "WARNING"}, "django.request": {"level": "ERROR"}},
+    "loggers": {
+        # A line for each request that we send, or that a client got wrong, is too much.
+        "httpx": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+        # Their own handlers would tell in other words what goes wrong.
+        "django": {"handlers": []},
+        "uvicorn": {"handlers": [], "propagate": True},
+    },
     "root": {"handlers": ["stderr"], "level": env.str("HANDRAIL_LOG_LEVEL", default="INFO")},
 }

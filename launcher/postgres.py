@@ -88,6 +88,9 @@ class Postgres:
             "timezone": "UTC",
             "log_timezone": "UTC",
             "log_line_prefix": "%m [%p] %q%d ",
+            # What it refuses it would quote there, row and statement.
+            "log_error_verbosity": "terse",
+            "log_min_error_statement": "panic",
             "lc_messages": "C",
         }
         if not self.durable:

@@ -109,18 +109,20 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> T
     for one, number in _news(project_id, newest, batches, ground, stale, oldest=late.oldest(now=now), now=now):
         by_trace.setdefault(one.trace_id, {})[one.span_id] = one
         taken[number] += 1
-    for told in stale:
-        fitting[told.batch].remove(told.span)
-        rejected[told.batch].append(_refused(told.span, batches[told.batch], late, now=now))
+    kept = [len(one) for one in fitting]
+    if stale:
+        # A batch may be of nothing else.
+        indexes = [{id(span): index for index, span in enumerate(batch.spans)} for batch in batches]
+        reason = f"what is stored of it started {late.reason(now=now)}"
+        for span, number in stale:
+            kept[number] -= 1
+            rejected[number].append(Refused(indexes[number][id(span)], reason))
     if ground.logged:
         spanlogs.complete(project_id, (one for rows in by_trace.values() for one in rows.values()), ground.logged)
     verdict = _book(project_id, by_trace, ground, late, now=now)
     if by_trace:
         news.tell(project_id, "spans")
-    done = [
-        Accepted(taken[number], len(fitting[number]) - taken[number], rejected[number])
-        for number in range(len(batches))
-    ]
+    done = [Accepted(taken[number], kept[number] - taken[number], rejected[number]) for number in range(len(batches))]
     return Taken(done, verdict)
 
 
@@ -155,12 +157,6 @@ def _fitting(spans: Iterable[Span], late: Late, *, now: datetime) -> tuple[list[
         else:
             rejected.append(Refused(index, reason))
     return fitting, rejected
-
-
-def _refused(span: Span, batch: Batch, late: Late, *, now: datetime) -> Refused:
-    """The refusal of a version of a span that was stored too long ago to be booked anew."""
-    index = next(n for n, one in enumerate(batch.spans) if one is span)
-    return Refused(index, f"what is stored of it started {late.reason(now=now)}")
 
 
 def _newest(batches: Iterable[Iterable[Span]]) -> dict[tuple[bytes, int], _Told]:

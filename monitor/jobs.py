@@ -15,7 +15,7 @@ from typing import Any
 from django.db import InterfaceError, OperationalError, connection
 from django.db.models import F, Q
 
-from monitor import changes
+from monitor import changes, faults
 from monitor.listening import EARS
 from monitor.models import JobHeartbeat, Project, Subject
 from monitor.tenancy import crossing
@@ -119,9 +119,7 @@ def ran(name: str, every_s: float, *, now: datetime) -> Iterator[None]:
         yield
     except BaseException as error:
         with crossing():
-            row.update(
-                last_error_at=_after(now, began_s), error=f"{type(error).__name__}: {error}"[:2000], runs=F("runs") + 1
-            )
+            row.update(last_error_at=_after(now, began_s), error=faults.said(error)[:2000], runs=F("runs") + 1)
         raise
     took_s = time.monotonic() - began_s
     with crossing():

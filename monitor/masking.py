@@ -112,8 +112,7 @@ def span(given: Span, rule: Rule) -> Span:
 
     arguments, attributes = masked(given.arguments), value(given.attributes, rule)
     if given.kind == "tool" and given.arguments and arguments != given.arguments:
-        said = loops.canonical(given.arguments).encode(errors="replace")
-        attributes[ARGUMENTS] = salted_hmac(ARGUMENTS, said, algorithm="sha256").hexdigest()
+        attributes[ARGUMENTS] = hashed(given.arguments)
     return msgspec.structs.replace(
         given,
         name=text(given.name, rule),
@@ -126,6 +125,12 @@ def span(given: Span, rule: Rule) -> Span:
         output=masked(given.output),
         attributes=attributes,
     )
+
+
+def hashed(arguments: str) -> str:
+    """A keyed hash of a tool's arguments, the same for every spelling of them."""
+    said = loops.canonical(arguments).encode(errors="replace")
+    return salted_hmac(ARGUMENTS, said, algorithm="sha256").hexdigest()
 
 
 def body(given: S, rule: Rule) -> S:

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from monitor import mapper, otlp_parts, otlp_wire
 from monitor.otlp_json import JsonRequest, json_spans, repaired, request_of
 from monitor.otlp_parts import MOST_PARTS, Layout
-from monitor.otlp_text import clean, readable, shallow
+from monitor.otlp_text import DEEPEST_VALUE, OF_A_LIST, OF_A_MAP, TOO_DEEP, clean, readable, shallow
 from monitor.records import Rejection, Span
 from monitor.story import Event
 
@@ -243,15 +243,17 @@ def _pairs(attributes: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def value(held: Any) -> Any:
-    """Return an attribute's value, or a log record's body, as plain JSON has it."""
+def value(held: Any, depth: int = 0) -> Any:
+    """Return an attribute's value, or a log record's body, as plain JSON has it; cut where it nests too deep."""
+    if depth > DEEPEST_VALUE:
+        return TOO_DEEP
     kind = held.WhichOneof("value")
     if kind == "string_value":
         return clean(held.string_value)
     if kind == "array_value":
-        return [value(item) for item in held.array_value.values]
+        return [value(item, depth + OF_A_LIST) for item in held.array_value.values]
     if kind == "kvlist_value":
-        return {clean(key): item for key, item in _pairs(held.kvlist_value.values)}
+        return {clean(pair.key): value(pair.value, depth + OF_A_MAP) for pair in held.kvlist_value.values}
     if kind == "bytes_value":
         return held.bytes_value.hex()
     if kind == "double_value":

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from monitor import mapper
-from monitor.otlp_text import clean
+from monitor.otlp_text import DEEPEST_VALUE, OF_A_LIST, OF_A_MAP, TOO_DEEP, clean
 from monitor.records import Rejection, Span
 from monitor.story import Event
 
@@ -165,15 +165,17 @@ def _source(resource: _Resource | None) -> mapper.Resource | Rejection:
         return Rejection(f"not a resource: {error}")
 
 
-def pairs(attributes: list[Pair] | None) -> list[tuple[str, Any]]:
+def pairs(attributes: list[Pair] | None, depth: int = 0) -> list[tuple[str, Any]]:
     """Return the attributes as keys and plain values."""
-    return [(clean(pair.key), json_value(pair.value)) for pair in attributes or ()]
+    return [(clean(pair.key), json_value(pair.value, depth)) for pair in attributes or ()]
 
 
-def json_value(value: Value | None) -> Any:
-    """Return a value as plain JSON has it; raises ValueError."""
+def json_value(value: Value | None, depth: int = 0) -> Any:
+    """Return a value as plain JSON has it, cut where it nests too deep; raises ValueError."""
     if value is None:
         return None
+    if depth > DEEPEST_VALUE:
+        return TOO_DEEP
     if value.string_value is not None:
         return clean(value.string_value)
     if value.int_value is not None:
@@ -184,9 +186,9 @@ def json_value(value: Value | None) -> Any:
         number = _number(value.double_value)
         return number if number - number == 0 else str(number)
     if value.array_value is not None:
-        return [json_value(item) for item in value.array_value.values or ()]
+        return [json_value(item, depth + OF_A_LIST) for item in value.array_value.values or ()]
     if value.kvlist_value is not None:
-        return dict(pairs(value.kvlist_value.values))
+        return dict(pairs(value.kvlist_value.values, depth + OF_A_MAP))
     return _hex(value.bytes_value) if value.bytes_value is not None else None
 
 

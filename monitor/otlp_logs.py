@@ -8,6 +8,7 @@ import msgspec
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 
 from monitor import otlp_parts, semconv
+from monitor.nesting import DEEPEST, nests_deeper_than
 from monitor.otlp import Signal, bounded, from_json, media_type_of, parsed, value
 from monitor.otlp_json import MOST_INT64, Pair, Value, identity, integer, json_value, pairs
 from monitor.otlp_text import clean
@@ -27,7 +28,6 @@ BESIDES = frozenset({*NAMES, *semconv.FIELDS["provider"], *semconv.FIELDS["opera
 # What is left of a message without its words.
 FRAME = frozenset({"role", "index", "finish_reason", "id", "type"})
 LONGEST = 1_000_000
-DEEPEST = 100
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder().decode
@@ -227,15 +227,6 @@ def _wanting(trace_id: bytes, span_id: bytes, text: bytes) -> str | None:
         return "the span id is missing or is not 8 bytes"
     if len(text) > LONGEST:
         return f"it has more than {LONGEST:,} bytes"
-    if text.count(b"[") + text.count(b"{") > DEEPEST and _depth(_decode(text)) > DEEPEST:
+    if nests_deeper_than(text, DEEPEST):
         return f"it nests deeper than {DEEPEST} levels"
     return None
-
-
-def _depth(value: Any) -> int:
-    """How many objects and lists stand one in the other."""
-    levels, inner = 0, [value]
-    while inner := [one for one in inner if isinstance(one, dict | list)]:
-        levels += 1
-        inner = [item for one in inner for item in (one.values() if isinstance(one, dict) else one)]
-    return levels

@@ -13,11 +13,15 @@ from monitor.otlp_wire import varint
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Protobuf's own readers stop at 100 messages one in the other.
 DEEPEST = 90
+# On whatever wire it came, a value is cut below so many messages of protobuf: a list in a list takes two, a map three.
+# That is no deeper than what the readers below leave of a body that is too deep for protobuf's, or for JSON's.
+DEEPEST_VALUE = 84
+OF_A_LIST, OF_A_MAP = 2, 3
 TOO_DEEP = "(nested too deep)"
 _VALUE = AnyValue.DESCRIPTOR.full_name
 _CUT = AnyValue(string_value=TOO_DEEP).SerializeToString()
-# The same place in JSON, where a list in a list is three brackets, and what stands there then.
-DEEPEST_JSON = 138
+# In JSON a list in a list is three brackets; and what stands in the place of the next one.
+DEEPEST_JSON = 150
 _CUT_JSON = b'{"stringValue":"%s"}' % TOO_DEEP.encode()
 MOST_BRACKETS = 500_000
 # On to the next bracket that stands in no text; never back, so that it takes the time of one pass.
@@ -41,11 +45,11 @@ def readable(body: bytes, message: Descriptor) -> bytes:
 
 
 def _readable(body: bytes, at: int, end: int, message: Descriptor, depth: int, counted: Iterator[int]) -> bytearray:
+    if depth > DEEPEST and message.full_name == _VALUE:
+        return bytearray(_CUT)
     # Between a value and the next there may be a list of pairs and a pair.
     if depth > DEEPEST + 2:
         raise ValueError("nested too deep")
-    if depth > DEEPEST and message.full_name == _VALUE:
-        return bytearray(_CUT)
     out = bytearray()
     while at < end:
         begin = at

@@ -12,7 +12,7 @@ import msgspec
 
 from monitor import masking, news, pipeline, semconv
 from monitor.ground import ONE_SPAN, locking
-from monitor.masking import Rule
+from monitor.masking import ARGUMENTS, Rule
 from monitor.otlp_logs import Message
 from monitor.otlp_text import clean
 from monitor.pipeline import Statement, array, texts
@@ -23,26 +23,31 @@ from monitor.story import Event, told
 MOST_RECORDS = 1_000
 MOST_BYTES = 2_000_000
 SPANS_AT_ONCE = 50
+# Where a record that tells everything at once says what went in.
+INPUT_MESSAGES = "gen_ai.input.messages"
 
 RULE = "SELECT mask_pii, mask_ips FROM monitor_project WHERE id = %(project_id)s"
 KEEP = """
-INSERT INTO monitor_spanlog (project_id, received_at, trace_id, span_id, digest, at_ns, place, name, said)
-SELECT %(project_id)s, %(now)s, * FROM unnest(%(traces)s::uuid[], %(spans)s::bigint[], %(digests)s::bytea[],
-    %(ats)s::bigint[], %(places)s::int[], %(names)s::text[], %(said)s::text[])
+INSERT INTO monitor_spanlog (project_id, received_at, pii_masked, ips_masked, trace_id, span_id, digest, at_ns, place,
+    name, said, arguments)
+SELECT %(project_id)s, %(now)s, %(pii)s, %(ips)s, * FROM unnest(%(traces)s::uuid[], %(spans)s::bigint[],
+    %(digests)s::bytea[], %(ats)s::bigint[], %(places)s::int[], %(names)s::text[], %(said)s::text[],
+    %(arguments)s::text[])
 ON CONFLICT (project_id, trace_id, span_id, digest) DO NOTHING
 RETURNING encode(uuid_send(trace_id), 'hex'), span_id
 """
 READ = """
-SELECT encode(uuid_send(wanted.trace_id), 'hex'), wanted.span_id, log.name, log.at_ns, log.said
-  FROM unnest(%(traces)s::uuid[], %(spans)s::bigint[]) AS wanted (trace_id, span_id),
+SELECT encode(uuid_send(wanted.trace_id), 'hex'), wanted.span_id, project.mask_pii AND NOT log.pii_masked,
+       project.mask_ips AND NOT log.ips_masked, log.name, log.at_ns, log.said, log.arguments
+  FROM monitor_project AS project, unnest(%(traces)s::uuid[], %(spans)s::bigint[]) AS wanted (trace_id, span_id),
 LATERAL (
-    SELECT name, at_ns, said, place, digest,
+    SELECT name, at_ns, said, arguments, pii_masked, ips_masked, place, digest,
            sum(octet_length(said)) OVER (ORDER BY at_ns, place, digest) AS bytes
       FROM monitor_spanlog
      WHERE project_id = %(project_id)s AND trace_id = wanted.trace_id AND span_id = wanted.span_id
      ORDER BY at_ns, place, digest LIMIT %(most)s
 ) AS log
- WHERE log.bytes <= %(bytes)s ORDER BY 1, 2, log.at_ns, log.place, log.digest
+ WHERE project.id = %(project_id)s AND log.bytes <= %(bytes)s ORDER BY 1, 2, log.at_ns, log.place, log.digest
 """
 # The days between which a trace lies keep the others from being looked into.
 STORED = """
@@ -56,10 +61,14 @@ LATERAL (
     OFFSET 0
 ) AS span
 """
+# Whether what the span says of its input comes from its records.
+_IS_TOLD = f"%(input)s::text IS NOT NULL AND (input IS NULL OR inherits & {INPUT} <> 0)"
 # A tool's call that now has its arguments may make a loop: whoever looks for loops looks at what was just received.
 FILL = f"""
 UPDATE monitor_span SET
-    input = CASE WHEN input IS NULL OR inherits & {INPUT} <> 0 THEN coalesce(%(input)s::text, input) ELSE input END,
+    input = CASE WHEN {_IS_TOLD} THEN %(input)s::text ELSE input END,
+    attributes = CASE WHEN {_IS_TOLD} AND kind = 'tool' AND (attributes ? '{ARGUMENTS}' OR %(mark)s::text <> '{{}}')
+                      THEN attributes - '{ARGUMENTS}' || %(mark)s::text::jsonb ELSE attributes END,
     output = CASE WHEN output IS NULL OR inherits & {OUTPUT} <> 0 THEN coalesce(%(output)s::text, output)
                   ELSE output END,
     inherits = inherits | CASE WHEN input IS NULL AND %(input)s::text IS NOT NULL THEN {INPUT} ELSE 0 END
@@ -69,14 +78,30 @@ UPDATE monitor_span SET
 """  # noqa: S608
 
 _decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 Place = tuple[str, int]
 
 
+class Said(NamedTuple):
+    """A record of a span; `arguments` is a keyed hash of what went in, "" where masking changed nothing of it."""
+
+    name: str
+    at_ns: int
+    said: dict[str, Any]
+    arguments: str = ""
+
+
 class Contents(NamedTuple):
-    """What the records of a span tell: what went in, what came out."""
+    """What the records of a span tell: what went in, what came out; `arguments` as in Said."""
 
     input: str | None
     output: str | None
+    arguments: str = ""
+
+    @property
+    def mark(self) -> dict[str, str]:
+        """What a tool's call has among its attributes, so that it is told from others that look alike."""
+        return {ARGUMENTS: self.arguments} if self.arguments else {}
 
 
 NOTHING = Contents(None, None)
@@ -121,41 +146,75 @@ def complete(project_id: int, rows: Iterable[Row], traces: Collection[str]) -> N
             row = wanting[place]
             if row.input is None and contents.input is not None:
                 row.input, row.inherits = contents.input, row.inherits | INPUT
+                if row.kind == "tool" and contents.mark:
+                    row.attributes = _encode(_decode(row.attributes) | contents.mark).decode()
             if row.output is None and contents.output is not None:
                 row.output, row.inherits = contents.output, row.inherits | OUTPUT
 
 
-def contents(records: Iterable[tuple[str, int, dict[str, Any]]]) -> Contents:
-    """What the records of one span tell, given in order as (name, nanoseconds since 1970, what was said).
+def contents(records: Iterable[Said]) -> Contents:
+    """What the records of one span tell, given in order.
 
     Messages that come whole are more than those that come one by one.
     """
     events: list[Event] = []
     whole: dict[str, Any] = {}
-    for name, at_ns, said in records:
+    of_whole, of_each = "", []
+    for name, at_ns, said, arguments in records:
         if name == semconv.DETAILS_EVENT:
             whole |= said
+            of_whole = arguments if INPUT_MESSAGES in said else of_whole
         else:
             events.append(Event(name, at_ns, said))
+            if name in semconv.INPUT_EVENTS:
+                of_each.append((arguments, said))
     if whole:
         events.append(Event(semconv.DETAILS_EVENT, 0, whole))
     story = told(events)
-    return Contents(story.input and clean(story.input), story.output and clean(story.output))
+    arguments = of_whole if whole.get(INPUT_MESSAGES) else _together(of_each)
+    return Contents(story.input and clean(story.input), story.output and clean(story.output), arguments)
+
+
+def _together(messages: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """The keyed hash of several messages, of which some have one and the others are as they were sent."""
+    if len(messages) < 2 or not any(one for one, _ in messages):
+        return messages[0][0] if messages else ""
+    return masking.hashed(_encode([one or said for one, said in messages]).decode())
+
+
+def _masked(one: Said, rule: Rule) -> Said:
+    """The record as the rule leaves it, with a keyed hash of what went in if that is not what it was."""
+    was = _encode(one.said).decode()
+    text = masking.text(was, rule)
+    if text == was:
+        return one
+    masked = one._replace(said=_decode(text))
+    given = contents([one]).input
+    is_changed = given is not None and contents([masked]).input != given
+    # Of what was masked before, the hash is that of what was sent.
+    return masked._replace(arguments=one.arguments or masking.hashed(given)) if given and is_changed else masked
 
 
 def _keeping(project_id: int, rows: Sequence[Message], rule: Rule | None, *, now: datetime) -> Statement:
+    said, arguments = [one.said for one in rows], [""] * len(rows)
+    if rule:
+        masked = [_masked(Said(one.name, one.at_ns, _decode(one.said)), rule) for one in rows]
+        said, arguments = [_encode(one.said).decode() for one in masked], [one.arguments for one in masked]
     return Statement(
         KEEP,
         {
             "project_id": project_id,
             "now": now,
+            "pii": bool(rule and rule.pii),
+            "ips": bool(rule and rule.ips),
             "traces": array(one.trace_id.hex() for one in rows),
             "spans": array(one.span_id for one in rows),
             "digests": texts(f"\\x{one.digest.hex()}" for one in rows),
             "ats": array(one.at_ns for one in rows),
             "places": array(one.place for one in rows),
             "names": texts(one.name for one in rows),
-            "said": texts(masking.text(one.said, rule) if rule else one.said for one in rows),
+            "said": texts(said),
+            "arguments": texts(arguments),
         },
     )
 
@@ -168,29 +227,30 @@ def _fill(project_id: int, places: Sequence[Place], *, now: datetime) -> int:
     found = _contents(project_id, [(trace, span_id) for trace, span_id, _ in stored])
     pipeline.flush(
         [
-            Statement(
-                FILL,
-                {
-                    "project_id": project_id,
-                    "trace_id": trace,
-                    "span_id": span_id,
-                    "at": at,
-                    "now": now,
-                    **found.get((trace, span_id), NOTHING)._asdict(),
-                },
-            )
+            _filling(project_id, trace, span_id, at, found.get((trace, span_id), NOTHING), now=now)
             for trace, span_id, at in stored
         ]
     )
     return len(stored)
 
 
+def _filling(
+    project_id: int, trace: str, span_id: int, at: datetime, contents: Contents, *, now: datetime
+) -> Statement:
+    place = {"project_id": project_id, "trace_id": trace, "span_id": span_id, "at": at, "now": now}
+    told = {"input": contents.input, "output": contents.output, "mark": _encode(contents.mark).decode()}
+    return Statement(FILL, place | told)
+
+
 def _contents(project_id: int, places: Sequence[Place]) -> dict[Place, Contents]:
     limits = {"most": MOST_RECORDS, "bytes": MOST_BYTES}
     (rows,) = pipeline.flush([Statement(READ, _named(project_id, places) | limits)])
-    records: dict[Place, list[tuple[str, int, dict[str, Any]]]] = {}
-    for trace, span_id, name, at_ns, said in rows:
-        records.setdefault((trace, span_id), []).append((name, at_ns, _decode(said)))
+    records: dict[Place, list[Said]] = {}
+    for trace, span_id, pii, ips, name, at_ns, said, arguments in rows:
+        one = Said(name, at_ns, _decode(said), arguments)
+        # What came before the project asked for it is masked now, so that no page shows it from now on.
+        rule = masking.rule_of(pii, ips)
+        records.setdefault((trace, span_id), []).append(_masked(one, rule) if rule else one)
     return {place: contents(its) for place, its in records.items()}
 
 

@@ -12,6 +12,7 @@ import msgspec
 from django.http import HttpRequest, UnreadablePostError
 
 from monitor.api.problems import Problem, bad_field
+from monitor.nesting import DEEPEST, nests_deeper_than
 from monitor.values import is_usd
 
 T = TypeVar("T")
@@ -19,14 +20,11 @@ T = TypeVar("T")
 JSON = ("application/json",)
 # One JSON document a line.
 LINES = ("application/x-ndjson", "application/ndjson")
-MAX_DEPTH = 100
 # Each member of a gzip body costs a copy of what follows it.
 MOST_MEMBERS = 100
 INT64 = range(-(2**63), 2**63)
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
-_NOT_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
-_STRINGS = re.compile(rb'"[^"]*"')
 # What may stand before a number becomes a colon and a digit a nought, so that a search finds where a long one begins.
 _NUMBERS = bytes(ord("0" if n in b"0123456789" else ":" if n in b" \t\r\n:,[-" else " ") for n in range(256))
 _LONG_NUMBER = b":" + b"0" * 19
@@ -124,7 +122,7 @@ def decode_as(content_type: str | None, raw: bytes, into: Any) -> Any:
 
 def check(raw: bytes) -> None:
     """Raise a Problem for JSON that is valid and yet cannot be kept: NUL characters, huge integers, deep nesting."""
-    if nests_deeper_than(raw, MAX_DEPTH):
+    if nests_deeper_than(raw, DEEPEST):
         raise too_deep()
     if _may_have_faults(raw):
         for field, message in faults(msgspec.json.decode(raw)):
@@ -134,7 +132,7 @@ def check(raw: bytes) -> None:
 def are_fit(objects: Sequence[bytes]) -> bool:
     """Whether `check` lets all these valid JSON objects pass, asked once; where it is False each has to be asked."""
     raw = b"\n".join(objects)
-    return not nests_deeper_than(raw, MAX_DEPTH, objects=len(objects)) and not _may_have_faults(raw)
+    return not nests_deeper_than(raw, DEEPEST, objects=len(objects)) and not _may_have_faults(raw)
 
 
 def unreadable(error: Exception) -> Problem:
@@ -142,28 +140,7 @@ def unreadable(error: Exception) -> Problem:
 
 
 def too_deep() -> Problem:
-    return Problem(400, "Bad request", f"The body nests deeper than {MAX_DEPTH} levels.")
-
-
-def nests_deeper_than(raw: bytes, levels: int, *, objects: int = 1) -> bool:
-    """Whether a valid JSON document, or one of so many objects behind each other, nests deeper.
-
-    At the speed of bytes, for most bodies by counting alone.
-    """
-    # Each of the others has a bracket at least.
-    if raw.count(b"[") + raw.count(b"{") < levels + objects:
-        return False
-    if b"\\" in raw:
-        # Escaped backslashes go first: the last of them would seem to escape the quote after it.
-        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Quotes side by side are no string, or two that may as well be one.
-    brackets = _STRINGS.sub(b"", raw.translate(None, _NOT_BRACKETS).replace(b'""', b""))
-    for _ in range(levels):
-        if not brackets:
-            return False
-        # Each round takes away the innermost pairs.
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-    return bool(brackets)
+    return Problem(400, "Bad request", f"The body nests deeper than {DEEPEST} levels.")
 
 
 def _may_have_faults(raw: bytes) -> bool:

@@ -15,7 +15,7 @@ from rest_framework.authentication import CSRFCheck
 from monitor import keys
 from monitor.api.problems import Forbidden, Unauthenticated
 from monitor.masking import Rule, rule_of
-from monitor.models import Membership, Person
+from monitor.models import ApiKey, Membership, Person
 from monitor.models.keys import Scope
 from monitor.models.people import Role
 from monitor.tenancy import crossing
@@ -24,6 +24,8 @@ PROJECT_HEADER = "X-Handrail-Project"
 # Where a request says by which of its headers somebody was let in, for those who stand at the gate.
 KNOWN_BY = "handrail.known_by"
 AUTHORIZATION, SESSION = "authorization", "session"
+INVALID_KEY = "This key is not valid: unknown, expired or revoked."
+NO_KEY = "Send an API key as `Authorization: Bearer <key>`, or sign in."
 # Where clients of Langfuse call, which send their keys as a name and a password.
 BASIC_PATHS = "/api/public/"
 SCOPES_OF_ROLE: dict[str, frozenset[str]] = {
@@ -76,11 +78,21 @@ def identify(request: HttpRequest, *, now: datetime) -> Caller:
     return identify_person(request, request.headers.get(PROJECT_HEADER))
 
 
+def known_by(request: HttpRequest, *, now: datetime) -> str | None:
+    """By which of its headers a request is somebody's, whatever they may do here; None for nobody's."""
+    header = request.headers.get("Authorization")
+    if header is not None and _key(header, now=now, basic=request.path.startswith(BASIC_PATHS)) is not None:
+        return AUTHORIZATION
+    attach_person(request)
+    person = getattr(request, "user", None)
+    return SESSION if person is not None and person.is_authenticated else None
+
+
 def identify_person(request: HttpRequest, project_name: str | None) -> Caller:
     """The person of the session in a project of theirs, by name or the last one; raises as `identify`."""
     person = getattr(request, "user", None)
     if person is None or not person.is_authenticated:
-        raise Unauthenticated("Send an API key as `Authorization: Bearer <key>`, or sign in.")
+        raise Unauthenticated(NO_KEY)
     _check_csrf(request)
     request.META[KNOWN_BY] = SESSION
     return _by_person(person, project_name)
@@ -102,13 +114,17 @@ def require(caller: Caller, scope: str) -> None:
     raise Forbidden(f"This needs the scope {scope}; {'this key' if caller.kind == 'key' else 'your role'} has {has}.")
 
 
-def _by_key(header: str, *, now: datetime, basic: bool) -> Caller:
+def _key(header: str, *, now: datetime, basic: bool) -> ApiKey | None:
     scheme, _, text = header.partition(" ")
     if basic and scheme.lower() == "basic":
         scheme, text = "bearer", _password(text.strip())
-    key = keys.find(text.strip(), now=now) if scheme.lower() == "bearer" else None
+    return keys.find(text.strip(), now=now) if scheme.lower() == "bearer" else None
+
+
+def _by_key(header: str, *, now: datetime, basic: bool) -> Caller:
+    key = _key(header, now=now, basic=basic)
     if key is None:
-        raise Unauthenticated("This key is not valid: unknown, expired or revoked.")
+        raise Unauthenticated(INVALID_KEY)
     keys.touch(key, now=now)
     return Caller(
         project_id=key.project_id,

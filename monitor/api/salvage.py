@@ -10,7 +10,7 @@ from time import monotonic
 
 from django.db import DataError, IntegrityError
 
-from monitor import groupcommit
+from monitor import faults, groupcommit
 from monitor.api import problems
 from monitor.ingest import Accepted, Refused
 from monitor.records import Span
@@ -54,8 +54,7 @@ def halved(take: Callable[[int, int], None], count: int) -> list[Refused]:
                 raise
             if end - begin == 1:
                 detail = problem.detail if problem is not None else "The database refuses it."
-                # Not the error itself: it quotes the row.
-                log.error("the database refuses what an export brought: %s", detail)
+                log.error("the database refuses what an export brought: %s", faults.said(error))
                 refused.append(Refused(begin, f"it can't be stored: {detail}"))
             else:
                 middle = (begin + end) // 2

@@ -75,10 +75,11 @@ class Looking:
         """Call a function that uses the database. Without a pool it runs in the thread that waits for this loop."""
         if cls.pool is None:
             return await sync_to_async(function)(*args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(cls.pool, lambda: _tidily(function, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(cls.pool, lambda: tidily(function, *args, **kwargs))
 
 
-def _tidily(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def tidily(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a function that uses the database, in a thread that no request of Django's tidies up."""
     close_old_connections()
     try:
         return function(*args, **kwargs)

@@ -142,6 +142,11 @@ class SpanLog(models.Model):
     place = models.IntegerField()
     name = models.TextField()
     said = models.TextField()  # JSON
+    # What was masked of it before it was stored; a project may mask more by the time it completes its span.
+    pii_masked = models.BooleanField(db_default=False)
+    ips_masked = models.BooleanField(db_default=False)
+    # A keyed hash of what went in, where masking changed that.
+    arguments = models.TextField(db_default="")
     received_at = models.DateTimeField()
 
     class Meta:

@@ -4,22 +4,24 @@ import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from config import admission
 from config.admission import Admission, Shed, Visit
-from config.bridge import Bridge
+from config.bridge import Bridge, Look
 
 TRACES, BEAT = "/v1/traces", "/api/v1/executions/1/heartbeat"
 
 
 def rooms(**given: int) -> tuple[Admission, Counter[tuple[str, str]]]:
     told: Counter[tuple[str, str]] = Counter()
-    most = {"threads": 4, "ingest_threads": 2, "most_waiting": 4, "most_bytes": 1000, "strangers_bytes": 200} | given
+    most = {"threads": 4, "ingest_threads": 2, "most_waiting": 4, "most_bytes": 1000, "strangers_bytes": 200}
+    most |= {"stranger_bytes": 100} | given
     return Admission(**most, tell=lambda *what: told.update([what])), told
 
 
@@ -313,11 +315,144 @@ def test_a_body_is_let_go_with_its_answer_whoever_still_holds_the_request(fails:
     run(story)
 
 
+LARGE = b"x" * 150
+
+
+def a_bridge(admitting: Admission, look: Look) -> Bridge:
+    """A bridge to an application that answers with the body; `look` says whose a stranger's request is."""
+
+    def work(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+        start("200 OK", [])
+        return [environ["wsgi.input"].read()]
+
+    return Bridge(work, threads=4, max_body_bytes=1000, max_otlp_bytes=1000, admission=admitting, look=look)
+
+
+@pytest.mark.parametrize("is_declared", [True, False])
+@pytest.mark.parametrize(
+    ("headers", "detail"),
+    [
+        ([(b"authorization", b"Bearer made-up")], "This key is not valid: unknown, expired or revoked."),
+        ([(b"cookie", b"handrail_session=made-up")], "This key is not valid: unknown, expired or revoked."),
+        ([], "Send an API key as `Authorization: Bearer <key>`, or sign in."),
+    ],
+)
+def test_a_large_body_of_nobody_is_not_held(headers: list[tuple[bytes, bytes]], detail: str, is_declared: bool) -> None:
+    looked: list[dict[str, Any]] = []
+    length = [(b"content-length", str(len(LARGE)).encode())] if is_declared else []
+
+    async def story() -> None:
+        admitting, told = rooms()
+        bridge = a_bridge(admitting, looked.append)  # type: ignore[arg-type]
+        status, answered, body = await ask(bridge, TRACES, body=LARGE, headers=headers + length, more=not is_declared)
+        assert (status, json.loads(body)["detail"]) == (401, detail)
+        assert answered[b"www-authenticate"] == b'Bearer realm="handrail"'
+        assert told == {("ingest", "nobody"): 1}
+        # Whoever shows nothing is not looked for.
+        assert [one["wsgi.input"].read() for one in looked] == [b""] * bool(headers)
+        # What is no more than a little is answered by the doors, as ever.
+        assert await ask(bridge, TRACES, body=LARGE[:100], headers=headers) == (200, {}, LARGE[:100])
+        # Nothing of it is held on to, neither bytes nor turns.
+        stranger(admitting, "next").hold(200)
+        for _ in range(2):
+            await stranger(admitting, "next").turn()
+
+    run(story)
+
+
+def test_a_large_body_of_a_key_that_is_new_here_comes_through_and_is_looked_at_once() -> None:
+    looked: list[str] = []
+    go_on = threading.Event()
+
+    def look(environ: dict[str, Any]) -> str:
+        looked.append(environ["HTTP_AUTHORIZATION"])
+        go_on.wait(20)
+        return "authorization"
+
+    async def story() -> None:
+        admitting, told = rooms(ingest_threads=1)
+        bridge = a_bridge(admitting, look)
+        # They take nothing from other strangers, all of whose bytes are taken.
+        stranger(admitting, "other").hold(200)
+        asked = [asyncio.create_task(ask(bridge, TRACES, body=LARGE, headers=shown("good"))) for _ in range(3)]
+        await settled()
+        go_on.set()
+        assert [body for _, _, body in await asyncio.gather(*asked)] == [LARGE] * 3
+        assert (looked, told) == (["good"], {})
+        # It counts as any that is known.
+        visit(admitting, "good").hold(500)
+
+    run(story)
+
+
+def test_while_nobody_can_say_whose_a_large_body_is_it_is_to_come_again() -> None:
+    def look(environ: dict[str, Any]) -> None:
+        raise OperationalError("connection refused")
+
+    async def story() -> None:
+        admitting, told = rooms()
+        status, headers, _ = await ask(a_bridge(admitting, look), TRACES, body=LARGE, headers=shown("good"))
+        assert (status, headers[b"retry-after"], told) == (503, b"2", {("ingest", "unknown"): 1})
+        stranger(admitting, "next").hold(200)
+        for _ in range(2):
+            await stranger(admitting, "next").turn()
+
+    run(story)
+
+
+def test_a_body_that_makes_room_while_it_is_asked_whose_it_is_holds_its_thread_until_that_is_said() -> None:
+    go_on = threading.Event()
+
+    def look(environ: dict[str, Any]) -> str:
+        go_on.wait(20)
+        return "authorization"
+
+    async def story() -> None:
+        admitting, told = rooms(ingest_threads=1)
+        bridge = a_bridge(admitting, look)
+        asked = asyncio.create_task(ask(bridge, TRACES, body=[LARGE[:60], LARGE[60:]], headers=shown("good")))
+        await settled()
+        # Of its bytes 60 are held.
+        other = stranger(admitting, "other")
+        other.hold(200)
+        assert (await asked)[0] == 503
+        assert told == {("ingest", "unknown"): 1}
+        waiting = asyncio.create_task(other.turn())
+        await settled()
+        assert not waiting.done()
+        go_on.set()
+        await waiting
+
+    run(story)
+
+
+def test_whoever_stops_waiting_for_a_turn_to_be_asked_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "TURN_WITHIN_S", 0.1)
+
+    async def story() -> None:
+        admitting, told = rooms(ingest_threads=1)
+        working = visit(admitting, "a")
+        await working.turn()
+        status, _, _ = await ask(a_bridge(admitting, lambda _: None), TRACES, body=LARGE, headers=shown("made up"))
+        assert (status, told) == (503, {("ingest", "waited"): 1})
+        working.leave()
+        await stranger(admitting, "next").turn()
+
+    run(story)
+
+
 async def ask(
-    bridge: Bridge, path: str, *, more: bool = False, body: bytes = b"x"
+    bridge: Bridge,
+    path: str,
+    *,
+    more: bool = False,
+    body: bytes | list[bytes] = b"x",
+    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """The answer to a request whose body is complete, or never is."""
-    messages = [{"type": "http.request", "body": body, "more_body": more}]
+    *first, last = body if isinstance(body, list) else [body]
+    messages = [{"type": "http.request", "body": last, "more_body": more}]
+    messages += [{"type": "http.request", "body": one, "more_body": True} for one in reversed(first)]
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -328,6 +463,13 @@ async def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b"", "http_version": "1.1"}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": headers,
+        "query_string": b"",
+        "http_version": "1.1",
+    }
     await bridge(scope, receive, send)
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]

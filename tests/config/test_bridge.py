@@ -74,26 +74,54 @@ def test_slow_senders_hold_no_thread(web: Web, north: Project) -> None:
             line.close()
 
 
-def test_made_up_keys_that_stop_amid_large_bodies_keep_nobody_out(web: Web, north: Project) -> None:
+def a_call(size: int) -> bytes:
+    return b'{"calls":[]' + b" " * (size - 12) + b"}"
+
+
+def begin(line: socket.socket, key: str, body: bytes, *, but: int) -> None:
+    """Send all of a call but its last bytes."""
+    head = f"POST {CALLS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
+    line.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+    with suppress(ConnectionError):
+        line.sendall(body[:-but])
+
+
+def test_made_up_keys_that_stop_amid_their_bodies_keep_nobody_out(web: Web, north: Project) -> None:
     port = httpx.URL(web.url).port or 0
-    size = settings.MAX_BODY_BYTES - 1000
-    body = b'{"calls":[]' + b" " * (size - 12) + b"}"
-    asks = {"content": body, "headers": {"Content-Type": "application/json"}}
+    size = settings.STRANGER_BYTES
+    large = {"content": a_call(settings.MAX_BODY_BYTES - 1000), "headers": {"Content-Type": "application/json"}}
     strangers: list[socket.socket] = []
     with ExitStack() as lines, web.client(north) as known, web.client(north) as new:
         # The first request of a key is a stranger's, and comes through as long as there is no flood.
-        assert known.post(CALLS, **asks).status_code == 201
-        for n in range(2 * settings.MOST_WAITING_BYTES // size):
+        assert known.post(CALLS, **large).status_code == 201
+        for n in range(2 * settings.STRANGERS_BYTES // size):
             line = lines.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
-            head = f"POST {CALLS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer made-up-{n}\r\n"
-            line.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n".encode())
-            with suppress(ConnectionError):
-                line.sendall(body[:-100])
+            begin(line, f"made-up-{n}", a_call(size), but=100)
             strangers.append(line)
         # They are so many that the first had to make room for the last.
         assert strangers[0].recv(20).startswith(b"HTTP/1.1 503")
         for client in (known, new, known):
-            assert client.post(CALLS, **asks).status_code == 201
+            assert client.post(CALLS, **large).status_code == 201
+
+
+def test_large_bodies_of_made_up_keys_are_not_read_and_the_answer_comes_at_once(web: Web, north: Project) -> None:
+    port = httpx.URL(web.url).port or 0
+    with ExitStack() as lines, web.client(north) as new:
+        for n in range(20):
+            line = lines.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            begin(line, f"hr_{n:012x}_made-up", a_call(settings.MAX_BODY_BYTES), but=settings.MAX_BODY_BYTES)
+            assert line.recv(20).startswith(b"HTTP/1.1 401")
+        # And by those who send all of it, whatever comes back; the connection is good for more.
+        body = a_call(settings.MAX_BODY_BYTES)
+        headers = {"Content-Type": "application/json"}
+        made_up = httpx.Client(
+            base_url=web.url, headers={"Authorization": "Bearer hr_000000000000_made-up"}, timeout=20
+        )
+        lines.enter_context(made_up)
+        for content in (body, iter([body]), body):
+            answer = made_up.post(CALLS, content=content, headers=headers)
+            assert (answer.status_code, answer.json()["detail"][:21]) == (401, "This key is not valid")
+        assert new.post(CALLS, content=body, headers=headers).status_code == 201
 
 
 def test_a_session_that_was_let_in_is_known(web: Web, north: Project) -> None:

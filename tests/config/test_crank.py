@@ -82,19 +82,28 @@ def test_of_eight_that_turn_at_once_one_runs_each_job(committed_db: None) -> Non
     assert {the_row(job.name).runs for job in JOBS} == {1}
 
 
-def test_a_job_that_fails_leaves_its_error_and_stops_nobody(committed_db: None) -> None:
-    broken = Job("broken", 5, "")
+def fails(*, now: datetime) -> None:
+    raise ValueError("the disk is gone")
 
-    def fail(*, now: datetime) -> None:
-        raise ValueError("the disk is gone")
 
-    crank.FUNCTIONS["broken"] = fail
+def is_refused(*, now: datetime) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 'hunter22'::bigint")
+
+
+@pytest.mark.parametrize(
+    ("function", "said"), [(fails, "ValueError: the disk is gone"), (is_refused, "DataError: SQLSTATE 22P02")]
+)
+def test_a_job_that_fails_leaves_its_error_and_stops_nobody(
+    committed_db: None, function: Callable[..., None], said: str
+) -> None:
+    crank.FUNCTIONS["broken"] = function
     try:
-        assert crank.run(broken, now=NOW) == "ValueError: the disk is gone"
+        assert crank.run(Job("broken", 5, ""), now=NOW) == said
     finally:
         del crank.FUNCTIONS["broken"]
     row = the_row("broken")
-    assert (row.error, row.last_ok_at, row.runs) == ("ValueError: the disk is gone", None, 1)
+    assert (row.error, row.last_ok_at, row.runs) == (said, None, 1)
     assert row.last_error_at is not None
 
 

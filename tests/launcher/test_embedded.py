@@ -62,6 +62,19 @@ def test_it_ends_even_when_leash_and_holder_are_killed(tmp_path: Path, way: list
         until(lambda: not working_in(server.data), "no process is left")
 
 
+def test_its_log_quotes_neither_row_nor_statement(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with serving(Postgres(Places(home), durable=False)):
+        Postgres(Places(home)).make_owner()
+        with psycopg.connect(Places(home).database_url, autocommit=True) as connection:
+            connection.execute("CREATE TABLE proof (word text CONSTRAINT proof_is_long CHECK (length(word) > 20))")
+            with pytest.raises(psycopg.errors.CheckViolation, match="hunter22"):
+                connection.execute("INSERT INTO proof VALUES ('hunter22')")
+    log = (home / "log").read_text()
+    assert 'violates check constraint "proof_is_long"' in log
+    assert "hunter22" not in log
+
+
 AS_SOMEONE = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", 'exec "$@"', "sh"]
 
 

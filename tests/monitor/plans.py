@@ -33,6 +33,8 @@ OF = 400
 OVERDUE, WARNED, AGAIN, TRACED = 0, 2, 4, 6
 # Smaller tables, and days, are read whole.
 SMALL = 1_000
+# Whether of so many rows one is found by an index or by looking at each is left to the planner.
+FEW = 10
 
 FILL_EXECUTIONS = """
 INSERT INTO monitor_execution (project_id, id, agent, run_id, task, crew_id, conversation_id, department, mode, digest,
@@ -95,6 +97,9 @@ SELECT coalesce(parent.relname, child.relname), child.reltuples
   LEFT JOIN pg_class AS parent ON parent.oid = inhparent
  WHERE child.oid = %s::regclass
 """
+
+
+ROWS = "SELECT reltuples FROM pg_class JOIN pg_index ON indrelid = pg_class.oid WHERE indexrelid = %s::regclass"
 
 
 class Told(NamedTuple):
@@ -179,6 +184,16 @@ def indexes(told: list[Told], part: str) -> set[str]:
     assert found, f"nobody asked {part}"
     assert not [one for one in found if one.read_whole]
     return set().union(*(one.indexes for one in found))
+
+
+def of_few(index: str) -> set[str]:
+    """An index that may be used or not: its table has so few rows that they cost the same with it and without."""
+    with connection.cursor() as cursor:
+        cursor.execute(ROWS, [index])
+        (rows,) = cursor.fetchone()
+    # Fewer than none were never counted.
+    assert 0 < rows <= FEW, f"{index} finds one of {rows} rows: say whether it has to be used"
+    return {index}
 
 
 def fill(project: Project) -> None:

@@ -16,6 +16,7 @@ from monitor.ingest import Accepted
 from monitor.models import Project, Span
 from monitor.records import Span as Record
 from monitor.tenancy import tenant
+from tests.loglines import line
 from tests.monitor.spending import NOW, a_project, a_span, a_trace, accept, assert_books_balance, books_of
 
 THREADS = 8
@@ -114,6 +115,30 @@ def test_a_batch_that_cannot_be_stored_fails_alone_and_the_log_says_why_once(
     assert_nobody_is_left()
     assert tell(project, [a_span(4, 1)]).accepted == 1
     assert_books_balance(project)
+
+
+def test_the_log_quotes_nothing_of_a_batch_that_cannot_be_stored(
+    committed_db: None, owner_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = a_project()
+    with psycopg.connect(owner_dsn, autocommit=True) as owner, ThreadPoolExecutor(THREADS) as pool:
+        owner.execute("ALTER TABLE monitor_span ADD CONSTRAINT a_test CHECK (name NOT LIKE 'hunter%' OR name::int > 0)")
+        try:
+            with held_up(pool, project):
+                good = pool.submit(tell, project, [a_span(2, 1)])
+                stand_in_line(project, 1)
+                bad = pool.submit(tell, project, [a_span(3, 1, name="hunter22")])
+                stand_in_line(project, 2)
+            assert good.result().accepted == 1
+            with pytest.raises(DatabaseError, match="hunter22"):
+                bad.result()
+        finally:
+            owner.execute("ALTER TABLE monitor_span DROP CONSTRAINT a_test")
+    (said,) = [one for one in caplog.records if one.name == "monitor.groupcommit"]
+    written = line(said)
+    assert "hunter22" not in written
+    assert "DataError: SQLSTATE 22P02" in written
+    assert "monitor/store.py" in written
 
 
 def test_a_large_batch_goes_by_itself_and_the_line_goes_on_behind_it(committed_db: None) -> None:

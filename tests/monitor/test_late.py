@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
+from time import thread_time
 from uuid import UUID
 
 import pytest
@@ -144,6 +145,21 @@ def test_a_new_version_of_an_old_span_is_refused_by_name(db: None) -> None:
     )
     closing.close(now=NOW + HOUR)
     assert told_of(project, at) == before
+
+
+def test_many_new_versions_of_old_spans_take_linear_time(db: None) -> None:
+    project, spent_s = a_project(), []
+    said(project, spans=400)
+    for trace, many in ((1, 1_000), (2, 8_000)):
+        spans = [a_bare_span(trace, n + 1, kind="step", started_at=NOW - 200 * DAY) for n in range(many)]
+        accept(project, spans, now=NOW - 200 * DAY)
+        newer = [a_bare_span(trace, n + 1, kind="step", started_at=SOON) for n in range(many)]
+        began_s = thread_time()
+        told = accept(project, newer)
+        spent_s.append(thread_time() - began_s)
+        assert [one.index for one in told.rejected] == list(range(many))
+    # Eight times as many take eight times as long, and 64 times where each is looked for among all.
+    assert spent_s[1] < 14 * spent_s[0], spent_s
 
 
 @pytest.mark.parametrize("comes", ["boss", "execution"])

@@ -10,10 +10,12 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from monitor import masking, otlp, otlp_logs, otlp_metrics, spanlogs
+from monitor import masking, otlp, otlp_logs, otlp_metrics, otlp_text, spanlogs
 from monitor.records import Rejection, Span
+from monitor.spanlogs import Said
 from tests.contract.recordings import clients, counted, others, requests
 from tests.monitor.otlp_builders import as_json, as_protobuf, export, json_span, log, logs_export
+from tests.monitor.test_otlp_parts import field
 
 BODIES = [(one.body, one.content_type) for client in clients() for one in requests(client)]
 
@@ -72,7 +74,7 @@ def readable(body: bytes, content_type: str) -> None:
             assert -(2**63) <= message.span_id < 2**63
             assert 0 <= message.at_ns < 2**63
             assert "\0" not in message.name + message.said
-            told = spanlogs.contents([(message.name, message.at_ns, msgspec.json.decode(message.said))])
+            told = spanlogs.contents([Said(message.name, message.at_ns, msgspec.json.decode(message.said))])
             assert "\0" not in (told.input or "") + (told.output or "")
             masking.text(message.said, masking.Rule(True, True))
         otlp.partial_success(content_type, found.rejected, otlp_logs.LOGS)
@@ -256,6 +258,52 @@ def test_the_numbers_of_protobuf_in_log_records(written):
         part = {"resource": resource.resource, "scope": scope.scope, "record": record}[place]
         part.attributes.add(key="gen_ai.input.messages", value=held)
     readable(message.SerializeToString(), otlp.PROTOBUF)
+
+
+LIST = '{"arrayValue":{"values":[%s]}}'
+MAP = '{"kvlistValue":{"values":[{"key":"a","value":%s}]}}'
+SHAPES = {"lists": (LIST, LIST), "maps": (MAP, MAP), "by turns": (MAP, LIST)}
+
+
+def nested(shape, depth):
+    """A value of a string that is so many lists and maps deep."""
+    value = '{"stringValue":"the ground"}'
+    for n in range(depth):
+        value = SHAPES[shape][n % 2] % value
+    return value
+
+
+def in_protobuf(request, shape, depth):
+    """The same export on the other wire, with such a value in the place of `~`; deeper than builders go."""
+    value = field(1, b"the ground")
+    for n in range(depth):
+        is_list = SHAPES[shape][n % 2] == LIST
+        value = field(5, field(1, value)) if is_list else field(6, field(1, field(1, b"a") + field(2, value)))
+    span = ExportTraceServiceRequest.FromString(as_protobuf(request)).resource_spans[0].scope_spans[0].spans[0]
+    del span.attributes[:], span.events[:]
+    pair = field(1, b"x") + field(2, value)
+    event = field(11, field(2, b"e") + field(3, pair))
+    return field(1, field(2, field(2, span.SerializeToString() + field(9, pair) + event)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("depth", [28, 42, 43, 44, 60, 150, 1000])
+def test_a_value_is_cut_at_one_place_on_whatever_wire(shape, depth):
+    attributes = [{"key": "x", "value": {"stringValue": "~"}}]
+    request = export(json_span() | {"attributes": attributes, "events": [{"name": "e", "attributes": attributes}]})
+    in_json = as_json(request).replace(b'{"stringValue": "~"}', nested(shape, depth).encode())
+    told = []
+    for body, media_type in ((in_json, otlp.JSON), (in_protobuf(request, shape, depth), otlp.PROTOBUF)):
+        [span], refused = otlp.spans(otlp.decode(body, media_type))
+        assert refused == []
+        told.append((span.attributes["x"], span.attributes["events"][0]["x"]))
+    assert told[0] == told[1]
+    assert told[0][0] == told[0][1]
+    kept = msgspec.json.encode(told[0][0])
+    levels = kept.count(b"[") + kept.count(b"{")
+    most = {"lists": 43, "maps": 29, "by turns": 34}[shape]
+    assert (levels, b"the ground" in kept) == ((depth, True) if depth < most else (most, False))
+    assert (otlp_text.TOO_DEEP.encode() in kept) == (depth >= most)
 
 
 @pytest.mark.parametrize("depth", [50, 5000])

@@ -2,6 +2,9 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from django.conf import settings
@@ -9,6 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.json import Decoder
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from monitor import otlp, otlp_logs, otlp_metrics, otlp_parts, otlp_wire
@@ -58,35 +62,63 @@ HOSTILE = {
 }
 
 
-def steps_of(work: Callable[[], object]) -> int:
-    """How many calls of functions it takes: what costs time, told without a clock."""
-    steps = 0
+class Effort(NamedTuple):
+    """How many calls of functions it took: what costs time, told without a clock; which readers were called."""
 
-    def count(frame: object, event: str, argument: object) -> None:
+    steps: int
+    read_by: list[str]
+
+
+def effort_of(work: Callable[[], object]) -> Effort:
+    steps, read_by = 0, []
+
+    def see(frame: object, event: str, argument: Any) -> None:
         nonlocal steps
         steps += event in ("call", "c_call")
+        if event == "c_call" and (argument.__name__ == "FromString" or isinstance(argument.__self__, Decoder)):
+            read_by.append(argument.__name__)
 
-    sys.setprofile(count)
+    sys.setprofile(see)
     try:
         work()
     finally:
         sys.setprofile(None)
-    return steps
+    return Effort(steps, read_by)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process had since it was asked to count anew."""
+    told = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(told["VmHWM"].split()[0]) * 1024
+
+
+def assert_refused_unread(decode: Callable[[bytes, str], object], body: bytes, media_type: str) -> Effort:
+    """A body is refused for what its bytes tell, before any reader of messages or of JSON has seen it."""
+
+    def refused() -> None:
+        with pytest.raises(otlp.Malformed, match="more than 250,000 parts"):
+            decode(body, media_type)
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak_bytes()
+    effort = effort_of(refused)
+    assert effort.read_by == []
+    # To read one of them takes 400 MB and more.
+    assert peak_bytes() - before < 100_000_000
+    return effort
+
+
+def test_whoever_reads_is_seen() -> None:
+    in_protobuf, in_json = (partial(otlp.decode, *one) for one in as_both(export(json_span())))
+    assert effort_of(in_protobuf).read_by == ["FromString"]
+    assert effort_of(in_json).read_by == ["decode"]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_body_of_nothing_but_parts_is_refused_before_it_is_read(name: str) -> None:
-    def refused() -> None:
-        with pytest.raises(otlp.Malformed):
-            otlp.decode(HOSTILE[name], otlp.PROTOBUF)
-
-    # One step for each message that is weighed, up to what is too much. To read one of the millions takes several.
-    assert steps_of(refused) < HEAVIEST // OF_A_MESSAGE + 1000
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_it_is_not_even_read(name: str) -> None:
     assert otlp_wire.is_heavy_protobuf(HOSTILE[name], TRACES)
+    # One step for each message that is weighed, up to what is too much.
+    assert assert_refused_unread(otlp.decode, HOSTILE[name], otlp.PROTOBUF).steps < HEAVIEST // OF_A_MESSAGE + 1000
 
 
 @pytest.mark.parametrize("client", clients())
@@ -172,14 +204,12 @@ LOGS = {
 
 @pytest.mark.parametrize("name", LOGS)
 def test_logs_of_nothing_but_parts_are_refused_as_well(name: str) -> None:
-    with pytest.raises(otlp.Malformed):
-        otlp_logs.decode(LOGS[name], otlp.PROTOBUF)
+    assert_refused_unread(otlp_logs.decode, LOGS[name], otlp.PROTOBUF)
 
 
 def test_and_metrics() -> None:
     metrics = field(1, field(2, empties(b"\x12")))
-    with pytest.raises(otlp.Malformed):
-        otlp_metrics.decode(metrics, otlp.PROTOBUF)
+    assert_refused_unread(otlp_metrics.decode, metrics, otlp.PROTOBUF)
 
 
 @pytest.mark.parametrize("signal", [("Logs", "logRecords"), ("Metrics", "metrics")])
@@ -191,11 +221,10 @@ def test_logs_and_metrics_in_json(signal: tuple[str, str]) -> None:
         decode(body.encode(), otlp.JSON)
 
 
+@pytest.mark.parametrize("decode", [otlp.decode, otlp_logs.decode, otlp_metrics.decode])
 @pytest.mark.parametrize("spans", [b"{}," * 1_000_000, b"1," * 2_000_000])
-def test_the_same_in_json(spans: bytes) -> None:
-    body = b'{"resourceSpans":[{"scopeSpans":[{"spans":[' + spans + b"{}]}]}]}"
-    with pytest.raises(otlp.Malformed):
-        otlp.decode(body, otlp.JSON)
+def test_the_same_in_json(spans: bytes, decode: Callable[[bytes, str], object]) -> None:
+    assert_refused_unread(decode, b'{"resourceSpans":[{"scopeSpans":[{"spans":[' + spans + b"{}]}]}]}", otlp.JSON)
 
 
 def test_what_means_something_is_not_refused() -> None:

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from django.db import connection
 
-from monitor import ground, otlp, otlp_logs, retention, spanlogs
+from monitor import ground, masking, otlp, otlp_logs, retention, spanlogs
+from monitor.masking import Rule
 from monitor.models import Project, Span, SpanLog
 from monitor.otlp_logs import Message
 from monitor.records import Rejection, sealed
@@ -122,6 +123,95 @@ def test_a_tools_arguments_and_result(db: None) -> None:
     with tenant(project.pk):
         # Who looks for loops sees what has only now got its arguments.
         assert Span.objects.get().received_at == NOW
+
+
+def call(to: str, *, span: int = 1, **more: str) -> dict:
+    """The arguments of a tool's call."""
+    arguments = {"gen_ai.tool.call.arguments": {"to": to, **more}}
+    return log("gen_ai.tool.call", trace=TRACE, span=span, attributes=arguments)
+
+
+def mask(project: Project, **what: bool) -> None:
+    with tenant(project.pk):
+        Project.objects.filter(pk=project.pk).update(**what)
+
+
+def arguments_of(project: Project, span_id: int = 1) -> tuple[str | None, str | None]:
+    """What a span has as arguments, and what stands for them where they were masked."""
+    with tenant(project.pk):
+        found = Span.objects.get(span_id=span_id)
+        return found.input, found.attributes.get(masking.ARGUMENTS)
+
+
+@pytest.mark.parametrize("records_first", [True, False])
+def test_masked_arguments_of_a_tool_are_told_apart_as_those_of_spans_are(db: None, records_first: bool) -> None:
+    project = a_project()
+    mask(project, mask_pii=True)
+    names = {1: "ann@example.org", 2: "bob@example.org", 3: "ann@example.org", 4: "nobody"}
+    spans = [a_span(1, span, kind="tool", tool="mail", attributes={"its": "own"}) for span in names]
+    steps = [
+        lambda: take(project, *(call(name, span=span) for span, name in names.items())),
+        lambda: accept(project, spans),
+    ]
+    for step in steps if records_first else reversed(steps):
+        step()
+    told = [arguments_of(project, span) for span in names]
+    assert [said for said, _ in told] == ['{"to":"[email]"}'] * 3 + ['{"to":"nobody"}']
+    ann, bob, again, nobody = (one for _, one in told)
+    assert (ann == again, ann == bob, nobody) == (True, False, None)
+    # A span that brings the same arguments itself has the same.
+    own = a_span(1, 5, kind="tool", tool="mail", arguments='{ "to": "ann@example.org" }')
+    accept(project, [masking.span(own, Rule(True, False))])
+    assert arguments_of(project, 5) == ('{"to":"[email]"}', ann)
+    with tenant(project.pk):
+        assert Span.objects.get(span_id=1).attributes == {"its": "own", masking.ARGUMENTS: ann}
+
+
+def test_of_several_messages_each_counts_and_the_last_arguments_stay(db: None) -> None:
+    project = a_project()
+    mask(project, mask_pii=True)
+    accept(project, [a_span(1, span, kind="tool", tool="mail") for span in (1, 2, 3)])
+    for span, name in ((1, "ann@example.org"), (2, "bob@example.org"), (3, "ann@example.org")):
+        said = ({"content": "Write to"}, {"content": name})
+        take(project, *(log("gen_ai.user.message", one, trace=TRACE, span=span, at_ms=n) for n, one in enumerate(said)))
+    told = [arguments_of(project, span) for span in (1, 2, 3)]
+    assert {said for said, _ in told} == {'[{"role":"user","content":"Write to"},{"role":"user","content":"[email]"}]'}
+    assert told[0][1] == told[2][1] != told[1][1]
+    take(project, call("ann@example.org") | {"timeUnixNano": "1"})
+    assert arguments_of(project) == ('{"to":"[email]"}', masking.hashed('{"to":"ann@example.org"}'))
+    # What is not masked takes the place of what was, and needs nothing that stands for it.
+    take(project, call("nobody") | {"timeUnixNano": "2"})
+    assert arguments_of(project) == ('{"to":"nobody"}', None)
+
+
+@pytest.mark.parametrize("records_first", [True, False])
+def test_what_came_before_a_project_masks_is_masked_when_it_completes_a_span(db: None, records_first: bool) -> None:
+    project = a_project()
+    span, mail = a_span(1, 1, kind="tool", tool="mail"), "ann@example.org"
+    back = log("gen_ai.tool.call", trace=TRACE, at_ms=1, attributes={"gen_ai.tool.call.result": f"sent to {mail}"})
+    if not records_first:
+        accept(project, [span])
+    take(project, call(mail, host="192.168.1.20"))
+    mask(project, mask_pii=True)
+    if records_first:
+        accept(project, [span])
+    else:
+        take(project, back)
+    assert stored(project)[0] == '{"host":"192.168.1.20","to":"[email]"}'
+    mask(project, mask_ips=True)
+    take(project, back | {"timeUnixNano": "3"})
+    assert stored(project) == ('{"host":"[ip]","to":"[email]"}', "sent to [email]", INPUT | OUTPUT)
+    # Whatever was masked when, what stands for the arguments is of what was sent.
+    assert arguments_of(project)[1] == masking.hashed(f'{{"to":"{mail}","host":"192.168.1.20"}}')
+
+
+def test_no_sender_can_say_that_its_message_is_masked_already(db: None) -> None:
+    project = a_project()
+    forged = {"content": "ann@example.org", "pii_masked": True, "arguments": "0" * 64, masking.ARGUMENTS: "0" * 64}
+    take(project, log("gen_ai.user.message", forged, trace=TRACE))
+    mask(project, mask_pii=True)
+    accept(project, [a_span(1, 1)])
+    assert stored(project)[0] == "[email]"
 
 
 def test_messages_in_one_piece_are_worth_more_than_single_ones(db: None) -> None:

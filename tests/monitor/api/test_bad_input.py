@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from monitor.api import bodies
 from monitor.api.problems import Problem
+from monitor.nesting import nests_deeper_than
 
 CALLS = "/api/v1/sample/calls"
 AGENTS = "/api/v1/sample/agents"
@@ -22,6 +23,13 @@ JSON = "application/json"
 
 def deep(levels: int) -> bytes:
     return b'{"calls":[],"data":' + b"[" * levels + b"]" * levels + b"}"
+
+
+def by_turns(levels: int) -> bytes:
+    """The same with lists in objects in lists."""
+    pairs, odd = divmod(levels, 2)
+    value = b'[{"a":' * pairs + b"[]" * odd + b"1" * (not odd) + b"}]" * pairs
+    return b'{"calls":[],"data":' + value + b"}"
 
 
 BODIES = [
@@ -52,7 +60,9 @@ BODIES = [
     (b'{"calls":[],"data":1e999}', 400, "data", "out of range"),
     (b'{"calls":[],"data":{"n":' + b"9" * 25 + b"}}", 400, "data.n", "64 bits"),
     (b'{"calls":[],"data":' + b"9" * 5000 + b"}", 400, "data", "out of range"),
-    (deep(101), 400, None, "nests deeper"),
+    (deep(100), 400, None, "nests deeper"),
+    (by_turns(100), 400, None, "nests deeper"),
+    (by_turns(199), 400, None, "nests deeper"),
     (deep(900), 400, None, "nests deeper"),
     (deep(100_000), 400, None, "nests deeper"),
     (b'{"calls":[]} trailing', 400, None, "not valid JSON"),
@@ -88,6 +98,7 @@ def test_a_bad_body_is_refused_with_its_field(
         (b'{"calls":[],"data":["ends in a line\\n","' + b"[{" * 500 + b'","\\\\"]}', 0),
         (b'{"calls":[],"data":[' + b",".join([b"[]"] * 500) + b"]}", 0),
         (deep(99), 0),
+        (by_turns(99), 0),
     ],
 )
 def test_what_only_looks_bad_passes(api: Client, raw: bytes, counted: int) -> None:
@@ -107,12 +118,10 @@ GAPS = st.sampled_from([(",", ":"), (", ", ": "), ("\n,\t", "\r: ")])
 
 
 def levels_of(value: Any) -> int:
-    """How deep a value nests; an object directly around a list counts as one level with it."""
+    """How many objects and lists stand one in the other."""
     if not isinstance(value, dict | list):
         return 0
-    inside = value.values() if isinstance(value, dict) else value
-    joins = list if isinstance(value, dict) else ()
-    return max([1, *(levels_of(one) + (not isinstance(one, joins)) for one in inside)])
+    return 1 + max(map(levels_of, value.values() if isinstance(value, dict) else value), default=0)
 
 
 def passes(raw: bytes) -> bool:
@@ -129,7 +138,7 @@ def test_what_the_bytes_tell_is_what_a_walk_finds(
     value: Any, gaps: tuple[str, str], is_ascii: bool, levels: int
 ) -> None:
     raw = json.dumps(value, separators=gaps, ensure_ascii=is_ascii).encode()
-    assert bodies.nests_deeper_than(raw, levels) == (levels_of(value) > levels)
+    assert nests_deeper_than(raw, levels) == (levels_of(value) > levels)
     assert passes(raw) == (not list(bodies.faults(value)))
 
 
@@ -140,7 +149,7 @@ def test_many_objects_nest_as_deep_as_the_deepest(
 ) -> None:
     raws = [json.dumps(one, separators=gaps).encode() for one in objects]
     deepest = max(map(levels_of, objects), default=0)
-    assert bodies.nests_deeper_than(b"\n".join(raws), levels, objects=len(raws)) == (deepest > levels)
+    assert nests_deeper_than(b"\n".join(raws), levels, objects=len(raws)) == (deepest > levels)
     if bodies.are_fit(raws):
         assert all(map(passes, raws))
 

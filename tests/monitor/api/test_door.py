@@ -11,6 +11,7 @@ from monitor import keys, memberships
 from monitor.models import Agent, ApiKey, Person, Project
 from monitor.models.people import Role
 from monitor.tenancy import crossing, tenant
+from tests.loglines import line
 from tests.monitor.api.conftest import client_with, make_key, make_project, now
 
 WHO = "/api/v1/sample/who/x"
@@ -154,6 +155,20 @@ def test_a_fault_of_ours_is_a_500_without_a_trace(api: Client) -> None:
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert b"RuntimeError" not in answer.content
     assert b"a fault of ours" not in answer.content
+
+
+def test_the_log_of_a_500_quotes_nothing_that_the_database_quotes(
+    api: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = api.post("/api/v1/sample/store", {"name": "SELECT hunter22"}, content_type="application/json")
+    assert (answer.status_code, b"hunter22" in answer.content) == (500, False)
+    [told] = [one for one in caplog.records if one.name == "django.request"]
+    assert told.exc_info is not None
+    assert "hunter22" in str(told.exc_info[1])
+    written = line(told)
+    assert "hunter22" not in written
+    assert "Internal Server Error: /api/v1/sample/store" in written
+    assert "ProgrammingError: SQLSTATE 42703" in written
 
 
 def test_an_address_that_is_none_is_a_problem_for_the_api_and_a_page_for_people(api: Client) -> None:

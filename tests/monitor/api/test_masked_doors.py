@@ -210,3 +210,27 @@ def test_calls_that_look_alike_when_masked_are_no_loop(masked: Project) -> None:
         [{"tool": "send_mail", "arguments": '{"subject":"Your order has left","to":"[email]"}'}],
     )
     assert not [row for _, row in everything() if "example.org" in row]
+
+
+def test_nor_are_those_whose_arguments_come_in_log_records(masked: Project) -> None:
+    client = client_with(make_key(masked)[1])
+
+    def mail(*names: str) -> int:
+        trace, begin_ms = uuid4().hex, round(datetime.now(UTC).timestamp() * 1000) - 60_000
+        spans, records = [], []
+        for n, name in enumerate(names):
+            at_ns = (begin_ms + n * 1000) * 10**6
+            said = {"gen_ai.tool.name": "send_mail", "gen_ai.operation.name": "execute_tool"}
+            one = json_span(trace=trace, span=n + 1, attributes=said)
+            spans.append(one | {"startTimeUnixNano": str(at_ns), "endTimeUnixNano": str(at_ns + 10**6)})
+            arguments = {"gen_ai.tool.call.arguments": {"to": f"{name}@example.org"}}
+            records.append(log("gen_ai.tool.call", trace=trace, span=n + 1, attributes=arguments))
+        for path, body in (("/v1/traces", export(*spans)), ("/v1/logs", logs_export(*records))):
+            assert client.post(path, as_json(body), content_type=JSON).json() == {}
+        loopwatch.look(now=datetime.now(UTC))
+        with tenant(masked.pk):
+            return Loop.objects.count()
+
+    assert mail("ann", "bob", "eve", "joe") == 0
+    assert mail("ann", "ann", "ann") == 1
+    assert not [row for _, row in everything() if "example.org" in row]
