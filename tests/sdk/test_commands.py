@@ -13,12 +13,7 @@ from handrail._bell import Bell
 from handrail._stand_in import until
 from handrail.testing import Captured
 
-WITHIN_S = 5
-
-
-def effects(captured: Captured) -> list[tuple[str, str | None]]:
-    until(lambda: all(one.effect for one in captured.commands), "all is acknowledged", WITHIN_S)
-    return [(one.command, one.effect) for one in captured.commands]
+from tests.sdk.answering import WITHIN_S, effects
 
 
 def test_a_cancelled_execution_stops_where_it_asks(captured: Captured) -> None:
