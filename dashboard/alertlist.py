@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import urlencode
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -21,6 +21,9 @@ from monitor import calendars
 from monitor.models import Membership, Person, Project
 from monitor.pipeline import Statement
 from monitor.together import Together
+
+if TYPE_CHECKING:
+    from django_stubs_ext import WithAnnotations
 
 SHOWN_OPEN = 100
 PAGE = 25
@@ -121,11 +124,18 @@ class Listing:
         return next((row for group in self.groups for row in group.rows), None)
 
 
+class Bucketed(TypedDict):
+    """Where an open alert stands: in which bucket, and how many there are in that."""
+
+    bucket: str
+    total: int
+
+
 @dataclass(frozen=True)
 class Found:
     """The alerts of a list, before anything is said of them; of those that are over one more than a page holds."""
 
-    waiting: list[Alert]
+    waiting: "list[WithAnnotations[Alert, Bucketed]]"
     over: list[Alert]
 
 
@@ -142,10 +152,10 @@ def listing(project: Project, found: Found, *, me: Person, now: datetime) -> Lis
     names = Names(project.pk, [*(one.acknowledged_by for one in waiting), *(by for by, _ in said.values())], me=me)
     groups = []
     for key, name in (("open", "Open"), ("acknowledged", "Acknowledged"), ("snoozed", "Snoozed")):
-        bucket = [one for one in waiting if one.bucket == key]  # type: ignore[attr-defined]
+        bucket = [one for one in waiting if one.bucket == key]
         if bucket:
             rows = [_row(one, said, names, now=now) for one in bucket]
-            groups.append(Group(name, rows, bucket[0].total))  # type: ignore[attr-defined]
+            groups.append(Group(name, rows, bucket[0].total))
     midnight, _ = calendars.bounds(now, ZoneInfo(project.time_zone))
     for name, is_today in (("Resolved today", True), ("Resolved before", False)):
         rows = [_row(one, said, names, now=now) for one in over if _is_since(one.resolved_at, midnight) is is_today]
@@ -196,7 +206,7 @@ def _email(actor: str) -> str:
     return email if "@" in email else ""
 
 
-def _open(project_id: int, wanted: Wanted, *, now: datetime) -> QuerySet[Alert]:
+def _open(project_id: int, wanted: Wanted, *, now: datetime) -> "QuerySet[WithAnnotations[Alert, Bucketed]]":
     """The open ones by bucket, level and age, at most SHOWN_OPEN of a bucket, each with `bucket` and its `total`."""
     bucket = Case(
         When(snoozed_until__gt=now, then=Value("snoozed")),

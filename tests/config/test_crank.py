@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -246,12 +247,19 @@ def test_the_standby_turns_only_when_nobody_else_does(committed_db: None) -> Non
 
 
 def test_the_standby_thread_turns_by_itself_and_ends(committed_db: None) -> None:
+    before = set(threading.enumerate())
     standby = crank.Standby(looks_every_s=0.05)
     standby.start()
+    [turning] = set(threading.enumerate()) - before
+    stopping = threading.Thread(target=standby.stop, daemon=True)
     try:
         eventually(lambda: JobHeartbeat.objects.filter(name="alerts.deliver", last_ok_at__isnull=False).exists())
+        assert turning.is_alive()
     finally:
-        standby.stop()
+        stopping.start()
+        stopping.join(60)
+    assert not stopping.is_alive()
+    assert not turning.is_alive()
 
 
 def test_tick_says_what_it_did(committed_db: None, capsys: pytest.CaptureFixture[str]) -> None:

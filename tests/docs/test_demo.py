@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -15,6 +15,14 @@ from tests.launcher.instance import ROOT, Instance, until
 pytestmark = pytest.mark.xdist_group("docs instance")
 
 ME = {"as": "operator@localhost"}
+STOPPED = "stopped at a safe point and waits"
+EFFECTS_OF_A_PAUSE = {
+    STOPPED,
+    "went on before it looked",
+    "ended its work before it looked",
+    "failed before it looked",
+    "its work had ended",
+}
 
 
 @pytest.fixture
@@ -46,16 +54,16 @@ def somebody_is(api: httpx.Client, status: str) -> list[str]:
     return [each["id"] for each in results(api, "/executions", status=status)[:1]]
 
 
-def somebody_stopped(api: httpx.Client) -> str:
-    """Whoever is first seen to heed a pause, by its id: others end, or go on, before they come to a safe point."""
-    paused: set[str] = set()
+def whose_pause(api: httpx.Client, is_so: Callable[[dict[str, Any]], bool], what: str) -> str:
+    """Whoever is paused first so that it is so of the pause, by its id."""
+    paused: dict[str, None] = {}
 
-    def stopped() -> list[str]:
-        paused.update(each["id"] for each in results(api, "/executions", status="paused"))
-        return [each for each in paused if one(api, each)["commands"][0]["effect"]]
+    def found() -> list[str]:
+        paused.update(dict.fromkeys(each["id"] for each in results(api, "/executions", status="paused")))
+        return [each for each in paused if is_so(one(api, each)["commands"][0])]
 
-    until(lambda: bool(stopped()), "somebody stops at a safe point", within_s=150)
-    return stopped()[0]
+    until(lambda: bool(found()), what, within_s=150)
+    return found()[0]
 
 
 def test_a_fleet_works_hands_over_goes_on_after_a_person_and_stops(instance: Instance, api: httpx.Client) -> None:
@@ -81,10 +89,16 @@ def test_a_fleet_works_hands_over_goes_on_after_a_person_and_stops(instance: Ins
         until(lambda: api.get(f"/api/v1/conversations/{name}").json()["state"] == "finished", "the agent goes on")
         assert said_by(api, name, "assistant")[-1] == "I am back. Send the receipt by mail."
 
-        paused = somebody_stopped(api)
+        # Who ends before its next heartbeat hears of no pause.
+        heard = whose_pause(api, lambda pause: pause["delivered_at"] is not None, "somebody hears of a pause")
+        until(lambda: one(api, heard)["status"] != "paused", "it goes on, or has ended")
+        until(lambda: one(api, heard)["commands"][0]["effect"] != "", "what came of the pause")
+        assert one(api, heard)["commands"][0]["effect"] in EFFECTS_OF_A_PAUSE
+
+        paused = whose_pause(api, lambda pause: pause["effect"] == STOPPED, "somebody stops at a safe point")
         until(lambda: one(api, paused)["status"] != "paused", "it goes on")
         said = [(each["command"], each["delivered_by"], each["effect"]) for each in one(api, paused)["commands"]]
-        assert said[0] == ("pause", "heartbeat", "stopped at a safe point and waits")
+        assert said[0] == ("pause", "heartbeat", STOPPED)
         assert said[1][0] == "continue"
 
         (silent,) = somebody_is(api, "hitl_paused")

@@ -44,9 +44,9 @@ def begin(program: str, url: str, key: str, spool: Path, *words: str, **settings
     )
 
 
-def run(program: str, url: str, key: str, spool: Path, *words: str) -> str:
+def run(program: str, url: str, key: str, spool: Path, *words: str, within_s: float = WITHIN_S) -> str:
     process = begin(program, url, key, spool, *words)
-    said, complained = process.communicate(timeout=WITHIN_S)
+    said, complained = process.communicate(timeout=within_s)
     assert process.returncode == 0, complained
     return said.strip()
 
@@ -121,9 +121,7 @@ print(ex.id, child.id)
 
 
 def test_a_program_that_is_over_at_once_leaves_nothing_unsaid(handrail: Instance, key: str, tmp_path: Path) -> None:
-    began_s = time.monotonic()
-    parent, child = run(WORK, address(handrail), key, tmp_path).split()
-    assert time.monotonic() - began_s < 15
+    parent, child = run(WORK, address(handrail), key, tmp_path, within_s=15).split()
     work = detail(handrail, key, parent)
     assert (work["status"], work["output"], work["progress"], work["message"]) == (
         "completed",
@@ -140,7 +138,8 @@ def test_a_program_that_is_over_at_once_leaves_nothing_unsaid(handrail: Instance
 
 BEATING = """
 import handrail, sys, time
-with handrail.execution("sleeper", run_id=sys.argv[1], heartbeat_s=1, timeout_s=300, interrupts=True) as ex:
+beats = {"heartbeat_s": int(sys.argv[2]), "timeout_s": 300}
+with handrail.execution("sleeper", run_id=sys.argv[1], interrupts=True, **beats) as ex:
     print(ex.id)
     if "hang" in sys.argv:
         time.sleep(600)
@@ -159,18 +158,15 @@ with handrail.execution("sleeper", run_id=sys.argv[1], heartbeat_s=1, timeout_s=
 
 
 def test_a_person_pauses_resumes_and_cancels_it(handrail: Instance, key: str, tmp_path: Path) -> None:
-    process = begin(BEATING, address(handrail), key, tmp_path, "commanded")
+    process = begin(BEATING, address(handrail), key, tmp_path, "commanded", "16")
     assert process.stdout is not None
     identity = process.stdout.readline().strip()
     until(lambda: any(one["last_heartbeat_at"] for one in found(handrail, key, run_id="commanded")), "it beats")
     with api(handrail, key) as person:
         person.post(f"/api/v1/executions/{identity}/pause", json={"note": "wait for tomorrow"}).raise_for_status()
         assert process.stdout.readline() == "paused: wait for tomorrow\n"
-        began_s = time.monotonic()
         person.post(f"/api/v1/executions/{identity}/resume", json={}).raise_for_status()
         assert process.stdout.readline() == "resumed\n"
-        # By the long-poll, not by the next heartbeat of many.
-        assert time.monotonic() - began_s < 5
         person.post(f"/api/v1/executions/{identity}/cancel", json={"note": "enough"}).raise_for_status()
     _, complained = process.communicate(timeout=WITHIN_S)
     assert "handrail._errors.Cancelled: sleeper: cancel: enough" in complained
@@ -182,11 +178,13 @@ def test_a_person_pauses_resumes_and_cancels_it(handrail: Instance, key: str, tm
         ("continue", "goes on"),
         ("cancel", "stopped its work"),
     ]
+    # While it waits it hears by its long-poll: the next heartbeat may be 8 s away.
+    assert [one["delivered_by"] for one in work["commands"]][:2] == ["heartbeat", "agent-events"]
     assert all(one["delivered_at"] and one["acknowledged_at"] for one in work["commands"])
 
 
 def test_heartbeats_survive_a_thread_that_hangs(handrail: Instance, key: str, tmp_path: Path) -> None:
-    process = begin(BEATING, address(handrail), key, tmp_path, "hung", "hang")
+    process = begin(BEATING, address(handrail), key, tmp_path, "hung", "1", "hang")
     assert process.stdout is not None
     identity = process.stdout.readline().strip()
     time.sleep(4)  # More than the 1.5 s after which the server takes it for dead.
@@ -266,9 +264,7 @@ def test_programs_that_end_while_the_server_is_away_are_told_by_the_next(
     handrail: Instance, key: str, tmp_path: Path
 ) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
-    began_s = time.monotonic()
-    run(AWAY, nobody, key, tmp_path, "left")
-    assert time.monotonic() - began_s < 10
+    run(AWAY, nobody, key, tmp_path, "left", within_s=10)
     killed = begin(AWAY, nobody, key, tmp_path, "left", "stays")
     assert killed.stdout is not None
     assert killed.stdout.readline() == "done\n"
@@ -354,7 +350,5 @@ print(handrail.flush(20), handrail.client().dropped)
 
 
 def test_a_key_that_is_refused_harms_nobody(handrail: Instance, tmp_path: Path) -> None:
-    began_s = time.monotonic()
-    run(WORK, address(handrail), "hr_wrong", tmp_path)
-    assert time.monotonic() - began_s < 10
+    run(WORK, address(handrail), "hr_wrong", tmp_path, within_s=10)
     assert list(tmp_path.rglob("*.events"))

@@ -99,7 +99,7 @@ def test_two_instances_do_not_disturb_each_other_and_sigterm_stops_one_in_time(
     fresh.begin().ready()
     mark(fresh.home, "UPDATE kept SET word = 'second';")
     assert fresh.answers()
-    assert fresh.stop() < 10
+    fresh.stop(within_s=10)
     assert fresh.processes() == {}
     assert running.answers()
     assert running.parts() == others

@@ -3,6 +3,7 @@
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -400,3 +401,23 @@ def work_of(project: Project, trace: str) -> Work | None:
 def close_connection() -> None:
     """A thread's own connection ends with the thread."""
     connections.close_all()
+
+
+def tell_from_many_sides(project: Project, spans: list[Record], *, size: int) -> None:
+    """Eight connections tell all of the same spans at once, in batches of `size`, each in an order of its own.
+
+    Some spans are told before they end as well, and some twice.
+    """
+
+    def tell(seed: int) -> None:
+        mine = random.Random(seed)
+        told = [pending(span) if mine.random() < 0.2 else span for span in spans] + spans[seed::8]
+        mine.shuffle(told)
+        try:
+            for n in range(0, len(told), size):
+                accept(project, told[n : n + size])
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(tell, range(8)))

@@ -1,7 +1,6 @@
 """The ingest door: any order, split or repetition of a batch ends in the same books."""
 
 import random
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -29,6 +28,7 @@ from tests.monitor.spending import (
     books_of,
     close_connection,
     pending,
+    tell_from_many_sides,
     usage,
 )
 
@@ -141,19 +141,7 @@ def test_many_threads_telling_the_same_trace_end_in_the_same_books(committed_db:
     spans = [span for trace in range(1, 5) for span in a_trace(trace, rng)]
     straight, crowded = a_project("straight"), a_project("crowded")
     accept(straight, spans)
-
-    def tell(seed: int) -> None:
-        mine = random.Random(seed)
-        told = [pending(span) if mine.random() < 0.2 else span for span in spans] + spans[seed::8]
-        mine.shuffle(told)
-        try:
-            for n in range(0, len(told), 7):
-                accept(crowded, told[n : n + 7])
-        finally:
-            close_connection()
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(tell, range(8)))
+    tell_from_many_sides(crowded, spans, size=7)
     assert_books_balance(crowded)
     assert books_of(crowded) == books_of(straight)
 

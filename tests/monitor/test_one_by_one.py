@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.db import OperationalError
+from psycopg import sql
 
 from monitor import claims, clocks, jobs, people
 from monitor.models import HumanAgent, QueueItem
@@ -25,15 +26,16 @@ def breaks(committed_db: None, owner_dsn: str) -> Iterator[Breaks]:
     with psycopg.connect(owner_dsn, autocommit=True) as owner:
 
         def break_it(table: str, key: object) -> None:
-            owner.execute(
-                f"CREATE TRIGGER a_test_breaks_it BEFORE UPDATE ON {table} FOR EACH ROW WHEN (OLD.id = '{key}') "  # type: ignore[arg-type]
+            trigger = sql.SQL(
+                "CREATE TRIGGER a_test_breaks_it BEFORE UPDATE ON {} FOR EACH ROW WHEN (OLD.id = {}) "
                 "EXECUTE FUNCTION handrail_refuse('a_test_breaks_it')"
             )
+            owner.execute(trigger.format(sql.Identifier(table), sql.Literal(key)))
             broken.append(table)
 
         yield break_it
         for table in broken:
-            owner.execute(f"DROP TRIGGER a_test_breaks_it ON {table}")  # type: ignore[arg-type]
+            owner.execute(sql.SQL("DROP TRIGGER a_test_breaks_it ON {}").format(sql.Identifier(table)))
 
 
 def test_a_late_item_that_cannot_be_marked_holds_up_no_other(breaks: Breaks, caplog: pytest.LogCaptureFixture) -> None:

@@ -33,6 +33,7 @@ from tests.monitor.spending import (
     close_connection,
     minutes_of,
     pending,
+    tell_from_many_sides,
 )
 
 
@@ -209,19 +210,7 @@ def test_many_connections_telling_the_same_traces_make_each_execution_once(commi
     for project in (straight, crowded):
         reported(project)
     accept(straight, spans)
-
-    def tell(seed: int) -> None:
-        mine = random.Random(seed)
-        told = [pending(span) if mine.random() < 0.2 else span for span in spans] + spans[seed::8]
-        mine.shuffle(told)
-        try:
-            for n in range(0, len(told), 9):
-                accept(crowded, told[n : n + 9])
-        finally:
-            close_connection()
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(tell, range(8)))
+    tell_from_many_sides(crowded, spans, size=9)
     assert_books_balance(crowded)
     assert books_of(crowded) == books_of(straight)
 

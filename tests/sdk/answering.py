@@ -1,6 +1,7 @@
 """A server whose answers to batches are the test's, and a client of it."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,7 +9,11 @@ from typing import Any
 import handrail
 import httpx
 from handrail._beats import Pace
+from handrail._stand_in import until
+from handrail.testing import Captured
 
+WITHIN_S = 5
+HANGS_AFTER_S = 20
 QUICK = Pace(tick_s=0.01, beat_gap_s=0.01, linger_s=0.01)
 Answering = Callable[[list[dict[str, Any]]], httpx.Response]
 
@@ -53,6 +58,20 @@ def tell(client: handrail.Client, count: int) -> None:
     with client.execution("clerk") as ex:
         for n in range(count):
             ex.call(model="m", input_tokens=n)
+
+
+def effects(captured: Captured) -> list[tuple[str, str | None]]:
+    """Each command and what came of it, when that is told of all."""
+    until(lambda: all(one.effect for one in captured.commands), "what came of each is told", WITHIN_S)
+    return [(one.command, one.effect) for one in captured.commands]
+
+
+def over(act: Callable[[], object]) -> None:
+    """Do it. Raises AssertionError when it has not ended in time: a test that hangs says nothing."""
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(HANGS_AFTER_S)
+    assert not thread.is_alive(), f"it has not ended after {HANGS_AFTER_S} s"
 
 
 def tokens(server: Server) -> list[int]:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,12 +12,7 @@ from handrail._bell import Bell
 from handrail._stand_in import until
 from handrail.testing import Captured
 
-WITHIN_S = 5
-
-
-def effects(captured: Captured) -> list[tuple[str, str | None]]:
-    until(lambda: all(one.effect for one in captured.commands), "all is acknowledged", WITHIN_S)
-    return [(one.command, one.effect) for one in captured.commands]
+from tests.sdk.answering import WITHIN_S, effects
 
 
 def test_a_cancelled_execution_stops_where_it_asks(captured: Captured) -> None:
@@ -135,14 +129,13 @@ def test_the_task_is_cancelled_at_its_next_await(captured: Captured) -> None:
             threading.Timer(0.05, captured.cancel, [ex]).start()
             try:
                 await asyncio.sleep(WITHIN_S)
+                pytest.fail("was not interrupted")
             finally:
                 cleaned.append(True)
 
-    began_s = time.monotonic()
     with pytest.raises(handrail.Cancelled):
         asyncio.run(main())
     assert cleaned == [True]
-    assert time.monotonic() - began_s < WITHIN_S
 
 
 def test_a_cancellation_of_the_programs_own_stays_one(captured: Captured) -> None:
@@ -157,16 +150,24 @@ def test_a_cancellation_of_the_programs_own_stays_one(captured: Captured) -> Non
     assert captured.execution(asyncio.run(main())).status == "completed"
 
 
-def test_the_server_says_when_the_next_attempt_begins() -> None:
-    with handrail.testing.capture(backoff_s=0.3) as captured:
-        began_s, tries = time.monotonic(), []
+def test_the_server_says_when_the_next_attempt_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    with handrail.testing.capture(backoff_s=600) as captured:
+        tries, rests_s, wait = [], [], Bell.wait
+
+        def skipped(bell: Bell, until: Callable[[], bool], timeout_s: float | None) -> bool:
+            if timeout_s is not None and timeout_s > 60:
+                rests_s.append(timeout_s)
+                return until()
+            return wait(bell, until, timeout_s)
+
+        monkeypatch.setattr(Bell, "wait", skipped)
         for attempt in handrail.attempts("planner", attempts=3):
             with attempt as ex:
                 tries.append(ex.attempt)
                 if len(tries) == 1:
                     raise OSError("503")
         assert tries == [1, 2]
-        assert time.monotonic() - began_s >= 0.3
+        assert [500 < one <= 600 for one in rests_s] == [True]
         work = captured.execution(ex)
         assert (work.status, work.attempt, work.max_retries) == ("completed", 2, 2)
 

@@ -134,7 +134,7 @@ class Attempt:
             # Nobody would be there for what a server or a person might order later.
             one.fail(error, retryable=False)
             return False
-        one._end(BETWEEN)
+        one._end(state=BETWEEN)
         one._verdict = None
         with one._client._awaiting_verdict(one):
             one._tell_failure(error, True, attempt=one.attempt)
@@ -166,7 +166,7 @@ class Attempt:
         try:
             answered = yield Until(one._is_answered, self._attempts._human_wait_s)
         finally:
-            one._waits -= 1
+            one._end_wait()
         if not answered:
             one._end()
             # Nobody is left whom a person could tell to go on.
@@ -176,8 +176,7 @@ class Attempt:
 
     def _answered(self, error: BaseException) -> Waits:
         one = self._execution
-        command = one._command
-        one._heed("begins again" if command is None or command.name == "retry" else "stopped its work")
+        command = one._take_answer()
         if command is None:
             return (yield from self._again(one.attempt, 0.0))
         if command.name == "retry":
@@ -207,7 +206,7 @@ class Attempt:
 
     def _again(self, attempt: int, in_s: float) -> Waits:
         one = self._execution
-        one._end(BETWEEN)
+        one._end(state=BETWEEN)
         if in_s > 0:
             yield Until(lambda: False, in_s)
         one.attempt = attempt

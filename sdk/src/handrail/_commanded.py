@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from handrail._bell import Bell
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 NEW, OPEN, BETWEEN, OVER = "new", "open", "between attempts", "over"
 # Forked away from: it is the parent process's.
 ELSEWHERE = "of the parent process"
+# What came of a pause.
+STOPPED = "stopped at a safe point and waits"
 
 
 class Commanded:
@@ -29,13 +31,20 @@ class Commanded:
     def __init__(self, *, interrupts: bool) -> None:
         self._interrupts = interrupts
         self._bell = Bell()
+        # One thread hears of commands while others obey them or end the work: what came of each is told once.
+        # Reentrant for signal handlers.
+        self._heeding = threading.RLock()
         self._command: Command | None = None
         self._heard_seq: int | None = None
         self._known_seqs: set[int] = set()
-        self._heeded: set[int] = set()
+        # What came of these was left open.
+        self._untold: set[int] = set()
+        # These have reached the work, which may not have stopped by them yet.
+        self._raised: set[int] = set()
         self._waits = 0
+        self._waits_how = ""
         self._task: asyncio.Task[Any] | None = None
-        self._interrupted = False
+        self._interrupted: Command | None = None
 
     @property
     def command(self) -> Command | None:
@@ -68,28 +77,60 @@ class Commanded:
 
     def _hear(self, attempt: int, command: Command | None, seq: int | None) -> None:
         """From the thread that beats: what the server wants of this attempt."""
-        if self._state != OPEN or attempt != self.attempt:
-            return
-        before, self._command, self._heard_seq = self._command, command, seq
-        if seq is not None and seq not in self._known_seqs:
-            self._known_seqs.add(seq)
+        with self._heeding:
+            if attempt != self.attempt:
+                return
+            if self._state == OVER:
+                # The answer was on its way when the work ended.
+                self._acknowledge(seq, "its work had ended")
+            if self._state != OPEN:
+                return
+            before, self._command = self._command, command
+            if seq is None and command is not None and before is not None and before.name == command.name:
+                # The same command, which has no number any more where its execution has moved on.
+                seq = self._heard_seq
+            overtaken, self._heard_seq = self._heard_seq, seq
+            if overtaken != seq and overtaken not in self._raised:
+                self._say(overtaken, f"{'went on' if command is None else 'another command came'} before it looked")
             if command is None:
-                self._heed("goes on")
+                self._acknowledge(seq, "goes on")
+            elif command.name == "pause" and self._waits:
+                self._acknowledge(seq, self._waits_how)
             else:
                 # What comes of it is told when that is known.
-                self._client._acknowledge(self._itself, seq, "")
+                self._acknowledge(seq, "")
         if (before and before.name) == (command and command.name):
             return
         if command is not None and self._interrupts:
             self._interrupt()
         self._bell.ring()
 
-    def _heed(self, effect: str) -> None:
-        """Acknowledge the command in force, once, with what came of it."""
-        seq = self._heard_seq
-        if seq is not None and seq not in self._heeded:
-            self._heeded.add(seq)
+    def _acknowledge(self, seq: int | None, effect: str) -> None:
+        """Tell that a command was heard, unless that is told; without an effect what comes of it is left open."""
+        if seq is not None and seq not in self._known_seqs:
+            self._known_seqs.add(seq)
+            if not effect:
+                self._untold.add(seq)
             self._client._acknowledge(self._itself, seq, effect)
+
+    def _heed(self, effect: str) -> None:
+        """Tell what came of every command of which that was left open."""
+        with self._heeding:
+            for seq in sorted(self._untold):
+                self._say(seq, effect)
+
+    def _say(self, seq: int | None, effect: str) -> None:
+        """Tell what came of this command, if that was left open."""
+        if seq is not None and seq in self._untold:
+            self._untold.discard(seq)
+            self._client._acknowledge(self._itself, seq, effect)
+
+    def _take_answer(self) -> Command | None:
+        """What there is to do after the wait, and tell that it is done; None is to go on."""
+        with self._heeding:
+            command = self._command
+            self._heed("begins again" if command is None or command.name == "retry" else "stopped its work")
+            return command
 
     def _take_task(self) -> None:
         """Take the task that runs here as the one to interrupt; without asyncio there is none."""
@@ -99,11 +140,15 @@ class Commanded:
             self._task = None
 
     def _raise_if_told(self) -> None:
-        command = self._command
-        if command is not None:
+        with self._heeding:
+            command = self._command
+            if command is None:
+                return
             if command.name == "pause":
-                self._heed("stopped at a safe point and waits")
-            raise KINDS[command.name](self._itself, command)
+                self._say(self._heard_seq, STOPPED)
+            elif self._heard_seq is not None:
+                self._raised.add(self._heard_seq)
+        raise KINDS[command.name](self._itself, command)
 
     def _interrupt(self) -> None:
         task = self._task
@@ -115,20 +160,25 @@ class Commanded:
             pass
 
     def _cancel(self, task: asyncio.Task[Any]) -> None:
-        if self._task is task and self._command is not None and not self._waits and not task.done():
-            self._interrupted = True
-            task.cancel()
+        with self._heeding:
+            if self._task is not task or self._command is None or self._waits or task.done():
+                return
+            self._interrupted = self._command
+            if self._heard_seq is not None:
+                self._raised.add(self._heard_seq)
+        task.cancel()
 
     def _own_interruption(self, error: BaseException | None) -> Stopped | None:
         """What to raise in the place of a cancellation that was ours."""
-        if not self._interrupted or not isinstance(error, asyncio.CancelledError):
+        interrupted_by = self._interrupted
+        if interrupted_by is None or not isinstance(error, asyncio.CancelledError):
             return None
-        self._interrupted = False
+        self._interrupted = None
         task = asyncio.current_task()
         if sys.version_info >= (3, 11) and task is not None and task.uncancel() > 0:
             # Somebody else cancelled it, too.
             return None
-        command = self._command or Command("cancel", "", self.attempt, 0, time.monotonic(), "")
+        command = self._command or interrupted_by
         return KINDS[command.name](self._itself, command)
 
     def _is_answered(self) -> bool:
@@ -140,23 +190,31 @@ class Commanded:
         return command is not None and command.name == "pause"
 
     def _wait_for_answer(self, timeout_s: float | None) -> None:
-        self._before_wait()
+        self._begin_wait(STOPPED)
         try:
             self._after_wait(self._bell.wait(self._is_answered, timeout_s), timeout_s)
         finally:
-            self._waits -= 1
+            self._end_wait()
 
     async def _wait_for_answer_async(self, timeout_s: float | None) -> None:
-        self._before_wait()
+        self._begin_wait(STOPPED)
         try:
             self._after_wait(await self._bell.wait_async(self._is_answered, timeout_s), timeout_s)
         finally:
-            self._waits -= 1
+            self._end_wait()
 
-    def _before_wait(self) -> None:
-        self._waits += 1
-        self._heed("stopped at a safe point and waits")
+    def _begin_wait(self, effect: str) -> None:
+        """Whoever waits is not told of another pause; `effect` is what came of each."""
+        with self._heeding:
+            self._waits += 1
+            self._waits_how = effect
+            if self._is_paused():
+                self._say(self._heard_seq, effect)
         self._client._listen(self._itself)
+
+    def _end_wait(self) -> None:
+        with self._heeding:
+            self._waits -= 1
 
     def _after_wait(self, answered: bool, timeout_s: float | None) -> None:
         self._touched()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar, Token
@@ -118,7 +119,7 @@ class Execution(Reports, Commanded):
         if self._state != OPEN:
             log.info("handrail: %s is not at work, so that it can't complete now", self.agent)
             return
-        self._end()
+        self._end("ended its work before it looked")
         end = {"attempt": self.attempt, "output": plain(output)}
         lasted_s = time.monotonic() - self._begun_s
         if not self._is_registered and self.attempt == 1 and lasted_s > WHOLE_AFTER_S:
@@ -136,7 +137,7 @@ class Execution(Reports, Commanded):
         if self._state != OPEN:
             log.info("handrail: %s is not at work, so that it can't fail now", self.agent)
             return
-        self._end()
+        self._end("failed before it looked")
         self._tell_failure(error, self._retryable if retryable is None else retryable, attempt=self.attempt)
 
     # -- its beginning and its end
@@ -219,35 +220,33 @@ class Execution(Reports, Commanded):
     @harmless
     def _conclude(self, error: BaseException | None) -> None:
         if self._state != OPEN:
-            self._heed("its work had ended")
-        elif error is None or (isinstance(error, SystemExit) and not error.code):
-            self._heed("ended its work before it looked")
+            return
+        if error is None or (isinstance(error, SystemExit) and not error.code):
             self.complete()
         elif isinstance(error, Stopped) and error.execution is self:
-            self._heed("stopped its work")
-            self._end()
+            self._end("stopped its work")
         else:
-            self._heed("failed before it looked")
             self.fail(error)
 
     @harmless
     def _begin_again(self) -> None:
         """Another attempt, or the same one anew: its first heartbeat picks it up."""
-        self._command = self._verdict = self._hangs_at = None
-        self._state = OPEN
+        self._verdict = self._hangs_at = None
+        with self._heeding:
+            self._command, self._state = None, OPEN
         self._enter()
         self._beat_at_s = self._beaten_at_s = 0.0
         self._client._began(self)
 
     def _await_a_person(self) -> None:
         """Beat on, as an attempt that has stopped and may be told to go on."""
-        self._waits += 1
         if self._state != OPEN:
-            self._command = Command("pause", "", self.attempt, 0.0, time.monotonic(), "hitl_paused")
-            self._state, self._beat_at_s = OPEN, 0.0
+            with self._heeding:
+                self._command = Command("pause", "", self.attempt, 0.0, time.monotonic(), "hitl_paused")
+                self._heard_seq, self._state = None, OPEN
+            self._beat_at_s = 0.0
             self._client._began(self)
-        self._heed("stopped its work and waits")
-        self._client._listen(self)
+        self._begin_wait("stopped its work and waits")
 
     @harmless
     def _abandon(self, error: BaseException) -> None:
@@ -257,15 +256,20 @@ class Execution(Reports, Commanded):
             # Whichever attempt the server has ordered meanwhile: there will be none.
             self._tell_failure(error, False, attempt=None)
 
-    def _end(self, state: str = OVER) -> None:
-        self._state = state
+    def _end(self, effect: str = "its work had ended", *, state: str = OVER) -> None:
+        """Hear no more; `effect` is what came of what was heard, which stays open between two attempts."""
+        with self._heeding:
+            self._state = state
+            if state == OVER:
+                self._heed(effect)
         self._client._ended(self)
         self._bell.ring()
 
     def _disown(self) -> None:
         """In a forked child: the parent goes on with it."""
         self._state = ELSEWHERE
-        self._bell = Bell()
+        self._bell, self._heeding = Bell(), threading.RLock()
+        self._untold = set()
 
     def _tell_progress(self) -> None:
         """What the last heartbeat did not carry any more."""

@@ -17,6 +17,7 @@ from django.urls import path
 
 from config.asgi import Application
 from dashboard.live import Events
+from monitor import listen
 from monitor.api import waiting
 from monitor.api.caller import Caller
 from monitor.api.waiting import Event, LongPoll, WaitQuery
@@ -47,6 +48,7 @@ class SampleEvents(LongPoll):
 
 # Soon enough for a test.
 waiting.RECHECK_S = 1.0
+listen.PATIENCE_S = float(os.environ.get("SAMPLE_PATIENCE_S", listen.PATIENCE_S))
 
 urlpatterns = [
     *sample_urls.urlpatterns,

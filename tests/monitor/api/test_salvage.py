@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from django.db import DataError, IntegrityError, OperationalError
 from django.test import Client
+from psycopg import sql
 
 from monitor import doorcounts
 from monitor.api import salvage
@@ -21,13 +22,13 @@ from tests.monitor.otlp_builders import as_json, export, json_span, log, logs_ex
 JSON = "application/json"
 # What a row is refused by, when a check is made of it, and what is then said.
 REFUSALS = {
-    "IntegrityError": ("{} NOT LIKE '%culprit%'", "The database refuses these values: a test refuses."),
+    "IntegrityError": (sql.SQL("{} NOT LIKE '%culprit%'"), "The database refuses these values: a test refuses."),
     "DataError": (
-        "1 / CASE WHEN {} LIKE '%culprit%' THEN 0 ELSE 1 END = 1",
+        sql.SQL("1 / CASE WHEN {} LIKE '%culprit%' THEN 0 ELSE 1 END = 1"),
         "A value cannot be stored: division by zero",
     ),
 }
-Refusing = Callable[[str, str], None]
+Refusing = Callable[[str, sql.Composed], None]
 
 
 @pytest.fixture
@@ -36,13 +37,14 @@ def refusing(committed_db: None, owner_dsn: str) -> Iterator[Refusing]:
     tables: list[str] = []
     with psycopg.connect(owner_dsn, autocommit=True) as owner:
 
-        def refuse(table: str, check: str) -> None:
-            owner.execute(f"ALTER TABLE {table} ADD CONSTRAINT a_test_refuses CHECK ({check})")  # type: ignore[arg-type]
+        def refuse(table: str, check: sql.Composed) -> None:
+            adding = sql.SQL("ALTER TABLE {} ADD CONSTRAINT a_test_refuses CHECK ({})")
+            owner.execute(adding.format(sql.Identifier(table), check))
             tables.append(table)
 
         yield refuse
         for table in tables:
-            owner.execute(f"ALTER TABLE {table} DROP CONSTRAINT a_test_refuses")  # type: ignore[arg-type]
+            owner.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT a_test_refuses").format(sql.Identifier(table)))
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_a_span_that_cannot_be_stored_costs_no_other(
     refusing: Refusing, north: Project, client: Client, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     check, words = REFUSALS[kind]
-    refusing("monitor_span", check.format("name"))
+    refusing("monitor_span", check.format(sql.Identifier("name")))
     spans = [json_span(span=n, name="culprit" if n in (7, 30) else "work") for n in range(1, 41)]
     # A span that is refused before the database sees it keeps its place among them.
     spans[11] |= {"startTimeUnixNano": "1600000000000000000", "endTimeUnixNano": "1600000000000000001"}
@@ -84,7 +86,7 @@ def test_a_span_that_cannot_be_stored_costs_no_other(
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_nor_does_a_message_of_a_log_record(refusing: Refusing, north: Project, client: Client, kind: str) -> None:
     check, words = REFUSALS[kind]
-    refusing("monitor_spanlog", check.format("said"))
+    refusing("monitor_spanlog", check.format(sql.Identifier("said")))
     said = [log("gen_ai.user.message", {"content": "culprit" if n == 3 else f"{n}"}, span=n) for n in range(1, 9)]
     answer = client.post("/v1/logs", as_json(logs_export(*said)), content_type=JSON)
     assert answer.status_code == 200
@@ -97,7 +99,7 @@ def test_nor_does_a_message_of_a_log_record(refusing: Refusing, north: Project, 
 
 
 def test_where_too_much_is_refused_it_may_be_sent_again(refusing: Refusing, north: Project, client: Client) -> None:
-    refusing("monitor_span", REFUSALS["DataError"][0].format("name"))
+    refusing("monitor_span", REFUSALS["DataError"][0].format(sql.Identifier("name")))
     spans = [json_span(span=n, name="culprit") for n in range(1, 101)]
     answer = client.post("/v1/traces", as_json(export(*spans)), content_type=JSON)
     assert answer.status_code == 503

@@ -16,7 +16,6 @@ from django.test import Client
 from launcher.places import Places
 from launcher.throwaway import start_valkey
 from monitor import keys, memberships, news
-from monitor.listen import PATIENCE_S
 from monitor.models import ApiKey, Person, Project
 from monitor.models.people import Role
 from monitor.tenancy import crossing, tenant
@@ -24,8 +23,9 @@ from tests.conftest import Slate
 from tests.monitor.api.conftest import make_project, now
 from tests.monitor.api.web import Later, Web, announce, serving
 
-# Whoever hears nothing looks by itself after 5 s with Redis and 1 s without: news was heard if it was sooner.
-SOONER_S = PATIENCE_S - 1
+# The longest wait. At its end, and with the ping of a stream after 15 s, it looks once more: too late for news.
+LONG = "wait=25"
+SOONER_S = 10
 EVENTS = "/api/v1/sample/events"
 STREAM = {"Accept": "text/event-stream"}
 
@@ -35,6 +35,14 @@ def web(slate: Slate) -> Iterator[Web]:
     with serving(settings.REDIS_URL) as started:
         yield started
     # It says that somebody listens until it has ended, after the last test has cleaned up.
+    slate.wipe()
+
+
+@pytest.fixture(scope="module")
+def hearing_web(slate: Slate) -> Iterator[Web]:
+    """A web process in which nobody looks before there is news."""
+    with serving(settings.REDIS_URL, patience_s=600) as started:
+        yield started
     slate.wipe()
 
 
@@ -65,19 +73,21 @@ def test_a_poll_without_a_wait_answers_at_once(web: Web, north: Project) -> None
 
 
 def test_a_poll_answers_that_there_is_nothing_when_its_wait_is_over(web: Web, north: Project) -> None:
-    with web.client(north) as client:
+    with web.client(north) as client, ThreadPoolExecutor(1) as other:
+        longer = other.submit(client.get, f"{EVENTS}?wait=6&after=0")
+        web.wait_for_callers(1)
         answer = client.get(f"{EVENTS}?wait=1&after=0", timeout=10)
         assert answer.json() == {"events": [], "cursor": 0}
-        assert answer.elapsed.total_seconds() > 0.9
+        assert not longer.done(), "it did not wait"
+        assert longer.result().json() == {"events": [], "cursor": 0}
 
 
-def test_news_wakes_a_poll_before_it_looks_by_itself(web: Web, north: Project) -> None:
-    with web.client(north) as client:
+def test_news_wakes_a_poll_before_it_looks_by_itself(hearing_web: Web, north: Project) -> None:
+    with hearing_web.client(north) as client:
         said = Later(1.5, lambda: announce(north, "said"))
-        answer = client.get(f"{EVENTS}?wait=20")
-        heard_s = time.monotonic()
+        answer = client.get(f"{EVENTS}?{LONG}", timeout=SOONER_S)
+        said.join()
         assert answer.json()["cursor"] == 1
-        assert heard_s - said.join() < SOONER_S
 
 
 def test_a_poll_is_told_nothing_of_another_project(web: Web, north: Project) -> None:
@@ -94,16 +104,13 @@ def test_without_redis_a_poll_looks_by_itself_every_second_and_nothing_is_limite
     lonely_web: Web, north: Project
 ) -> None:
     with lonely_web.client(north, general_per_minute=1, ingest_per_minute=1) as client:
-        began_s = time.monotonic()
-        answers = [client.get("/api/v1/sample/who/x") for _ in range(5)]
+        answers = [client.get("/api/v1/sample/who/x", timeout=10) for _ in range(5)]
         assert [answer.status_code for answer in answers] == [200] * 5
         assert "RateLimit-Limit" not in answers[0].headers
-        assert time.monotonic() - began_s < 10
         said = Later(0.5, lambda: announce(north, "said"))
-        answer = client.get(f"{EVENTS}?wait=20")
-        heard_s = time.monotonic()
+        answer = client.get(f"{EVENTS}?{LONG}", timeout=SOONER_S)
+        said.join()
         assert answer.json()["cursor"] == 1
-        assert heard_s - said.join() < 10
 
 
 def test_a_poll_survives_the_death_of_redis(committed_db: None, tmp_path: Path) -> None:
@@ -114,12 +121,11 @@ def test_a_poll_survives_the_death_of_redis(committed_db: None, tmp_path: Path) 
         try:
             Later(0.5, valkey.stop)
             said = Later(2.5, lambda: announce(north, "said"))
-            answer = client.get(f"{EVENTS}?wait=20")
-            heard_s = time.monotonic()
+            answer = client.get(f"{EVENTS}?{LONG}", timeout=SOONER_S)
         finally:
             valkey.stop()
+        said.join()
         assert answer.json()["cursor"] == 1
-        assert heard_s - said.join() < 10
         assert client.get("/api/v1/sample/who/x").status_code == 200
 
 
@@ -198,15 +204,18 @@ def read_events(lines: Iterator[str], count: int) -> list[dict[str, str]]:
     return found
 
 
-def test_a_stream_tells_what_was_and_what_comes(web: Web, north: Project) -> None:
+def test_a_stream_tells_what_was_and_what_comes(hearing_web: Web, north: Project) -> None:
     announce(north, "first")
-    with web.client(north) as client, client.stream("GET", EVENTS, headers=STREAM) as stream:
+    with (
+        hearing_web.client(north) as client,
+        client.stream("GET", EVENTS, headers=STREAM, timeout=SOONER_S) as stream,
+    ):
         assert stream.headers["Content-Type"] == "text/event-stream"
         lines = stream.iter_lines()
         assert read_events(lines, 1) == [{"id": "1", "data": '{"seq":1,"kind":"first"}'}]
         said = Later(0.5, lambda: announce(north, "second"))
         assert read_events(lines, 1) == [{"id": "2", "data": '{"seq":2,"kind":"second"}'}]
-        assert time.monotonic() - said.join() < SOONER_S
+        said.join()
 
 
 def test_a_stream_ends_soon_after_its_key_was_revoked(web: Web, north: Project) -> None:
@@ -246,7 +255,7 @@ def test_an_open_page_hears_the_news_of_its_project(web: Web, north: Project, an
         tell(south, "alerts", "theirs")
         told = Later(0.3, lambda: tell(north, "alerts", "ours"))
         assert read_news(lines, "alerts") == "ours"
-        assert time.monotonic() - told.join() < SOONER_S
+        told.join()
 
 
 def test_a_page_hears_what_was_told_while_it_was_on_its_way(web: Web, north: Project, ann: Person) -> None:
@@ -296,14 +305,13 @@ def test_a_process_that_is_told_to_stop_ends_its_streams_and_polls(
 ) -> None:
     north = make_project("north")
     with serving(settings.REDIS_URL) as web, web.client(north) as client, ThreadPoolExecutor(1) as other:
-        poll = other.submit(client.get, f"{EVENTS}?wait=20&after=9")
+        poll = other.submit(client.get, f"{EVENTS}?{LONG}&after=9")
         with client.stream("GET", EVENTS, headers=STREAM) as stream:
             lines = stream.iter_lines()
             assert next(lines) == "retry: 2000"
             web.wait_for_callers(2)
-            began_s = time.monotonic()
             web.child.let_go()
             assert list(lines) == [""]
             web.child.wait(5)
-        assert time.monotonic() - began_s < 10, "the poll would have waited for 20 s"
+        # An answer, long before its wait is over, and no broken line.
         assert poll.result().json() == {"events": [], "cursor": 9}

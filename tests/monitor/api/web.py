@@ -18,6 +18,7 @@ from launcher.child import Child
 from monitor import events
 from monitor.models import Project
 from monitor.tenancy import tenant
+from tests.launcher.instance import until
 from tests.monitor.api.conftest import make_key
 
 
@@ -34,17 +35,17 @@ class Web:
     def wait_for_callers(self, count: int) -> None:
         """Until so many connections have been taken up."""
         process = psutil.Process(self.child.pid)
-        until_s = time.monotonic() + 20
-        while True:
+
+        def callers() -> int:
             family = [process, *process.children(recursive=True)]
-            if sum(one.status == "ESTABLISHED" for part in family for one in part.net_connections("tcp")) >= count:
-                return
-            assert time.monotonic() < until_s, f"{count} callers did not come"
-            time.sleep(0.05)
+            return sum(one.status == "ESTABLISHED" for part in family for one in part.net_connections("tcp"))
+
+        until(lambda: callers() >= count, f"{count} callers come", within_s=20)
 
 
 @contextmanager
-def serving(redis_url: str) -> Iterator[Web]:
+def serving(redis_url: str, *, patience_s: float | None = None) -> Iterator[Web]:
+    """`patience_s` is after how long whoever hears no news looks by itself."""
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
         command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "tests.monitor.api.sample_waiting:application"]
         command += ["--fd", str(listener.fileno()), "--no-access-log", "--log-level", "warning"]
@@ -52,6 +53,8 @@ def serving(redis_url: str) -> Iterator[Web]:
         env = os.environ | {"REDIS_URL": redis_url, "HANDRAIL_DB_POOL": "5", "HANDRAIL_WEB_THREADS": "5"}
         # Nobody turns the crank behind a test's back.
         env |= {"HANDRAIL_STANDBY": "0"}
+        if patience_s is not None:
+            env |= {"SAMPLE_PATIENCE_S": str(patience_s)}
         child = Child(command, env=env, pass_fds=(listener.fileno(),), grace_s=5)
         web = Web(f"http://127.0.0.1:{listener.getsockname()[1]}", child)
     try:
@@ -68,19 +71,16 @@ def announce(project: Project, kind: str) -> int:
 
 
 class Later:
-    """Something done in a thread while the test waits; `done_s` is when, on the monotonic clock."""
+    """Something done in a thread while the test waits."""
 
     def __init__(self, after_s: float, act: Callable[[], object]) -> None:
-        self.done_s = 0.0
         self._thread = threading.Thread(target=self._run, args=(after_s, act))
         self._thread.start()
 
     def _run(self, after_s: float, act: Callable[[], object]) -> None:
         time.sleep(after_s)
         act()
-        self.done_s = time.monotonic()
         connection.close()
 
-    def join(self) -> float:
+    def join(self) -> None:
         self._thread.join()
-        return self.done_s
