@@ -33,6 +33,7 @@ from tests.monitor.spending import (
     close_connection,
     minutes_of,
     pending,
+    usage,
 )
 
 
@@ -406,6 +407,126 @@ def test_a_registration_and_a_batch_of_its_trace_wait_for_each_other_in_one_orde
             ingest.accept(project.pk, triage(), now=NOW)
         late.result(timeout=30)
     assert [(one.agent, one.parent_id) for one in works(project).values()] == [("refund", REPORTED)]
+    assert_books_balance(project)
+
+
+# A call, a tool that costs, a model that nobody knows, one that failed, and one whose child repeats its usage.
+def naming(trace: int) -> list[Record]:
+    """Spans of a trace of its own that count for the execution `REPORTED`, as they say or because one above says so."""
+    return [
+        a_bare_span(trace, 1, kind="step", execution_id=REPORTED),
+        a_bare_span(trace, 2, 1),
+        a_bare_span(trace, 3, 1, kind="tool", tool="buy", reported_usd=Decimal("0.25")),
+        a_bare_span(trace, 4, 1, model="nobody-knows-me", tokens=Tokens()),
+        a_bare_span(trace, 5, 1, tokens=Tokens(), status="error", error="overloaded"),
+        a_bare_span(trace, 6, 1, tokens=usage(9000, 900)),
+        a_bare_span(trace, 7, 6),
+        a_bare_span(trace, 8, 1, kind="tool", tool="look", ended_at=None),
+    ]
+
+
+# By hand: the calls 2, 4, 5 and 7, of which two have tokens, and a quarter of a dollar for the tool.
+NAMING = (2 * CALL_USD + Decimal("0.25"), 4, 2000, 200)
+
+
+def sums_of(project: Project) -> tuple[Decimal, int, int, int]:
+    with tenant(project.pk):
+        work = Execution.objects.get(id=REPORTED)
+    return work.cost_usd, work.api_calls, work.input_tokens, work.output_tokens
+
+
+def registered(project: Project, **fields: Any) -> Execution:
+    body = NewExecution(agent="owner", id=REPORTED, timeout_s=3600, **fields)
+    with tenant(project.pk):
+        return register(project.pk, body, now=NOW, actor="key:agents")[0]
+
+
+def test_an_execution_has_the_sums_of_spans_that_named_it_before_it_was_registered(db: None) -> None:
+    project, straight = a_project("late"), a_project("straight")
+    registered(straight)
+    accept(straight, naming(1))
+    assert sums_of(straight) == NAMING
+    accept(project, naming(1))
+    answer = registered(project)
+    assert (answer.cost_usd, answer.api_calls, answer.model) == (NAMING[0], NAMING[1], "gpt-4o")
+    assert sums_of(project) == NAMING
+    assert_books_balance(project)
+    # What comes of them later is added as ever, and who registers again adds nothing.
+    registered(project)
+    accept(project, [a_bare_span(1, 9, 1)])
+    assert sums_of(project) == (NAMING[0] + CALL_USD, 5, 3000, 300)
+    assert_books_balance(project)
+
+
+def test_a_trace_and_what_names_the_execution_elsewhere_are_both_summed(db: None) -> None:
+    project = a_project()
+    accept(project, [*naming(1), *triage(2)])
+    with tenant(project.pk):
+        body = NewExecution(agent="owner", id=REPORTED, trace_id=UUID(int=2).hex)
+        owner, _ = register(project.pk, body, now=NOW, actor="key:agents")
+    assert sums_of(project) == (NAMING[0] + CALL_USD, 5, 3000, 300)
+    assert owner.cost_usd == NAMING[0] + CALL_USD
+    assert_books_balance(project)
+
+
+def test_what_an_execution_tells_of_itself_is_added_to_what_named_it(db: None) -> None:
+    project = a_project()
+    accept(project, naming(1))
+    registered(
+        project, status="completed", cost_usd=Decimal(1), api_calls=2, input_tokens=3, output_tokens=4, model="m"
+    )
+    assert sums_of(project) == (NAMING[0] + 1, 6, 2003, 204)
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_registration_and_a_batch_that_names_it_end_in_exact_sums(
+    committed_db: None, is_told: bool, is_first: bool
+) -> None:
+    """Whoever commits first; the batch names it itself, or its spans hang below one that did before."""
+    project = a_project()
+    said, below = naming(1)[:1], naming(1)[1:]
+    if not is_told:
+        accept(project, said)
+
+    def tell() -> None:
+        try:
+            if is_first:
+                accept(project, said + below)
+            else:
+                registered(project)
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            if is_first:
+                registered(project)
+            else:
+                ingest.accept(project.pk, said + below if is_told else below, now=NOW)
+            late = pool.submit(tell)
+            await_a_waiter()
+        late.result(timeout=30)
+    assert sums_of(project) == NAMING
+    assert_books_balance(project)
+
+
+def test_many_that_name_an_execution_while_it_is_registered_are_all_summed(committed_db: None) -> None:
+    project = a_project()
+
+    def tell(trace: int) -> None:
+        try:
+            if trace == 5:
+                registered(project)
+                return
+            for span in naming(trace):
+                accept(project, [span])
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(9) as pool:
+        list(pool.map(tell, range(1, 10)))
+    assert sums_of(project) == tuple(8 * one for one in NAMING)
     assert_books_balance(project)
 
 
