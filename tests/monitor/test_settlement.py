@@ -171,6 +171,29 @@ def test_a_run_that_another_trace_makes_too_stays(db: None) -> None:
     assert_books_balance(project)
 
 
+@pytest.mark.parametrize("most_whole", [nearby.MOST_WHOLE, 0])
+def test_a_run_by_a_trace_that_another_trace_makes_too_still_reaches_to_that(
+    db: None, monkeypatch: pytest.MonkeyPatch, most_whole: int
+) -> None:
+    monkeypatch.setattr(nearby, "MOST_WHOLE", most_whole)
+    project, run_id = a_project(), UUID(int=1).hex
+    early, late = NOW - timedelta(hours=3), NOW - timedelta(hours=1)
+    accept(project, [a_span(2, 1, run_id=run_id, started_at=early), a_span(2, 2, run_id=run_id, started_at=late)])
+    leaving, staying = a_bare_span(1, 2, 1), a_bare_span(1, 3)
+    accept(project, [leaving, staying])
+    accept(project, [an_agent(1, 1, run_id="R")])
+    with tenant(project.pk):
+        runs = {run.run_id: run for run in Run.objects.all()}
+        assert (runs[run_id].first_at, runs[run_id].last_at) == (early, NOW - timedelta(minutes=9, seconds=56))
+        assert (runs[run_id].spans, runs[run_id].calls, runs["R"].spans) == (3, 3, 2)
+        # Nothing of trace 1 is left in it: the other trace's spans are.
+    accept(project, [sealed(replace(staying, run_id="R", ended_at=NOW))])
+    with tenant(project.pk):
+        run = Run.objects.get(run_id=run_id)
+        assert (run.first_at, run.spans, run.calls) == (early, 2, 2)
+    assert_books_balance(project)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_any_order_and_split_of_any_family_ends_in_the_same_books(db: None, seed: int) -> None:
     rng = random.Random(seed)
