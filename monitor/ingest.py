@@ -27,6 +27,7 @@ from monitor import (
     spanlogs,
     store,
 )
+from monitor.bookings import MOST_BOOKINGS
 from monitor.budgets import Verdict
 from monitor.ground import Ground, read
 from monitor.keeping import Late
@@ -105,13 +106,14 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> T
     ground = _ground(project_id, newest)
     taken = [0] * len(batches)
     by_trace: dict[str, dict[int, Row]] = {}
-    stale: list[_Told] = []
-    for one, number in _news(project_id, newest, batches, ground, stale, oldest=late.oldest(now=now), now=now):
+    unbookable: list[tuple[_Told, str]] = []
+    for one, number in _news(project_id, newest, batches, ground, unbookable, late, now=now):
         by_trace.setdefault(one.trace_id, {})[one.span_id] = one
         taken[number] += 1
-    for told in stale:
+    for told, reason in unbookable:
         fitting[told.batch].remove(told.span)
-        rejected[told.batch].append(_refused(told.span, batches[told.batch], late, now=now))
+        index = next(n for n, one in enumerate(batches[told.batch].spans) if one is told.span)
+        rejected[told.batch].append(Refused(index, reason))
     if ground.logged:
         spanlogs.complete(project_id, (one for rows in by_trace.values() for one in rows.values()), ground.logged)
     verdict = _book(project_id, by_trace, ground, late, now=now)
@@ -157,12 +159,6 @@ def _fitting(spans: Iterable[Span], late: Late, *, now: datetime) -> tuple[list[
     return fitting, rejected
 
 
-def _refused(span: Span, batch: Batch, late: Late, *, now: datetime) -> Refused:
-    """The refusal of a version of a span that was stored too long ago to be booked anew."""
-    index = next(n for n, one in enumerate(batch.spans) if one is span)
-    return Refused(index, f"what is stored of it started {late.reason(now=now)}")
-
-
 def _newest(batches: Iterable[Iterable[Span]]) -> dict[tuple[bytes, int], _Told]:
     """Of the versions of a span within the batches, the one that stays."""
     newest: dict[tuple[bytes, int], _Told] = {}
@@ -190,15 +186,16 @@ def _news(
     newest: Mapping[tuple[bytes, int], _Told],
     batches: Sequence[Batch],
     ground: Ground,
-    stale: list[_Told],
+    unbookable: list[tuple[_Told, str]],
+    late: Late,
     *,
-    oldest: datetime,
     now: datetime,
 ) -> Iterator[tuple[Row, int]]:
     """The rows of the spans that are new, or newer than what is stored, with the numbers of their batches.
 
-    Newer versions of spans that started before `oldest` are added to `stale` instead.
+    Newer versions of spans that can't be booked anew are added to `unbookable` instead, with the reason.
     """
+    oldest = late.oldest(now=now)
     for told in newest.values():
         span, number = told
         trace, span_id = span.trace_id.hex(), span.span_id
@@ -206,7 +203,10 @@ def _news(
         if stored is not None and rank(span) <= rank(stored):
             continue
         if stored is not None and stored.started_at < oldest:
-            stale.append(told)
+            unbookable.append((told, f"what is stored of it started {late.reason(now=now)}"))
+            continue
+        if stored is not None and stored.bookings >= MOST_BOOKINGS:
+            unbookable.append((told, f"it was booked {MOST_BOOKINGS:,} times already"))
             continue
         work = ground.works.get(str(span.execution_id)) if span.execution_id else None
         department = batches[number].department

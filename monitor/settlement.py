@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from monitor import agentwork, lineage, metering, nearby
-from monitor.bookings import ZERO, Books, Role, line, price_into, roles
+from monitor.bookings import MOST_BOOKINGS, ZERO, Books, Role, line, price_into, roles
 from monitor.ground import Ground, booked_rows
 from monitor.lineage import Place
 from monitor.nearby import Part
@@ -51,7 +51,8 @@ def settle(
     """Settle each trace with its new rows by span, which get their places here.
 
     Stored spans that started before `oldest` keep their place and their role: of what they were booked in something
-    may have left. What is new below them is placed by them, and counts by itself.
+    may have left. So do those that were booked MOST_BOOKINGS times. What is new below is placed by them, and counts by
+    itself.
     """
     done = Settlement(Books())
     turns: dict[Key, _Turn] = {}
@@ -83,7 +84,7 @@ def _look(
     above = metering.parents(stored) if stored else {}
     before = roles(stored.values(), above) if stored else {}
     for span_id, held in stored.items():
-        if held.started_at < oldest:
+        if held.started_at < oldest or held.bookings >= MOST_BOOKINGS:
             placed[span_id] = _standing(held, trace)
             counted[span_id] = before.get(span_id, Role.NOTHING)
     turned = []
