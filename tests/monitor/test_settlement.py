@@ -14,7 +14,19 @@ from msgspec.structs import replace
 
 from monitor import executions, ground, heartbeats, ingest, nearby, rundays, transitions, trips, watch
 from monitor.api.executions import register
-from monitor.models import Agent, Conversation, Execution, LedgerEntry, Project, Run, Span, StateChange
+from monitor.models import (
+    Agent,
+    BudgetWindow,
+    Conversation,
+    Execution,
+    LedgerEntry,
+    MinuteRollup,
+    Project,
+    Run,
+    Span,
+    StateChange,
+    Trace,
+)
 from monitor.records import Span as Record
 from monitor.records import Tokens, sealed
 from monitor.registration import NewExecution
@@ -23,6 +35,7 @@ from tests.monitor.spending import (
     CALL_USD,
     NOW,
     REPORTED,
+    RUN_SUMS,
     a_bare_span,
     a_family,
     a_project,
@@ -563,3 +576,46 @@ def await_a_waiter() -> None:
                 return
             assert time.monotonic() < deadline_s, "nobody waits"
             time.sleep(0.01)
+
+
+def test_the_sums_of_a_small_trace_written_out_by_hand(db: None) -> None:
+    project = a_project()
+    with tenant(project.pk):
+        Conversation.objects.create(project=project, conversation_id="talk")
+    spans = [sealed(replace(span, run_id="night", conversation_id="talk")) for span in naming(1)]
+    accept(project, spans)
+    # Two calls of 0.0035 dollars and a tool of 0.25; a call that nobody can price, and one that failed.
+    usd = Decimal("0.257")
+    with tenant(project.pk):
+        run = Run.objects.get()
+        assert {name: getattr(run, name) for name in RUN_SUMS} == {
+            "calls": 4,
+            "failed_calls": 1,
+            "unpriced_calls": 1,
+            "tool_calls": 1,
+            "latency_ms": 4000,
+            "input_tokens": 2000,
+            "output_tokens": 200,
+            "cost_usd": usd,
+            "reported_usd": Decimal("0.25"),
+            "computed_usd": Decimal("0.007"),
+        }
+        began = NOW - timedelta(minutes=10)
+        assert (run.run_id, run.spans) == ("night", 8)
+        assert (run.first_at, run.last_at) == (began + timedelta(seconds=1), began + timedelta(seconds=8))
+        assert list(Trace.objects.values_list("spans", "first_at", "last_at")) == [(8, run.first_at, run.last_at)]
+        assert Conversation.objects.get().cost_usd == usd
+        # The tool that costs stands in the ledger as a fifth call.
+        windows = BudgetWindow.objects.order_by("scope", "period").values_list("scope", "period", "spent_usd", "calls")
+        assert list(windows) == [
+            ("project", "day", usd, 5),
+            ("project", "hour", usd, 5),
+            ("project", "month", usd, 5),
+            ("run", "run", usd, 5),
+        ]
+        assert {(one.kind, one.count, one.cost_usd) for one in MinuteRollup.objects.exclude(kind="execution")} == {
+            ("llm", 3, Decimal("0.007")),
+            ("llm", 1, 0),
+            ("tool", 1, Decimal("0.25")),
+        }
+    assert_books_balance(project)
