@@ -157,6 +157,12 @@ def lock(project_id: int, *traces: str) -> None:
     pipeline.flush([locking(project_id, traces)])
 
 
+def lock_all(project_id: int) -> None:
+    """Keep every batch of the project waiting until commit, and wait for those under way; takes no lock before."""
+    drawers = range(project_id * DRAWERS, (project_id + 1) * DRAWERS)
+    pipeline.flush([Statement(LOCK, {"drawers": array(drawers)})])
+
+
 def locking(project_id: int, traces: Iterable[str]) -> Statement:
     """The statement that locks the traces, in the order of their drawers."""
     return Statement(LOCK, {"drawers": array(sorted({_drawer(project_id, bytes.fromhex(one)) for one in traces}))})
