@@ -173,6 +173,36 @@ def act(project_id: int, verdict: Verdict, *, now: datetime) -> None:
             _tell(project_id, key, rule, held, to_state="exceeded", now=now)
 
 
+class Cut(NamedTuple):
+    """Windows of the project that run now by some calendar: of one target, or with "" of every other.
+
+    What was received from `since` on is charged in them: their budget may be younger than they are.
+    """
+
+    scope: str
+    target: str
+    period: str
+    starts_at: datetime
+    since: datetime
+
+
+def cuts(project_id: int, time_zone: str, *, now: datetime) -> list[Cut]:
+    """The windows that run now by a time zone; those of runs and of all projects go by none."""
+    budgets, _ = _budgets(project_id)
+    found = []
+    for kind in _kinds(project_id, budgets, time_zone, now=now):
+        if kind.project_id == INSTANCE or kind.period == Period.RUN:
+            continue
+        named = {target for scope, target, period in budgets if (scope, period) == (kind.scope, kind.period)}
+        for target in named | {""}:
+            made = [rule.created_at for one in {target, ""} if (rule := budgets.get((kind.scope, one, kind.period)))]
+            if kind.is_always:
+                found.append(Cut(kind.scope, target, kind.period, kind.starts_at, kind.starts_at))
+            elif made:
+                found.append(Cut(kind.scope, target, kind.period, kind.starts_at, max(kind.starts_at, min(made))))
+    return found
+
+
 def standing(project_id: int, *, now: datetime, run_id: str = "", agent: str = "", department: str = "") -> Verdict:
     """What the budgets would say now, without spending anything."""
     budgets, time_zone = _budgets(project_id)

@@ -1,7 +1,7 @@
 """What stands before a batch: locked until commit, and read by whoever writes on top of it."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from hashlib import blake2b
@@ -15,7 +15,7 @@ from monitor.prices import PriceOverride, Rates
 from monitor.records import Span
 from monitor.spanrows import BOOKED_COLUMNS, Known, Row, Work
 
-# Locks of traces fall into so many drawers per project: PostgreSQL's lock table is small.
+# Locks of traces, and of executions, fall into so many drawers per project: PostgreSQL's lock table is small.
 DRAWERS = 512
 DAY_TABLES = ("monitor_span", "monitor_ledgerentry")
 
@@ -28,6 +28,7 @@ SELECT handrail_make_partitions(parent::regclass, day, day)
   FROM unnest(%(tables)s::text[]) AS parent, unnest(%(days)s::date[]) AS day ORDER BY parent, day
 """
 LOCK = "SELECT pg_advisory_xact_lock(drawer) FROM unnest(%(drawers)s::bigint[]) AS drawer"
+SHARE = "SELECT pg_advisory_xact_lock_shared(drawer) FROM unnest(%(drawers)s::bigint[]) AS drawer"
 TRACES = """
 SELECT encode(uuid_send(trace_id), 'hex'), first_at, last_at, spans FROM monitor_trace
  WHERE project_id = %(project_id)s AND trace_id = ANY(%(traces)s::uuid[])
@@ -108,12 +109,13 @@ def read(
 
     `told` are the spans of the batch; without them traces are read whole, however long they are.
     """
-    ids = sorted(traces)
-    wanted = {"project_id": project_id, "traces": array(ids), "works": array(sorted(map(str, works)))}
+    ids, named = sorted(traces), list(works)
+    wanted = {"project_id": project_id, "traces": array(ids), "works": array(sorted(map(str, named)))}
     named_days = {"days": array(sorted(days)), "tables": array(DAY_TABLES)}
-    missing, _, places, found, prices, has_logs = pipeline.flush(
+    missing, *_, places, found, prices, has_logs = pipeline.flush(
         [
             Statement(MISSING_DAYS, named_days),
+            *_sharing(project_id, named),
             locking(project_id, ids),
             Statement(TRACES, wanted),
             Statement(WORKS, wanted),
@@ -155,13 +157,34 @@ def lock(project_id: int, *traces: str) -> None:
     pipeline.flush([locking(project_id, traces)])
 
 
+def lock_all(project_id: int) -> None:
+    """Keep every batch of the project waiting until commit, and wait for those under way; takes no lock before."""
+    drawers = range(project_id * DRAWERS, (project_id + 1) * DRAWERS)
+    pipeline.flush([Statement(LOCK, {"drawers": array(drawers)})])
+
+
 def locking(project_id: int, traces: Iterable[str]) -> Statement:
     """The statement that locks the traces, in the order of their drawers."""
-    return Statement(LOCK, {"drawers": array(sorted({_drawer(project_id, trace) for trace in traces}))})
+    return Statement(LOCK, {"drawers": array(sorted({_drawer(project_id, bytes.fromhex(one)) for one in traces}))})
 
 
-def _drawer(project_id: int, trace: str) -> int:
-    return project_id * DRAWERS + int.from_bytes(blake2b(bytes.fromhex(trace), digest_size=2).digest()) % DRAWERS
+def claiming(project_id: int, work: UUID) -> Statement:
+    """The statement that keeps batches waiting whose spans name the execution; before the locks of traces."""
+    return Statement(LOCK, {"drawers": array([_drawer_of_work(project_id, work)])})
+
+
+def _sharing(project_id: int, works: Collection[UUID]) -> list[Statement]:
+    """The statement that keeps whoever registers these executions waiting, and no other batch."""
+    drawers = sorted({_drawer_of_work(project_id, work) for work in works})
+    return [Statement(SHARE, {"drawers": array(drawers)})] if drawers else []
+
+
+def _drawer_of_work(project_id: int, work: UUID) -> int:
+    return -_drawer(project_id, work.bytes)
+
+
+def _drawer(project_id: int, identity: bytes) -> int:
+    return project_id * DRAWERS + int.from_bytes(blake2b(identity, digest_size=2).digest()) % DRAWERS
 
 
 def _override(identity: str, provider: str, model: str, starts_at: datetime, rates: str) -> PriceOverride:

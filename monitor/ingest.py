@@ -27,6 +27,7 @@ from monitor import (
     spanlogs,
     store,
 )
+from monitor.bookings import MOST_BOOKINGS
 from monitor.budgets import Verdict
 from monitor.ground import Ground, read
 from monitor.keeping import Late
@@ -75,10 +76,11 @@ class Batch(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """A span and the number of the batch that told it."""
+    """A span, the number of the batch that told it, and its place there."""
 
     span: Span
     batch: int
+    index: int
 
 
 def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department: str = "") -> Judged:
@@ -99,30 +101,26 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> T
     """
     late = keeping.late(project_id, now=now)
     fitting, rejected = zip(*(_fitting(batch.spans, late, now=now) for batch in batches), strict=True)
+    fit = [len(one) for one in fitting]
     newest = _newest(fitting)
     if not newest:
         return Taken([Accepted(0, 0, refused) for refused in rejected], Verdict())
     ground = _ground(project_id, newest)
     taken = [0] * len(batches)
     by_trace: dict[str, dict[int, Row]] = {}
-    stale: list[_Told] = []
-    for one, number in _news(project_id, newest, batches, ground, stale, oldest=late.oldest(now=now), now=now):
+    unbookable: list[tuple[_Told, str]] = []
+    for one, number in _news(project_id, newest, batches, ground, unbookable, late, now=now):
         by_trace.setdefault(one.trace_id, {})[one.span_id] = one
         taken[number] += 1
-    kept = [len(one) for one in fitting]
-    if stale:
-        # A batch may be of nothing else.
-        indexes = [{id(span): index for index, span in enumerate(batch.spans)} for batch in batches]
-        reason = f"what is stored of it started {late.reason(now=now)}"
-        for span, number in stale:
-            kept[number] -= 1
-            rejected[number].append(Refused(indexes[number][id(span)], reason))
+    for told, reason in unbookable:
+        fit[told.batch] -= 1
+        rejected[told.batch].append(Refused(told.index, reason))
     if ground.logged:
         spanlogs.complete(project_id, (one for rows in by_trace.values() for one in rows.values()), ground.logged)
     verdict = _book(project_id, by_trace, ground, late, now=now)
     if by_trace:
         news.tell(project_id, "spans")
-    done = [Accepted(taken[number], kept[number] - taken[number], rejected[number]) for number in range(len(batches))]
+    done = [Accepted(taken[number], fit[number] - taken[number], rejected[number]) for number in range(len(batches))]
     return Taken(done, verdict)
 
 
@@ -146,28 +144,28 @@ def _book(
     return _sum_up(project_id, rows, settled, oldest=late.oldest(now=now), now=now)
 
 
-def _fitting(spans: Iterable[Span], late: Late, *, now: datetime) -> tuple[list[Span], list[Refused]]:
-    """The spans that can be kept, and the others by name."""
-    fitting: list[Span] = []
+def _fitting(spans: Iterable[Span], late: Late, *, now: datetime) -> tuple[dict[int, Span], list[Refused]]:
+    """The spans that can be kept by their places, and the others by name."""
+    fitting: dict[int, Span] = {}
     rejected: list[Refused] = []
     for index, span in enumerate(spans):
         reason = refusal(span, late, now=now)
         if reason is None:
-            fitting.append(span)
+            fitting[index] = span
         else:
             rejected.append(Refused(index, reason))
     return fitting, rejected
 
 
-def _newest(batches: Iterable[Iterable[Span]]) -> dict[tuple[bytes, int], _Told]:
+def _newest(batches: Iterable[Mapping[int, Span]]) -> dict[tuple[bytes, int], _Told]:
     """Of the versions of a span within the batches, the one that stays."""
     newest: dict[tuple[bytes, int], _Told] = {}
     for number, spans in enumerate(batches):
-        for span in spans:
+        for index, span in spans.items():
             key = (span.trace_id, span.span_id)
             held = newest.get(key)
             if held is None or rank(span) > rank(held.span):
-                newest[key] = _Told(span, number)
+                newest[key] = _Told(span, number, index)
     return newest
 
 
@@ -186,23 +184,27 @@ def _news(
     newest: Mapping[tuple[bytes, int], _Told],
     batches: Sequence[Batch],
     ground: Ground,
-    stale: list[_Told],
+    unbookable: list[tuple[_Told, str]],
+    late: Late,
     *,
-    oldest: datetime,
     now: datetime,
 ) -> Iterator[tuple[Row, int]]:
     """The rows of the spans that are new, or newer than what is stored, with the numbers of their batches.
 
-    Newer versions of spans that started before `oldest` are added to `stale` instead.
+    Newer versions of spans that can't be booked anew are added to `unbookable` instead, with the reason.
     """
+    oldest = late.oldest(now=now)
     for told in newest.values():
-        span, number = told
+        span, number = told.span, told.batch
         trace, span_id = span.trace_id.hex(), span.span_id
         stored = ground.known.get(trace, {}).get(span_id)
         if stored is not None and rank(span) <= rank(stored):
             continue
         if stored is not None and stored.started_at < oldest:
-            stale.append(told)
+            unbookable.append((told, f"what is stored of it started {late.reason(now=now)}"))
+            continue
+        if stored is not None and stored.bookings >= MOST_BOOKINGS:
+            unbookable.append((told, f"it was booked {MOST_BOOKINGS:,} times already"))
             continue
         work = ground.works.get(str(span.execution_id)) if span.execution_id else None
         department = batches[number].department

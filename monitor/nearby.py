@@ -60,7 +60,7 @@ LATERAL (
 ) AS span
 """  # noqa: S608
 REACH = f"""
-SELECT min(started_at), max(coalesce(ended_at, started_at)) FROM monitor_span
+SELECT min(started_at), max(coalesce(ended_at, started_at)), count(*) FROM monitor_span
  WHERE {_LIES} AND trace_id = %(trace_id)s AND run_id = %(run_id)s AND span_id <> ALL(%(others)s::bigint[])
 """  # noqa: S608
 
@@ -119,9 +119,12 @@ def read(
     return known, {trace: Part(frozenset(touched[trace]), *place) for trace, place in places.items()}
 
 
-def reach(project_id: int, trace: str, part: Part) -> tuple[datetime, datetime] | None:
-    """From when to when the spans reach that make the run named after a long trace, but for those that are touched."""
-    ((first_at, last_at),) = pipeline.flush(
+def reach(project_id: int, trace: str, part: Part) -> tuple[datetime, datetime, int] | None:
+    """From when to when the spans of a long trace reach that make the run named after it, and how many they are.
+
+    Those that are touched are left out; None when there are no others.
+    """
+    ((first_at, last_at, spans),) = pipeline.flush(
         [
             Statement(
                 REACH,
@@ -136,7 +139,7 @@ def reach(project_id: int, trace: str, part: Part) -> tuple[datetime, datetime] 
             )
         ]
     )[0]
-    return None if first_at is None else (first_at, last_at)
+    return None if first_at is None else (first_at, last_at, spans)
 
 
 def _look(

@@ -10,7 +10,7 @@ import msgspec
 from django.db import IntegrityError, connection, transaction
 from msgspec import Meta
 
-from monitor import agents, attempts, changes, executions, families, ground, outcomes, transitions
+from monitor import agents, attempts, changes, executions, families, ground, outcomes, pipeline, transitions
 from monitor.agentwork import AgentWork
 from monitor.bookings import Books, WorkSums
 from monitor.ids import uuid7
@@ -124,6 +124,22 @@ SELECT coalesce(a.timeout_s, p.timeout_s), coalesce(a.heartbeat_s, p.heartbeat_s
 """
 
 
+# Spans may have named the execution before it was there. Each that stands in the ledger has an odd count of bookings.
+NAMED = """
+SELECT DISTINCT encode(uuid_send(trace_id), 'hex') FROM monitor_span
+ WHERE project_id = %(project_id)s AND execution_id = %(id)s
+"""
+NAMED_SUMS = """
+SELECT count(*) FILTER (WHERE is_call),
+       coalesce(sum(input_tokens::bigint + cache_read_tokens + cache_write_tokens + audio_input_tokens
+                    + image_input_tokens), 0)::bigint,
+       coalesce(sum(output_tokens::bigint + reasoning_tokens + audio_output_tokens), 0)::bigint,
+       coalesce(sum(cost_usd), 0),
+       coalesce((array_agg(model ORDER BY received_at, started_at) FILTER (WHERE is_call AND model <> ''))[1], '')
+  FROM monitor_span, LATERAL (SELECT kind <> 'tool' OR ended_at IS NULL) AS counted (is_call)
+ WHERE project_id = %(project_id)s AND execution_id = %(id)s AND bookings %% 2 = 1
+"""
+
 # Of an execution that traces tell of, the spans alone decide: a later version of them may say otherwise. What has no
 # end, or was taken for silent or lost, is looked at next (monitor/silence.py).
 TOLD = """
@@ -174,13 +190,11 @@ def register(project_id: int, body: NewExecution, *, now: datetime, actor: str) 
     Its first attempt is 1, whatever `attempt` says. Below a cancelled parent it is cancelled at once. Raises
     IdTaken, and BadTimes for work already done.
     """
-    if body.trace_id is not None:
-        # Before all other locks, as ingest does: its batches then see this execution, or we see their spans.
-        ground.lock(project_id, UUID(body.trace_id).hex)
+    named = _named(project_id, body)
     with connection.cursor() as cursor:
         cursor.execute(DEFAULTS, {"project_id": project_id, "agent": body.agent})
         defaults = Defaults(*cursor.fetchone())
-    execution = _new(project_id, body, defaults, now=now)
+    execution = _new(project_id, body, defaults, named, now=now)
     if body.id is not None and (present := _present(project_id, body.id, body.digest())) is not None:
         if present.status == Status.RETRYING and body.attempt == present.attempt:
             transitions.start(present, now=now, actor=actor)
@@ -254,6 +268,28 @@ def telling(project_id: int, books: Books, *, now: datetime) -> list[Statement]:
     return statements
 
 
+def _named(project_id: int, body: NewExecution) -> WorkSums:
+    """What the stored spans add up to that name the execution; locks it and the traces that it may be in until commit.
+
+    Before all other locks, as ingest does: its batches then see this execution, or we see their spans.
+    """
+    own = [UUID(body.trace_id).hex] if body.trace_id is not None else []
+    if body.id is None:
+        if own:
+            ground.lock(project_id, *own)
+        return NOTHING_ADDED
+    wanted = {"project_id": project_id, "id": body.id}
+    # Who looks has the lock: no batch that names it is under way, and others come to it by way of a stored span.
+    _, found = pipeline.flush([ground.claiming(project_id, body.id), Statement(NAMED, wanted)])
+    traces = {*own, *(trace for (trace,) in found)}
+    if traces:
+        ground.lock(project_id, *traces)
+    if not found:
+        return NOTHING_ADDED
+    ((sums,),) = pipeline.flush([Statement(NAMED_SUMS, wanted)])
+    return WorkSums(*sums)
+
+
 def _present(project_id: int, execution_id: UUID, digest: bytes) -> Execution | None:
     present = Execution.objects.of(project_id).filter(id=execution_id).first()
     if present is not None and bytes(present.digest) != digest:
@@ -261,7 +297,7 @@ def _present(project_id: int, execution_id: UUID, digest: bytes) -> Execution | 
     return present
 
 
-def _new(project_id: int, body: NewExecution, defaults: Defaults, *, now: datetime) -> Execution:
+def _new(project_id: int, body: NewExecution, defaults: Defaults, named: WorkSums, *, now: datetime) -> Execution:
     execution = Execution(
         project_id=project_id,
         id=body.id or uuid7(),
@@ -286,13 +322,13 @@ def _new(project_id: int, body: NewExecution, defaults: Defaults, *, now: dateti
         metadata=body.metadata,
         output=body.output,
         error=body.error,
-        model=body.model,
-        input_tokens=body.input_tokens,
-        output_tokens=body.output_tokens,
-        cost_usd=body.cost_usd.quantize(FINEST_USD),
+        model=body.model or named.model,
+        input_tokens=body.input_tokens + named.input_tokens,
+        output_tokens=body.output_tokens + named.output_tokens,
+        cost_usd=body.cost_usd.quantize(FINEST_USD) + named.cost_usd,
         cpu_ms=body.cpu_ms,
         memory_delta_bytes=body.memory_delta_bytes,
-        api_calls=body.api_calls,
+        api_calls=body.api_calls + named.calls,
         started_at=now,
     )
     if body.is_done:

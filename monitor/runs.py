@@ -6,7 +6,7 @@ quarters from which to which its runs reached and reach now, for monitor/rundays
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from monitor.bookings import RunSums
 from monitor.pipeline import Statement, array, texts, times
@@ -50,13 +50,14 @@ UPDATE monitor_run AS run SET agent = told.agent
   FROM unnest(%(run_id)s::text[], %(was)s::text[], %(agent)s::text[]) AS told (run_id, was, agent)
  WHERE run.project_id = %(project_id)s AND run.run_id = told.run_id AND run.agent = told.was
 """
-# A run that somebody named takes its spans out of the run that goes by the trace.
+# A run that somebody named takes its spans out of the run that goes by the trace. Where spans of other traces name that
+# one too, it stays as far as it was told to reach.
 LEFT_RUNS = f"""
 UPDATE monitor_run AS run SET first_at = rest.first_at, last_at = rest.last_at,
     was_first_at = run.first_at, was_last_at = run.last_at
-  FROM unnest(%(run_id)s::text[], %(first_at)s::timestamptz[], %(last_at)s::timestamptz[])
-    AS rest (run_id, first_at, last_at)
- WHERE run.project_id = %(project_id)s AND run.run_id = rest.run_id
+  FROM unnest(%(run_id)s::text[], %(first_at)s::timestamptz[], %(last_at)s::timestamptz[], %(spans)s::int[])
+    AS rest (run_id, first_at, last_at, spans)
+ WHERE run.project_id = %(project_id)s AND run.run_id = rest.run_id AND coalesce(run.spans = rest.spans, true)
 RETURNING {_quarters("was_first_at", "was_last_at", "run.first_at", "run.last_at")}
 """  # noqa: S608
 # Of a run that is older than the count of spans only one that goes by the trace is known to have none.
@@ -74,6 +75,14 @@ DELETE FROM monitor_budgetwindow AS held
 """
 
 
+class Rest(NamedTuple):
+    """What stays of a trace in the run named after it: from when to when it reaches, and how many spans it is."""
+
+    first_at: datetime
+    last_at: datetime
+    spans: int
+
+
 def summing(project_id: int, runs: Mapping[str, RunSums]) -> Statement:
     """The statement that adds the sums to the runs, in the order of their names."""
     summed = [runs[run_id] for run_id in sorted(runs)]
@@ -88,7 +97,7 @@ def summing(project_id: int, runs: Mapping[str, RunSums]) -> Statement:
 def mending(
     project_id: int,
     runs: Mapping[str, RunSums],
-    left: Mapping[str, tuple[datetime, datetime] | None],
+    left: Mapping[str, Rest | None],
     renamed: Mapping[str, tuple[str, str]],
 ) -> list[Statement]:
     """The statements for runs that lost spans or whose agent's name is known better now; none for most batches.
@@ -112,8 +121,9 @@ def mending(
     rests = {run_id: rest for run_id, rest in sorted(left.items()) if rest is not None}
     if rests:
         reach = {
-            "first_at": times(first for first, _ in rests.values()),
-            "last_at": times(last for _, last in rests.values()),
+            "first_at": times(rest.first_at for rest in rests.values()),
+            "last_at": times(rest.last_at for rest in rests.values()),
+            "spans": array(rest.spans for rest in rests.values()),
         }
         statements.append(Statement(LEFT_RUNS, {"project_id": project_id, "run_id": texts(rests), **reach}))
     if empty := _empty(runs, left):
@@ -124,15 +134,13 @@ def mending(
     return statements
 
 
-def clearing(
-    project_id: int, runs: Mapping[str, RunSums], left: Mapping[str, tuple[datetime, datetime] | None]
-) -> list[Statement]:
+def clearing(project_id: int, runs: Mapping[str, RunSums], left: Mapping[str, Rest | None]) -> list[Statement]:
     """The statement that takes away the windows of runs that `mending` did; after their last charges."""
     empty = _empty(runs, left)
     return [Statement(EMPTY_WINDOWS, {"project_id": project_id, "run_id": texts(empty)})] if empty else []
 
 
-def _empty(runs: Mapping[str, RunSums], left: Mapping[str, tuple[datetime, datetime] | None]) -> list[str]:
+def _empty(runs: Mapping[str, RunSums], left: Mapping[str, Rest | None]) -> list[str]:
     """The runs that may have lost their last span."""
     lost = {run_id for run_id, sums in runs.items() if sums.spans < 0}
     return sorted(lost.union(run_id for run_id, rest in left.items() if rest is None))

@@ -9,10 +9,11 @@ import msgspec
 from msgspec.structs import replace
 
 from monitor import agentwork, lineage, metering, nearby
-from monitor.bookings import ZERO, Books, Role, line, price_into, roles
+from monitor.bookings import MOST_BOOKINGS, ZERO, Books, Role, line, price_into, roles
 from monitor.ground import Ground, booked_rows
 from monitor.lineage import Place
 from monitor.nearby import Part
+from monitor.runs import Rest
 from monitor.spanrows import Known, Row
 from monitor.store import Correction
 
@@ -23,15 +24,15 @@ Key = tuple[str, int]
 class Settlement(msgspec.Struct):
     """What is to be written beside the new rows.
 
-    `left` are runs named after their trace that lost spans to a run that somebody named: when what stays of them
-    began and ended, None when nothing does. `renamed` are the agents of runs: as they were, as they are now.
+    `left` are runs named after their trace that lost spans to a run that somebody named: what stays of them, None when
+    nothing does. `renamed` are the agents of runs: as they were, as they are now.
     """
 
     books: Books
     corrections: list[Correction] = []
     replaced: list[tuple[str, Known]] = []
     agents: set[str] = set()
-    left: dict[str, tuple[datetime, datetime] | None] = {}
+    left: dict[str, Rest | None] = {}
     renamed: dict[str, tuple[str, str]] = {}
 
 
@@ -50,7 +51,8 @@ def settle(
     """Settle each trace with its new rows by span, which get their places here.
 
     Stored spans that started before `oldest` keep their place and their role: of what they were booked in something
-    may have left. What is new below them is placed by them, and counts by itself.
+    may have left. So do those that were booked MOST_BOOKINGS times. What is new below is placed by them, and counts by
+    itself.
     """
     done = Settlement(Books())
     turns: dict[Key, _Turn] = {}
@@ -82,7 +84,7 @@ def _look(
     above = metering.parents(stored) if stored else {}
     before = roles(stored.values(), above) if stored else {}
     for span_id, held in stored.items():
-        if held.started_at < oldest:
+        if held.started_at < oldest or held.bookings >= MOST_BOOKINGS:
             placed[span_id] = _standing(held, trace)
             counted[span_id] = before.get(span_id, Role.NOTHING)
     turned = []
@@ -218,13 +220,19 @@ def _see(before: Known | Row, after: Known | Row, done: Settlement) -> None:
 
 def _rest(
     project_id: int, trace: str, spans: Mapping[int, Known | Row], placed: Mapping[int, Place], part: Part | None
-) -> tuple[datetime, datetime] | None:
-    """From when to when the spans reach that still make the run named after the trace."""
+) -> Rest | None:
+    """The spans of the trace that still make the run named after it."""
     staying = [
-        (one.started_at, one.ended_at or one.started_at)
+        Rest(one.started_at, one.ended_at or one.started_at, 1)
         for span_id, one in _looked_at(spans, part)
-        if not placed[span_id].run_id
+        if (placed[span_id].run_id or trace) == trace
     ]
     if part is not None and (others := nearby.reach(project_id, trace, part)):
-        staying.append(others)
-    return (min(first for first, _ in staying), max(last for _, last in staying)) if staying else None
+        staying.append(Rest(*others))
+    if not staying:
+        return None
+    return Rest(
+        min(one.first_at for one in staying),
+        max(one.last_at for one in staying),
+        sum(one.spans for one in staying),
+    )

@@ -12,14 +12,15 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.db import connections, transaction
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
 from monitor import agentwork, budgets, closing, ingest, latency, lineage, metering, windows
-from monitor.bookings import Books, WorkSums, line, roles
+from monitor.bookings import Books, RunSums, WorkSums, line, roles
 from monitor.folding import KEY, SUMS, _by_minute
 from monitor.ingest import Judged
 from monitor.models import (
     Agent,
+    Budget,
     BudgetWindow,
     Conversation,
     DayRollup,
@@ -46,6 +47,18 @@ MODEL = "gpt-4o"
 CALL_USD = Decimal("0.0035")
 # Of an execution that spans tell of, what they decide.
 TOLD_COLUMNS = ("parent_id", "agent", "task", "run_id", "conversation_id", "department", "status", "duration_ms")
+RUN_SUMS = (
+    "calls",
+    "failed_calls",
+    "unpriced_calls",
+    "tool_calls",
+    "latency_ms",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "reported_usd",
+    "computed_usd",
+)
 WORK = (
     "id",
     "parent_id",
@@ -291,8 +304,11 @@ def quarter(at: datetime) -> datetime:
     return at.replace(minute=at.minute // 15 * 15, second=0, microsecond=0)
 
 
-def assert_books_balance(project: Project) -> None:
-    """Recompute every sum from the stored spans alone and compare exactly."""
+def assert_books_balance(project: Project, *, since: datetime | None = None) -> None:
+    """Recompute every sum from the stored spans alone and compare exactly.
+
+    Windows of budgets only from those on that ran at `since`, when the project's time zone was changed.
+    """
     with tenant(project.pk):
         traces: dict[str, list[Row]] = defaultdict(list)
         for values in Span.objects.values(*BOOKED_COLUMNS):
@@ -354,40 +370,82 @@ def assert_books_balance(project: Project) -> None:
         assert hours == added_up(expected, hour)
         zone = ZoneInfo(Project.objects.values_list("time_zone", flat=True).get(pk=project.pk))
         assert days == added_up(expected, day_in(zone))
-        for run in Run.objects.all():
-            summed = books.runs.get(run.run_id)
-            got = (run.calls, run.failed_calls, run.unpriced_calls, run.tool_calls, run.latency_ms, run.cost_usd)
-            assert got == (
-                (
-                    summed.calls,
-                    summed.failed_calls,
-                    summed.unpriced_calls,
-                    summed.tool_calls,
-                    summed.latency_ms,
-                    summed.cost_usd,
-                )
-                if summed
-                else (0, 0, 0, 0, 0, 0)
-            )
-        of_runs = BudgetWindow.objects.filter(scope="run").values_list("target", flat=True)
-        assert set(of_runs) <= set(Run.objects.values_list("run_id", flat=True))
-        made = Counter(span.run_id for span in Span.objects.only("run_id"))
-        assert {run.run_id: run.spans for run in Run.objects.exclude(spans=None)} == made
-        began = Counter(quarter(run.first_at) for run in Run.objects.all())
-        ended = Counter(quarter(run.last_at) for run in Run.objects.all())
-        assert quarters_of() == {at: (began[at], ended[at]) for at in began | ended}
+        _assert_runs_balance(traces, books)
         total = sum((one.cost_usd for one in books.charges), Decimal(0))
         booked = LedgerEntry.objects.aggregate(cost=Sum("cost_usd"), calls=Sum("calls"))
         assert (booked["cost"] or 0, booked["calls"] or 0) == (total, len(books.charges))
-        charged: dict[tuple[str, datetime], Decimal] = defaultdict(Decimal)
-        for entry in LedgerEntry.objects.all():
-            for period in budgets.ALWAYS:
-                began = windows.starts_at(period, project.time_zone, now=entry.received_at)
-                charged[period, began] += entry.cost_usd
-        held = BudgetWindow.objects.filter(scope="project").values_list("period", "starts_at", "spent_usd")
-        assert {(period, began): usd for period, began, usd in held if usd} == {
-            key: usd for key, usd in charged.items() if usd
+        for talk in Conversation.objects.all():
+            assert talk.cost_usd == books.conversations.get(talk.conversation_id, 0), talk.conversation_id
+        for trace in Trace.objects.all():
+            starts = [row.started_at for row in traces[trace.trace_id.hex]]
+            assert trace.spans == len(starts)
+            assert not starts or trace.first_at <= min(starts) <= max(starts) <= trace.last_at
+    _assert_windows_balance(project, since)
+
+
+def _assert_runs_balance(traces: Mapping[str, list[Row]], books: Books) -> None:
+    made: dict[str, list[Row]] = defaultdict(list)
+    for row in (row for rows in traces.values() for row in rows):
+        made[row.run_id].append(row)
+    assert {run.run_id: run.spans for run in Run.objects.exclude(spans=None) if run.spans} == {
+        run_id: len(rows) for run_id, rows in made.items()
+    }
+    for run in Run.objects.all():
+        summed = books.runs.get(run.run_id) or RunSums(run.run_id, "", "", run.first_at, run.last_at)
+        assert {name: getattr(run, name) for name in RUN_SUMS} == {name: getattr(summed, name) for name in RUN_SUMS}
+        if rows := made.get(run.run_id):
+            first_at, last_at = min(row.started_at for row in rows), max(row.ended_at or row.started_at for row in rows)
+            # One that somebody named reaches to wherever a span of it was told to be.
+            assert run.first_at <= first_at <= last_at <= run.last_at
+            if {row.trace_id for row in rows} == {run.run_id}:
+                assert (run.first_at, run.last_at) == (first_at, last_at)
+    of_runs = BudgetWindow.objects.filter(scope="run").values_list("target", flat=True)
+    assert set(of_runs) <= set(Run.objects.values_list("run_id", flat=True))
+    began = Counter(quarter(run.first_at) for run in Run.objects.all())
+    ended = Counter(quarter(run.last_at) for run in Run.objects.all())
+    assert quarters_of() == {at: (began[at], ended[at]) for at in began | ended}
+
+
+def _assert_windows_balance(project: Project, since: datetime | None) -> None:
+    """Every window of the project, and of all, holds what the ledger says was received in it."""
+    with crossing():
+        own = LedgerEntry.objects.filter(project_id=project.pk)
+        limits = list(Budget.objects.filter(Q(project=project) | Q(project=None)))
+        expected: dict[tuple[str, str, str, datetime], tuple[Decimal, int]] = {}
+        kept = [("project", period, None, "") for period in budgets.ALWAYS] + [("run", "run", None, "")]
+        kept += [(one.scope, one.period, one.created_at, one.target) for one in limits]
+        for scope, period in {(scope, period) for scope, period, *_ in kept}:
+            made_at: dict[str, datetime | None] = {}
+            for kind, length, at, target in kept:
+                if (kind, length) == (scope, period):
+                    made_at[target] = at if target not in made_at or made_at[target] is not None else None
+            zone = "UTC" if scope == "global" else project.time_zone
+            for entry in LedgerEntry.objects.all() if scope == "global" else own:
+                whose = {"run": entry.run_id, "agent": entry.agent, "department": entry.department}.get(scope, "")
+                binding = [made_at[one] for one in {whose, ""} if one in made_at]
+                if not binding or (not whose and scope in budgets.TARGETED):
+                    continue
+                if None not in binding and entry.received_at < min(at for at in binding if at is not None):
+                    continue
+                key = scope, whose, period, windows.starts_at(period, zone, now=entry.received_at)
+                usd, calls = expected.get(key, (Decimal(0), 0))
+                expected[key] = usd + entry.cost_usd, calls + entry.calls
+        held = {
+            (one.scope, one.target, one.period, one.starts_at): (one.spent_usd, one.calls)
+            for one in BudgetWindow.objects.filter(project_id__in=(project.pk, windows.INSTANCE))
         }
+    if since is not None:
+        ran = {period: windows.starts_at(period, project.time_zone, now=since) for *_, period, _ in held}
+        held = {key: value for key, value in held.items() if key[3] >= ran[key[2]] and _is_cut(project, *key[2:])}
+        expected = {key: value for key, value in expected.items() if key[3] >= ran[key[2]]}
+    assert {key: value for key, value in held.items() if any(value)} == {
+        key: value for key, value in expected.items() if any(value)
+    }
+
+
+def _is_cut(project: Project, period: str, starts_at: datetime) -> bool:
+    """Whether a window begins there by the project's time zone."""
+    return windows.starts_at(period, project.time_zone, now=starts_at) == starts_at
 
 
 def work_of(project: Project, trace: str) -> Work | None:

@@ -44,7 +44,12 @@ from tests.monitor.spending import (
 def a_budget(project: Project | None, scope: str, limit: str, period: str = "day", **fields: Any) -> Budget:
     with crossing():
         return Budget.objects.create(
-            project=project, scope=scope, period="run" if scope == "run" else period, limit_usd=Decimal(limit), **fields
+            project=project,
+            scope=scope,
+            period="run" if scope == "run" else period,
+            limit_usd=Decimal(limit),
+            # Older than all that is charged.
+            **{"created_at": NOW - timedelta(days=60)} | fields,
         )
 
 

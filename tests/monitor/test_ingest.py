@@ -12,14 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from monitor.bookings import MOST_BOOKINGS
+from monitor.ingest import Refused
 from monitor.models import Agent, Execution, LedgerEntry, Price, Run, Span, StateChange
-from monitor.records import Tokens
+from monitor.records import Tokens, sealed
 from monitor.tenancy import crossing, tenant
 from tests.contract.recordings import clients, mapped
 from tests.monitor.spending import (
     CALL_USD,
     MODEL,
     NOW,
+    a_bare_span,
     a_project,
     a_span,
     a_trace,
@@ -320,3 +323,28 @@ def test_what_was_accepted_outlives_its_connection(committed_db: None, owner_dsn
     with psycopg.connect(owner_dsn) as other:
         assert other.execute("SELECT count(*) > 10 FROM monitor_span").fetchone() == (True,)
     assert_books_balance(project)
+
+
+def test_a_span_that_was_booked_too_often_stays_as_it_is_and_says_so(db: None) -> None:
+    project = a_project()
+    above = a_bare_span(1, 1, kind="agent", agent="boss", agent_stated=True)
+    call = a_bare_span(1, 2, 1)
+    accept(project, [above, call])
+    with tenant(project.pk):
+        Span.objects.filter(span_id=2).update(bookings=MOST_BOOKINGS - 1)
+    again = sealed(replace(call, ended_at=call.ended_at + timedelta(seconds=1)))
+    assert accept(project, [again]).accepted == 1
+    assert_books_balance(project)
+    held = books_of(project)
+    later = sealed(replace(call, ended_at=call.ended_at + timedelta(seconds=2), tokens=usage(9, 9)))
+    answer = accept(project, [above, later])
+    assert (answer.accepted, answer.duplicates) == (0, 1)
+    assert answer.rejected == [Refused(1, "it was booked 32,000 times already")]
+    assert books_of(project) == held
+    # Nor does it move with what stands above it: at most it would have been booked as often as its column can count.
+    with tenant(project.pk):
+        Span.objects.filter(span_id=2).update(bookings=2**15 - 1)
+    assert accept(project, [sealed(replace(above, agent="chef", ended_at=NOW))]).accepted == 1
+    with tenant(project.pk):
+        assert dict(Span.objects.values_list("span_id", "agent")) == {1: "chef", 2: "boss"}
+        assert Run.objects.get().cost_usd == LedgerEntry.objects.aggregate(Sum("cost_usd"))["cost_usd__sum"] == CALL_USD

@@ -3,7 +3,6 @@
 from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
-from time import thread_time
 from uuid import UUID
 
 import pytest
@@ -87,6 +86,64 @@ def register(project: Project, trace: int = 1) -> Execution:
 def ledger_of(project: Project) -> int:
     with tenant(project.pk):
         return LedgerEntry.objects.count()
+
+
+@pytest.mark.parametrize("comes", ["boss", "execution"])
+def test_what_comes_to_an_old_trace_leaves_an_hour_whose_minutes_are_gone(db: None, comes: str) -> None:
+    project, at = a_project(), NOW - 200 * DAY
+    said(project, spans=400)
+    before = ten_calls(project, at)
+    leave()
+    assert told_of(project, at) == before
+    if comes == "boss":
+        assert boss_comes(project).accepted == 1
+    else:
+        register(project)
+    assert told_of(project, at) == before
+    closing.close(now=NOW + HOUR)
+    assert told_of(project, at) == before
+    assert ledger_of(project) == 10
+    with tenant(project.pk):
+        assert Span.objects.get(span_id=1).agent == "shop"
+        assert Run.objects.get(run_id=f"{1:032x}").calls == 1
+
+
+def test_what_is_new_below_an_old_span_is_placed_and_booked(db: None) -> None:
+    project, at = a_project(), NOW - 200 * DAY
+    said(project, spans=400)
+    before = ten_calls(project, at)
+    leave()
+    work = register(project)
+    fresh = a_bare_span(1, 50, 1, started_at=SOON)
+    for _ in range(2):
+        accept(project, [fresh, a_bare_span(1, 51, 50, kind="step", started_at=SOON)])
+    assert told_of(project, at) == before
+    with tenant(project.pk):
+        assert Span.objects.get(span_id=50).agent == "late"
+        assert Execution.objects.get(id=work.id).api_calls == 1
+        assert Run.objects.get(run_id=f"{1:032x}").calls == 2
+    assert ledger_of(project) == 11
+    # A later version is booked in place of the one before, and still nothing of then.
+    longer = a_bare_span(1, 50, 1, started_at=SOON, ended_at=SOON + MINUTE)
+    assert accept(project, [longer]).accepted == 1
+    assert ledger_of(project) == 13
+    with tenant(project.pk):
+        assert Run.objects.get(run_id=f"{1:032x}").calls == 2
+    assert told_of(project, at) == before
+
+
+def test_a_new_version_of_an_old_span_is_refused_by_name(db: None) -> None:
+    project, at = a_project(), NOW - 200 * DAY
+    said(project, spans=400)
+    before = ten_calls(project, at)
+    leave()
+    told = accept(project, [a_span(60, 60), a_bare_span(1, 1, BOSS, started_at=SOON), a_span(61, 61)])
+    assert (told.accepted, told.duplicates, [one.index for one in told.rejected]) == (2, 0, [1])
+    assert told.rejected[0].reason == (
+        "what is stored of it started more than 89 days ago, which is longer than minute sums are kept"
+    )
+    closing.close(now=NOW + HOUR)
+    assert told_of(project, at) == before
 
 
 @pytest.mark.parametrize("comes", ["boss", "execution"])

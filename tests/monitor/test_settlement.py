@@ -14,7 +14,19 @@ from msgspec.structs import replace
 
 from monitor import executions, ground, heartbeats, ingest, nearby, rundays, transitions, trips, watch
 from monitor.api.executions import register
-from monitor.models import Agent, Conversation, Execution, LedgerEntry, Project, Run, Span, StateChange
+from monitor.models import (
+    Agent,
+    BudgetWindow,
+    Conversation,
+    Execution,
+    LedgerEntry,
+    MinuteRollup,
+    Project,
+    Run,
+    Span,
+    StateChange,
+    Trace,
+)
 from monitor.records import Span as Record
 from monitor.records import Tokens, sealed
 from monitor.registration import NewExecution
@@ -23,6 +35,7 @@ from tests.monitor.spending import (
     CALL_USD,
     NOW,
     REPORTED,
+    RUN_SUMS,
     a_bare_span,
     a_family,
     a_project,
@@ -34,6 +47,7 @@ from tests.monitor.spending import (
     minutes_of,
     pending,
     tell_from_many_sides,
+    usage,
 )
 
 
@@ -168,6 +182,29 @@ def test_a_run_that_another_trace_makes_too_stays(db: None) -> None:
     accept(project, [whole])
     with tenant(project.pk):
         assert sorted(Run.objects.values_list("run_id", "spans")) == [("A", 1), ("B", 1)]
+    assert_books_balance(project)
+
+
+@pytest.mark.parametrize("most_whole", [nearby.MOST_WHOLE, 0])
+def test_a_run_by_a_trace_that_another_trace_makes_too_still_reaches_to_that(
+    db: None, monkeypatch: pytest.MonkeyPatch, most_whole: int
+) -> None:
+    monkeypatch.setattr(nearby, "MOST_WHOLE", most_whole)
+    project, run_id = a_project(), UUID(int=1).hex
+    early, late = NOW - timedelta(hours=3), NOW - timedelta(hours=1)
+    accept(project, [a_span(2, 1, run_id=run_id, started_at=early), a_span(2, 2, run_id=run_id, started_at=late)])
+    leaving, staying = a_bare_span(1, 2, 1), a_bare_span(1, 3)
+    accept(project, [leaving, staying])
+    accept(project, [an_agent(1, 1, run_id="R")])
+    with tenant(project.pk):
+        runs = {run.run_id: run for run in Run.objects.all()}
+        assert (runs[run_id].first_at, runs[run_id].last_at) == (early, NOW - timedelta(minutes=9, seconds=56))
+        assert (runs[run_id].spans, runs[run_id].calls, runs["R"].spans) == (3, 3, 2)
+        # Nothing of trace 1 is left in it: the other trace's spans are.
+    accept(project, [sealed(replace(staying, run_id="R", ended_at=NOW))])
+    with tenant(project.pk):
+        run = Run.objects.get(run_id=run_id)
+        assert (run.first_at, run.spans, run.calls) == (early, 2, 2)
     assert_books_balance(project)
 
 
@@ -398,6 +435,126 @@ def test_a_registration_and_a_batch_of_its_trace_wait_for_each_other_in_one_orde
     assert_books_balance(project)
 
 
+# A call, a tool that costs, a model that nobody knows, one that failed, and one whose child repeats its usage.
+def naming(trace: int) -> list[Record]:
+    """Spans of a trace of its own that count for the execution `REPORTED`, as they say or because one above says so."""
+    return [
+        a_bare_span(trace, 1, kind="step", execution_id=REPORTED),
+        a_bare_span(trace, 2, 1),
+        a_bare_span(trace, 3, 1, kind="tool", tool="buy", reported_usd=Decimal("0.25")),
+        a_bare_span(trace, 4, 1, model="nobody-knows-me", tokens=Tokens()),
+        a_bare_span(trace, 5, 1, tokens=Tokens(), status="error", error="overloaded"),
+        a_bare_span(trace, 6, 1, tokens=usage(9000, 900)),
+        a_bare_span(trace, 7, 6),
+        a_bare_span(trace, 8, 1, kind="tool", tool="look", ended_at=None),
+    ]
+
+
+# By hand: the calls 2, 4, 5 and 7, of which two have tokens, and a quarter of a dollar for the tool.
+NAMING = (2 * CALL_USD + Decimal("0.25"), 4, 2000, 200)
+
+
+def sums_of(project: Project) -> tuple[Decimal, int, int, int]:
+    with tenant(project.pk):
+        work = Execution.objects.get(id=REPORTED)
+    return work.cost_usd, work.api_calls, work.input_tokens, work.output_tokens
+
+
+def registered(project: Project, **fields: Any) -> Execution:
+    body = NewExecution(agent="owner", id=REPORTED, timeout_s=3600, **fields)
+    with tenant(project.pk):
+        return register(project.pk, body, now=NOW, actor="key:agents")[0]
+
+
+def test_an_execution_has_the_sums_of_spans_that_named_it_before_it_was_registered(db: None) -> None:
+    project, straight = a_project("late"), a_project("straight")
+    registered(straight)
+    accept(straight, naming(1))
+    assert sums_of(straight) == NAMING
+    accept(project, naming(1))
+    answer = registered(project)
+    assert (answer.cost_usd, answer.api_calls, answer.model) == (NAMING[0], NAMING[1], "gpt-4o")
+    assert sums_of(project) == NAMING
+    assert_books_balance(project)
+    # What comes of them later is added as ever, and who registers again adds nothing.
+    registered(project)
+    accept(project, [a_bare_span(1, 9, 1)])
+    assert sums_of(project) == (NAMING[0] + CALL_USD, 5, 3000, 300)
+    assert_books_balance(project)
+
+
+def test_a_trace_and_what_names_the_execution_elsewhere_are_both_summed(db: None) -> None:
+    project = a_project()
+    accept(project, [*naming(1), *triage(2)])
+    with tenant(project.pk):
+        body = NewExecution(agent="owner", id=REPORTED, trace_id=UUID(int=2).hex)
+        owner, _ = register(project.pk, body, now=NOW, actor="key:agents")
+    assert sums_of(project) == (NAMING[0] + CALL_USD, 5, 3000, 300)
+    assert owner.cost_usd == NAMING[0] + CALL_USD
+    assert_books_balance(project)
+
+
+def test_what_an_execution_tells_of_itself_is_added_to_what_named_it(db: None) -> None:
+    project = a_project()
+    accept(project, naming(1))
+    registered(
+        project, status="completed", cost_usd=Decimal(1), api_calls=2, input_tokens=3, output_tokens=4, model="m"
+    )
+    assert sums_of(project) == (NAMING[0] + 1, 6, 2003, 204)
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_registration_and_a_batch_that_names_it_end_in_exact_sums(
+    committed_db: None, is_told: bool, is_first: bool
+) -> None:
+    """Whoever commits first; the batch names it itself, or its spans hang below one that did before."""
+    project = a_project()
+    said, below = naming(1)[:1], naming(1)[1:]
+    if not is_told:
+        accept(project, said)
+
+    def tell() -> None:
+        try:
+            if is_first:
+                accept(project, said + below)
+            else:
+                registered(project)
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            if is_first:
+                registered(project)
+            else:
+                ingest.accept(project.pk, said + below if is_told else below, now=NOW)
+            late = pool.submit(tell)
+            await_a_waiter()
+        late.result(timeout=30)
+    assert sums_of(project) == NAMING
+    assert_books_balance(project)
+
+
+def test_many_that_name_an_execution_while_it_is_registered_are_all_summed(committed_db: None) -> None:
+    project = a_project()
+
+    def tell(trace: int) -> None:
+        try:
+            if trace == 5:
+                registered(project)
+                return
+            for span in naming(trace):
+                accept(project, [span])
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(9) as pool:
+        list(pool.map(tell, range(1, 10)))
+    assert sums_of(project) == tuple(8 * one for one in NAMING)
+    assert_books_balance(project)
+
+
 def await_a_waiter() -> None:
     """Return once a connection waits for a lock of a trace."""
     deadline_s = time.monotonic() + 30
@@ -408,3 +565,46 @@ def await_a_waiter() -> None:
                 return
             assert time.monotonic() < deadline_s, "nobody waits"
             time.sleep(0.01)
+
+
+def test_the_sums_of_a_small_trace_written_out_by_hand(db: None) -> None:
+    project = a_project()
+    with tenant(project.pk):
+        Conversation.objects.create(project=project, conversation_id="talk")
+    spans = [sealed(replace(span, run_id="night", conversation_id="talk")) for span in naming(1)]
+    accept(project, spans)
+    # Two calls of 0.0035 dollars and a tool of 0.25; a call that nobody can price, and one that failed.
+    usd = Decimal("0.257")
+    with tenant(project.pk):
+        run = Run.objects.get()
+        assert {name: getattr(run, name) for name in RUN_SUMS} == {
+            "calls": 4,
+            "failed_calls": 1,
+            "unpriced_calls": 1,
+            "tool_calls": 1,
+            "latency_ms": 4000,
+            "input_tokens": 2000,
+            "output_tokens": 200,
+            "cost_usd": usd,
+            "reported_usd": Decimal("0.25"),
+            "computed_usd": Decimal("0.007"),
+        }
+        began = NOW - timedelta(minutes=10)
+        assert (run.run_id, run.spans) == ("night", 8)
+        assert (run.first_at, run.last_at) == (began + timedelta(seconds=1), began + timedelta(seconds=8))
+        assert list(Trace.objects.values_list("spans", "first_at", "last_at")) == [(8, run.first_at, run.last_at)]
+        assert Conversation.objects.get().cost_usd == usd
+        # The tool that costs stands in the ledger as a fifth call.
+        windows = BudgetWindow.objects.order_by("scope", "period").values_list("scope", "period", "spent_usd", "calls")
+        assert list(windows) == [
+            ("project", "day", usd, 5),
+            ("project", "hour", usd, 5),
+            ("project", "month", usd, 5),
+            ("run", "run", usd, 5),
+        ]
+        assert {(one.kind, one.count, one.cost_usd) for one in MinuteRollup.objects.exclude(kind="execution")} == {
+            ("llm", 3, Decimal("0.007")),
+            ("llm", 1, 0),
+            ("tool", 1, Decimal("0.25")),
+        }
+    assert_books_balance(project)

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from msgspec import Meta
 
 from config.keeping import ACTOR, add_keep, confirm, lines, planned, wanted
-from monitor import keeping, leaving
+from monitor import keeping, leaving, zones
 from monitor.models import Project
 from monitor.tenancy import crossing, tenant
 
@@ -61,6 +61,8 @@ class Command(BaseCommand):
                 left = leaving.of_project(made, project.pk, now=now)
             confirm(self, made, left, is_sure=options["yes"])
         with tenant(project.pk):
+            if "time_zone" in named:
+                zones.move(project.pk, named["time_zone"], now=now)
             if named:
                 Project.objects.filter(pk=project.pk).update(**named)
             if days:

@@ -108,3 +108,16 @@ def test_a_stale_report_of_a_batch_is_refused_and_stays_in_the_journal(committed
     assert (rejected["index"], rejected["retryable"]) == (0, False)
     assert rejected["errors"][0]["message"] == "attempt 1 is stale: the execution is retrying at attempt 2."
     assert journal(project.pk, one)[-1] == ("retrying", "retrying", "stale_report")
+
+
+def test_what_named_an_execution_before_a_batch_started_it_counts_for_it(db: None) -> None:
+    project = spending.a_project()
+    client = client_with(make_key(project)[1])
+    named = {"execution_id": str(spending.REPORTED)}
+    call = {"type": "call", "provider": "openai", "model": spending.MODEL, "input_tokens": 1000, "output_tokens": 100}
+    started = {"type": "execution.started", "agent": "owner", "id": str(spending.REPORTED)}
+    for events in ([call | named], [started], [call | named | {"latency_ms": 5}]):
+        answer = client.post("/api/v1/batch", {"events": events}, content_type="application/json")
+        assert answer.json() == {"accepted": 1, "duplicates": 0, "rejected": []}
+    work = look(project.pk, spending.REPORTED)
+    assert (work.cost_usd, work.api_calls, work.input_tokens) == (2 * spending.CALL_USD, 2, 2000)
