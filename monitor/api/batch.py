@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import partial, reduce
 from http import HTTPStatus
 from operator import or_
+from time import monotonic
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
@@ -22,6 +23,9 @@ from monitor.masking import Rule
 from monitor.reports import REPORTS, Report
 
 MOST_EVENTS = 10_000
+# Events beside reports cost a transaction each: after so long the others are left to the next request, for this one
+# holds a thread that somebody else may need.
+TELLINGS_WITHIN_S = 3.0
 
 
 class BatchBody(msgspec.Struct):
@@ -84,6 +88,7 @@ def _execution(name: str, caller: Caller, event: Any, now: datetime) -> bool | P
 # for a person.
 ALWAYS_TAKEN = {"execution.heartbeat", "execution.completed", "execution.failed", "message"}
 NO_ROOM = "was not stored: the disk of the database is nearly full"
+NO_TIME = "was not stored: those before it took too long"
 # Events beside reports, each told in a transaction of its own.
 TELLINGS: Mapping[str, Telling] = {
     "message": Telling(MessageEvent, _message),
@@ -133,8 +138,15 @@ class Batch(Door):
         left = {*tellings, *reports}
         if is_shut and not left:
             raise problems.no_room()
+        until_s = monotonic() + TELLINGS_WITHIN_S
         try:
-            for index, (name, event) in tellings.items():
+            for n, (index, (name, event)) in enumerate(tellings.items()):
+                # One at least, or it would never come to its end.
+                if n and monotonic() > until_s:
+                    untold = left - reports.keys()
+                    answer.rejected += [RejectedEvent(one, [FieldError("event", NO_TIME)], True) for one in untold]
+                    left -= untold
+                    break
                 _tell(answer, caller, index, name, event, now=now)
                 left.discard(index)
             _take(answer, caller, reports, now=now)
