@@ -13,7 +13,7 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 from django.urls import path
 
 from monitor import masking, reporting, room
-from monitor.api import bodies, execution_events, problems
+from monitor.api import bodies, execution_events, problems, salvage
 from monitor.api.caller import Caller, Request
 from monitor.api.door import Door, endpoint
 from monitor.api.messages import MessageEvent, message_from_event
@@ -88,6 +88,7 @@ def _execution(name: str, caller: Caller, event: Any, now: datetime) -> bool | P
 # for a person.
 ALWAYS_TAKEN = {"execution.heartbeat", "execution.completed", "execution.failed", "message"}
 NO_ROOM = "was not stored: the disk of the database is nearly full"
+UNTOLD = "was not stored: the database refuses others beside it, and which was not found in time"
 NO_TIME = "was not stored: those before it took too long"
 # Events beside reports, each told in a transaction of its own.
 TELLINGS: Mapping[str, Telling] = {
@@ -149,7 +150,7 @@ class Batch(Door):
                     break
                 _tell(answer, caller, index, name, event, now=now)
                 left.discard(index)
-            _take(answer, caller, reports, now=now)
+            _take(answer, caller, reports, left, now=now)
         except (DatabaseError, InterfaceError) as error:
             refusal = problems.of(error)
             # What is kept already is not taken back, so its sender has to hear of it.
@@ -222,21 +223,36 @@ def _tell(answer: BatchAnswer, caller: Caller, index: int, name: str, event: msg
     answer.duplicates += not is_new
 
 
-def _take(answer: BatchAnswer, caller: Caller, reports: dict[int, Report], *, now: datetime) -> None:
-    """Take all reports in one transaction and add them to the answer."""
+def _take(answer: BatchAnswer, caller: Caller, reports: dict[int, Report], left: set[int], *, now: datetime) -> None:
+    """Take the reports and add them to the answer: in one transaction, unless the database refuses one of them.
+
+    What became of a report is known once its place is not `left` any more.
+    """
     if not reports:
         return
     places = list(reports)
-    done = unhindered(
-        caller.project_id,
-        lambda: reporting.take(
-            caller.project_id, list(reports.values()), now=now, department=caller.department, rule=caller.rule
-        ),
-    )
-    answer.accepted += done.accepted
-    answer.duplicates += done.duplicates
-    for n, error in done.refused.items():
-        answer.rejected.append(RejectedEvent(places[n], [FieldError(error.field, error.message)]))
+    told = list(reports.values())
+
+    def take(begin: int, end: int) -> None:
+        done = unhindered(
+            caller.project_id,
+            lambda: reporting.take(
+                caller.project_id, told[begin:end], now=now, department=caller.department, rule=caller.rule
+            ),
+        )
+        answer.accepted += done.accepted
+        answer.duplicates += done.duplicates
+        left.difference_update(places[begin:end])
+        for n, error in done.refused.items():
+            answer.rejected.append(RejectedEvent(places[begin + n], [FieldError(error.field, error.message)]))
+
+    try:
+        refused = salvage.halved(take, len(places))
+    except salvage.NotFound as problem:
+        refused = problem.refused
+        left.difference_update(places[one.index] for one in refused)
+        answer.rejected += [RejectedEvent(index, [FieldError("event", UNTOLD)], True) for index in left]
+    answer.rejected += [RejectedEvent(places[one.index], [FieldError("event", one.reason)]) for one in refused]
 
 
 def _rejected(index: int, problem: Problem) -> RejectedEvent:
