@@ -62,7 +62,8 @@ def halved(take: Callable[[int, int], None], count: int) -> list[Refused]:
         try:
             take(begin, end)
             is_stored = True
-        except (DataError, IntegrityError) as error:
+        # The last is the driver's word for a number that no column holds.
+        except (DataError, IntegrityError, OverflowError) as error:
             problem = problems.of(error)
             if problem is not None and problem.status == 503:
                 raise

@@ -19,6 +19,7 @@ from monitor.models import Message, Project, Span, SpanLog
 from monitor.tenancy import tenant
 from tests.monitor.api.conftest import client_with, make_key, make_project
 from tests.monitor.otlp_builders import as_json, export, json_span, log, logs_export
+from tests.monitor.spending import a_span, usage
 
 JSON = "application/json"
 # What a row is refused by, when a check is made of it, and what is then said.
@@ -167,7 +168,7 @@ def test_where_too_much_is_refused_it_may_be_sent_again(refusing: Refusing, nort
     assert int(answer.headers["Retry-After"]) >= 1
 
 
-@pytest.mark.parametrize("kind", [DataError, IntegrityError])
+@pytest.mark.parametrize("kind", [DataError, IntegrityError, OverflowError])
 def test_a_few_among_many_are_found_and_nothing_is_taken_twice(kind: type[Exception]) -> None:
     for seed in range(50):
         rng = random.Random(seed)
@@ -183,6 +184,15 @@ def test_a_few_among_many_are_found_and_nothing_is_taken_twice(kind: type[Except
         refused = salvage.halved(take, count)
         assert {one.index for one in refused} == culprits
         assert sorted(taken) == [n for n in range(count) if n not in culprits]
+
+
+def test_a_number_that_the_driver_cannot_write_costs_no_other(north: Project, client: Client) -> None:
+    """No door lets one in; this is what the driver would say."""
+    at = datetime.now(UTC)
+    spans = [a_span(n, n, started_at=at, tokens=usage(2**63 if n == 4 else 1)) for n in range(1, 9)]
+    done = salvage.accept(north.pk, spans, now=at, department="")
+    assert (done.accepted, [one.index for one in done.rejected]) == (7, [3])
+    assert done.rejected[0].reason == "it can't be stored: The database refuses it."
 
 
 def test_the_search_has_an_end_and_other_troubles_end_it_at_once() -> None:
