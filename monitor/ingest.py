@@ -75,10 +75,11 @@ class Batch(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """A span and the number of the batch that told it."""
+    """A span, the number of the batch that told it, and its place there."""
 
     span: Span
     batch: int
+    index: int
 
 
 def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department: str = "") -> Judged:
@@ -99,6 +100,7 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> T
     """
     late = keeping.late(project_id, now=now)
     fitting, rejected = zip(*(_fitting(batch.spans, late, now=now) for batch in batches), strict=True)
+    fit = [len(one) for one in fitting]
     newest = _newest(fitting)
     if not newest:
         return Taken([Accepted(0, 0, refused) for refused in rejected], Verdict())
@@ -110,17 +112,15 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> T
         by_trace.setdefault(one.trace_id, {})[one.span_id] = one
         taken[number] += 1
     for told in stale:
-        fitting[told.batch].remove(told.span)
-        rejected[told.batch].append(_refused(told.span, batches[told.batch], late, now=now))
+        fit[told.batch] -= 1
+        reason = f"what is stored of it started {late.reason(now=now)}"
+        rejected[told.batch].append(Refused(told.index, reason))
     if ground.logged:
         spanlogs.complete(project_id, (one for rows in by_trace.values() for one in rows.values()), ground.logged)
     verdict = _book(project_id, by_trace, ground, late, now=now)
     if by_trace:
         news.tell(project_id, "spans")
-    done = [
-        Accepted(taken[number], len(fitting[number]) - taken[number], rejected[number])
-        for number in range(len(batches))
-    ]
+    done = [Accepted(taken[number], fit[number] - taken[number], rejected[number]) for number in range(len(batches))]
     return Taken(done, verdict)
 
 
@@ -144,34 +144,28 @@ def _book(
     return _sum_up(project_id, rows, settled, oldest=late.oldest(now=now), now=now)
 
 
-def _fitting(spans: Iterable[Span], late: Late, *, now: datetime) -> tuple[list[Span], list[Refused]]:
-    """The spans that can be kept, and the others by name."""
-    fitting: list[Span] = []
+def _fitting(spans: Iterable[Span], late: Late, *, now: datetime) -> tuple[dict[int, Span], list[Refused]]:
+    """The spans that can be kept by their places, and the others by name."""
+    fitting: dict[int, Span] = {}
     rejected: list[Refused] = []
     for index, span in enumerate(spans):
         reason = refusal(span, late, now=now)
         if reason is None:
-            fitting.append(span)
+            fitting[index] = span
         else:
             rejected.append(Refused(index, reason))
     return fitting, rejected
 
 
-def _refused(span: Span, batch: Batch, late: Late, *, now: datetime) -> Refused:
-    """The refusal of a version of a span that was stored too long ago to be booked anew."""
-    index = next(n for n, one in enumerate(batch.spans) if one is span)
-    return Refused(index, f"what is stored of it started {late.reason(now=now)}")
-
-
-def _newest(batches: Iterable[Iterable[Span]]) -> dict[tuple[bytes, int], _Told]:
+def _newest(batches: Iterable[Mapping[int, Span]]) -> dict[tuple[bytes, int], _Told]:
     """Of the versions of a span within the batches, the one that stays."""
     newest: dict[tuple[bytes, int], _Told] = {}
     for number, spans in enumerate(batches):
-        for span in spans:
+        for index, span in spans.items():
             key = (span.trace_id, span.span_id)
             held = newest.get(key)
             if held is None or rank(span) > rank(held.span):
-                newest[key] = _Told(span, number)
+                newest[key] = _Told(span, number, index)
     return newest
 
 
@@ -200,7 +194,7 @@ def _news(
     Newer versions of spans that started before `oldest` are added to `stale` instead.
     """
     for told in newest.values():
-        span, number = told
+        span, number = told.span, told.batch
         trace, span_id = span.trace_id.hex(), span.span_id
         stored = ground.known.get(trace, {}).get(span_id)
         if stored is not None and rank(span) <= rank(stored):
