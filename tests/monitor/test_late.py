@@ -12,6 +12,7 @@ from msgspec import structs
 
 from monitor import closing, keeping, reporting, retention, rollups, silence
 from monitor.api import executions
+from monitor.deadlocks import unhindered
 from monitor.ingest import Accepted
 from monitor.models import (
     Execution,
@@ -351,8 +352,7 @@ def call(n: int, **fields: object) -> Call:
 
 
 def record(project: Project, one: Call, *, now: datetime) -> tuple[CallAnswer, bool]:
-    with tenant(project.pk):
-        return reporting.record_call(project.pk, one, now=now)
+    return unhindered(project.pk, lambda: reporting.record_call(project.pk, one, now=now))
 
 
 @pytest.mark.parametrize("ledger_days", [400, 35])
@@ -381,8 +381,7 @@ def test_an_id_is_kept_only_for_what_was_taken(db: None) -> None:
     late = ToolCall(id=UUID(int=8), tool="search", occurred_at=NOW - 5 * DAY)
 
     def take(now: datetime, times: int = 1) -> tuple[int, int, list[str]]:
-        with tenant(project.pk):
-            done = reporting.take(project.pk, [late] * times, now=now)
+        done = unhindered(project.pk, lambda: reporting.take(project.pk, [late] * times, now=now))
         return done.accepted, done.duplicates, [str(one) for one in done.refused.values()]
 
     why = "occurred_at: it started more than 2 days ago, which is longer than spans are kept"
