@@ -27,9 +27,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import psycopg
-from django.db import OperationalError
+from django.db import OperationalError, ProgrammingError
 
-from monitor import days
+from monitor import days, keeping
 from monitor.tenancy import tenant
 
 T = TypeVar("T")
@@ -39,7 +39,8 @@ TRIES = 3
 def unhindered(project_id: int, work: Callable[[], T]) -> T:
     """Run `work` in a transaction of the project; after a deadlock, which left nothing behind, once more.
 
-    So too when a day is missing: who makes one needs a lock that must not be waited for with others in hand.
+    So too when a day is missing: who makes one needs a lock that must not be waited for with others in hand. And when
+    one was dropped under its hands, because it is kept for less than this process knew.
     """
     for left in reversed(range(TRIES)):
         try:
@@ -52,4 +53,8 @@ def unhindered(project_id: int, work: Callable[[], T]) -> T:
         except OperationalError as error:
             if not left or not isinstance(error.__cause__, psycopg.errors.DeadlockDetected):
                 raise
+        except ProgrammingError as error:
+            if not left or not isinstance(error.__cause__, psycopg.errors.UndefinedTable):
+                raise
+            keeping.forget()
     raise AssertionError("the last try returns or raises")

@@ -6,11 +6,12 @@ from datetime import date, datetime, timedelta
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import ProgrammingError, connection
 
 from config import crank
 from config.schedule import DROP
-from monitor import ingest, jobs, retention
+from monitor import ground, ingest, jobs, retention
+from monitor.deadlocks import TRIES, unhindered
 from monitor.models import JobHeartbeat, Keeping, Project, Span
 from monitor.retention import PARTITIONED, StillRead
 from monitor.tenancy import crossing, tenant
@@ -134,6 +135,44 @@ def test_who_drops_a_day_keeps_nobody_waiting_behind_a_reader(reader: psycopg.Co
     assert named(OLD) not in days_of("monitor_span")
     with tenant(project.pk):
         assert list(Span.objects.values_list("span_id", flat=True)) == [2]
+
+
+def test_a_day_that_is_dropped_before_its_span_is_written_is_known_to_be_gone(
+    committed_db: None, owner_dsn: str
+) -> None:
+    project, at = a_project(), NOW - 60 * DAY
+    first = a_span(1, 1, started_at=at)
+    assert accept(project, [first]).accepted == 1
+    lock = ground.locking(project.pk, [a_span(2, 2).trace_id.hex()])
+    telling_of = [a_span(2, 2, started_at=at), a_span(2, 3)]
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(owner_dsn) as holder:
+        holder.execute(lock.sql, lock.parameters)  # type: ignore[arg-type]
+        telling = meanwhile(pool, lambda: accept(project, telling_of))
+        wait_for_somebody_waiting()
+        # It has seen the day. Another process shortens what is kept, and drops it.
+        with crossing():
+            Keeping.objects.create(project=project, kind="spans", days=30)
+        assert retention.drop_partitions(now=NOW) >= 1
+        assert named(at) not in days_of("monitor_span")
+        holder.rollback()
+        told = telling.result(timeout=20)
+    assert (told.accepted, [one.index for one in told.rejected]) == (1, [0])
+    assert "longer than spans are kept" in told.rejected[0].reason
+    assert named(at) not in days_of("monitor_span")
+
+
+def test_a_table_that_is_gone_for_good_is_told_of(db: None) -> None:
+    tries = 0
+
+    def ask() -> None:
+        nonlocal tries
+        tries += 1
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT FROM no_such_table")
+
+    with pytest.raises(ProgrammingError):
+        unhindered(a_project().pk, ask)
+    assert tries == TRIES
 
 
 def test_days_that_are_read_each_time_are_told_of_after_three_hours(
