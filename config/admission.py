@@ -2,7 +2,8 @@
 
 There are two rooms, each with threads of its own: for reports, which come in floods, and for everything else, which is
 pages, heartbeats and ends. In a room, whoever waits is let in by turns of their keys, those first that hold the fewest
-threads, and no key may fill more than half of the room.
+threads, and no key may fill more than half of the room. While several keys come, the last free thread goes to none that
+has one already, so that calls which take long keep nobody else out.
 
 Anybody can make up keys. So a key, or a session, counts for itself only after this process has seen it accepted; all
 others are strangers, who share one turn and a few bytes of their own, and take nothing from the room. Of a stranger's
@@ -13,6 +14,7 @@ import asyncio
 import re
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -35,6 +37,8 @@ BODY_WITHIN_S = 60.0
 STRANGERS: Key = (False, 0)
 # What is asked for without a key by those who look after the server, and by people who are about to sign in.
 OPEN_PATHS = frozenset({"/ready", "/health/watch", "/metrics", "/sign-in"})
+# So long the last free thread is kept for others after they came. A key that is alone has all threads.
+OTHERS_FOR_S = 120.0
 # So long a key counts as known after it was accepted, and so many at most: a hundred bytes each.
 KNOWN_FOR_S = 3600.0
 MOST_KNOWN = 10_000
@@ -193,6 +197,9 @@ class Room:
         self._bytes: Counter[bool] = Counter()
         self._bytes_of: Counter[Key] = Counter()
         self._working: Counter[Key] = Counter()
+        # Who came last, and of all others whoever did, with the moments.
+        self._last: tuple[Key | None, float] = (None, -inf)
+        self._last_other = self._last
         # Strangers whose bodies are coming, the oldest first.
         self._reading: dict[Visit, None] = {}
         # In the order of their turns; a key without anybody who waits is not here.
@@ -229,15 +236,31 @@ class Room:
             oldest.displace()
 
     def take(self, key: Key) -> bool:
-        """A thread, if one is free."""
-        if not self._free:
+        """A thread, if one is free for this key."""
+        # A stranger may be the only key there is, before it is known.
+        if key[0]:
+            self._came(key)
+        if not self._has_for(key):
             return False
         self._free -= 1
         self._working[key] += 1
         return True
 
+    def _came(self, key: Key) -> None:
+        if self._last[0] != key:
+            self._last_other = self._last
+        self._last = key, monotonic()
+
+    def _has_for(self, key: Key) -> bool:
+        """Whether a thread is free for a key."""
+        if self._free != 1 or not self._working[key]:
+            return self._free > 0
+        _, others_s = self._last_other if self._last[0] == key else self._last
+        return monotonic() - others_s > OTHERS_FOR_S
+
     def queue(self, key: Key, turn: "asyncio.Future[None]") -> None:
         """Wait until `turn` is done. Raises Shed."""
+        self._came(key)
         is_known = key[0]
         if is_known and self._waiting >= self._most_waiting:
             raise _busy("full")
@@ -258,17 +281,19 @@ class Room:
     def give_back(self, key: Key) -> None:
         """A thread is done: it goes to the key that holds the fewest, of several to the one that waits longest."""
         self._add(self._working, key, -1)
-        if not self._queues:
-            self._free += 1
-            return
-        next_key = min(self._queues, key=lambda one: self._working[one])
-        own = self._queues.pop(next_key)
-        turn = own.popleft()
-        self._waiting -= next_key[0]
-        if own:
-            self._queues[next_key] = own
-        self._working[next_key] += 1
-        turn.set_result(None)
+        self._free += 1
+        while self._queues:
+            next_key = min(self._queues, key=lambda one: self._working[one])
+            if not self._has_for(next_key):
+                return
+            own = self._queues.pop(next_key)
+            turn = own.popleft()
+            self._waiting -= next_key[0]
+            if own:
+                self._queues[next_key] = own
+            self._free -= 1
+            self._working[next_key] += 1
+            turn.set_result(None)
 
     @staticmethod
     def _add(counter: Counter[Key], key: Key, number: int) -> None:

@@ -29,10 +29,13 @@ WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 Look = Callable[[dict[str, Any]], str | None]
 
 IN_ONE_PIECE_BYTES = 256 * 1024
+# So long a thread waits for a client to take a piece of a long answer, and longer by what that takes at a slow pace.
+TAKEN_WITHIN_S = 10.0
+SLOWEST_BYTES_S = 128 * 1024
 
 
 class Disconnected(Exception):
-    """The client left before its request was complete."""
+    """The client left before its request was complete, or does not take the answer."""
 
 
 def look(environ: dict[str, Any]) -> str | None:
@@ -222,15 +225,19 @@ class _Call:
         return self._push
 
     def _push(self, piece: bytes) -> None:
-        """Send a piece of a long answer; waits until the client has taken it."""
+        """Send a piece of a long answer; waits until the client has taken it. Raises Disconnected."""
 
         async def deliver() -> None:
             if self.is_late:
                 return
-            if not self.started:
-                await self._send(self.start)
-                self.started = True
-            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            try:
+                async with asyncio.timeout(TAKEN_WITHIN_S + len(piece) / SLOWEST_BYTES_S):
+                    if not self.started:
+                        await self._send(self.start)
+                        self.started = True
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            except TimeoutError:
+                raise Disconnected from None
 
         asyncio.run_coroutine_threadsafe(deliver(), self._loop).result()
 

@@ -3,7 +3,8 @@
 Whoever writes takes what it needs of these in this order, several of one kind in the order of their keys:
 
 1. the ids that clients bring with their reports
-2. the partitions of days, the executions that spans name, and the traces (both advisory locks)
+2. the executions that spans name, and the traces (advisory locks); a day without a partition is made before, in a
+   transaction of its own
 3. messages in log records, then the spans that they complete
 4. runs, traces, agents, the ids by which models without a price are told of once
 5. the hours of the rollups, then their minutes; whoever closes hours, what was ever counted, then their days
@@ -27,8 +28,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import psycopg
-from django.db import OperationalError
+from django.db import OperationalError, ProgrammingError
 
+from monitor import days, keeping
 from monitor.tenancy import tenant
 
 T = TypeVar("T")
@@ -36,12 +38,24 @@ TRIES = 3
 
 
 def unhindered(project_id: int, work: Callable[[], T]) -> T:
-    """Run `work` in a transaction of the project; after a deadlock, which left nothing behind, once more."""
+    """Run `work` in a transaction of the project; after a deadlock, which left nothing behind, once more.
+
+    So too when a day is missing: who makes one needs a lock that must not be waited for with others in hand. And when
+    one was dropped under its hands, because it is kept for less than this process knew.
+    """
     for left in reversed(range(TRIES)):
         try:
             with tenant(project_id):
                 return work()
+        except days.Missing as missing:
+            if not left:
+                raise
+            days.make(missing.days)
         except OperationalError as error:
             if not left or not isinstance(error.__cause__, psycopg.errors.DeadlockDetected):
                 raise
+        except ProgrammingError as error:
+            if not left or not isinstance(error.__cause__, psycopg.errors.UndefinedTable):
+                raise
+            keeping.forget()
     raise AssertionError("the last try returns or raises")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from monitor import nearby, pipeline
+from monitor.days import Missing, looking
 from monitor.nearby import Part
 from monitor.pipeline import Statement, array
 from monitor.prices import PriceOverride, Rates
@@ -17,16 +18,6 @@ from monitor.spanrows import BOOKED_COLUMNS, Known, Row, Work
 
 # Locks of traces, and of executions, fall into so many drawers per project: PostgreSQL's lock table is small.
 DRAWERS = 512
-DAY_TABLES = ("monitor_span", "monitor_ledgerentry")
-
-MISSING_DAYS = """
-SELECT DISTINCT day FROM unnest(%(days)s::date[]) AS day, unnest(%(tables)s::text[]) AS parent
- WHERE to_regclass(parent || '_p' || to_char(day, 'YYYYMMDD')) IS NULL
-"""
-MAKE_DAYS = """
-SELECT handrail_make_partitions(parent::regclass, day, day)
-  FROM unnest(%(tables)s::text[]) AS parent, unnest(%(days)s::date[]) AS day ORDER BY parent, day
-"""
 LOCK = "SELECT pg_advisory_xact_lock(drawer) FROM unnest(%(drawers)s::bigint[]) AS drawer"
 SHARE = "SELECT pg_advisory_xact_lock_shared(drawer) FROM unnest(%(drawers)s::bigint[]) AS drawer"
 TRACES = """
@@ -105,16 +96,15 @@ def read(
     days: Iterable[date],
     told: Iterable[Span] | None = None,
 ) -> Ground:
-    """Lock the traces until commit and read what the batch builds on; make the days that are missing.
+    """Lock the traces until commit and read what the batch builds on. Raises Missing where a day has no partition.
 
     `told` are the spans of the batch; without them traces are read whole, however long they are.
     """
     ids, named = sorted(traces), list(works)
     wanted = {"project_id": project_id, "traces": array(ids), "works": array(sorted(map(str, named)))}
-    named_days = {"days": array(sorted(days)), "tables": array(DAY_TABLES)}
     missing, *_, places, found, prices, has_logs = pipeline.flush(
         [
-            Statement(MISSING_DAYS, named_days),
+            looking(days),
             *_sharing(project_id, named),
             locking(project_id, ids),
             Statement(TRACES, wanted),
@@ -124,7 +114,7 @@ def read(
         ]
     )
     if missing:
-        pipeline.flush([Statement(MAKE_DAYS, named_days | {"days": array(day for (day,) in missing)})])
+        raise Missing([day for (day,) in missing])
     long = {trace: (first, last) for trace, first, last, spans in places if spans > nearby.MOST_WHOLE and told}
     short = {trace: (first, last) for trace, first, last, _ in places if trace not in long}
     known: dict[str, dict[int, Known]] = {trace: {} for trace in short}

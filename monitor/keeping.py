@@ -286,7 +286,7 @@ def _write(project_id: int | None, made: list[Change]) -> None:
             found.delete()
         elif not found.update(days=one.own):
             Keeping.objects.create(project_id=project_id, kind=one.kind, days=one.own)
-    _remembered.clear()
+    forget()
 
 
 def _remember(made: Iterable[Change], whose: Callable[[str], list[int]], *, now: datetime) -> None:
@@ -331,6 +331,11 @@ def late(project_id: int, *, now: datetime) -> Late:
     found = lateness(of_project(project_id))
     _remembered[project_id] = now, found
     return found
+
+
+def forget() -> None:
+    """Read anew what everybody keeps."""
+    _remembered.clear()
 
 
 def lateness(kept: Mapping[str, Kept]) -> Late:

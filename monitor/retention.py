@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
-from django.db import connection
+from django.db import OperationalError, connection
+from psycopg.errors import LockNotAvailable
 
 from monitor import keeping, rundays
 from monitor.keeping import Standing
@@ -39,6 +40,14 @@ PARTITIONED: Mapping[str, Partitioned] = {
     "monitor_ledgerentry": Partitioned("ledger", "occurred_at", lock=""),
     "monitor_statechange": Partitioned("journal", "at"),
 }
+
+
+class StillRead(Exception):
+    """Days that could not be dropped beside those who read their tables; the job comes again."""
+
+    def __init__(self, left: Mapping[str, int]) -> None:
+        listed = ", ".join(f"{days} of {table}" for table, days in left.items())
+        super().__init__(f"days that others still read or write were not dropped: {listed}")
 
 
 class Pruned(NamedTuple):
@@ -114,6 +123,9 @@ PRUNED = (
     ),
 )
 MAKE = "SELECT handrail_make_partitions(%(table)s::regclass, %(first)s, %(last)s)"
+# Whoever drops a day waits for all who read its table, and all who come meanwhile wait with it: so not for long.
+LOCK_WITHIN = "SET LOCAL lock_timeout = '2s'"
+TRIES = 3
 DROP = "SELECT handrail_drop_partitions(%(table)s::regclass, %(before)s)"
 DAYS = """
 SELECT to_date(right(inhrelid::regclass::text, 8), 'YYYYMMDD') AS day FROM pg_inherits
@@ -136,15 +148,35 @@ def make_partitions(*, now: datetime) -> int:
 
 
 def drop_partitions(*, now: datetime) -> int:
-    """Drop the days that nobody keeps any more; return how many."""
+    """Drop the days that nobody keeps any more, each by itself; return how many. Raises StillRead after the others."""
     dropped = 0
     kept = keeping.standing()
+    left: dict[str, int] = {}
     for table, one in PARTITIONED.items():
-        with crossing(), connection.cursor() as cursor:
-            before = now.date() - timedelta(days=kept.longest(one.kind))
-            cursor.execute(DROP, {"table": table, "before": before})
-            dropped += cursor.fetchone()[0]
+        before = now.date() - timedelta(days=kept.longest(one.kind))
+        old = [day for day in days_of(table) if day < before]
+        for n, day in enumerate(old):
+            if not _drop(table, day):
+                left[table] = len(old) - n
+                break
+            dropped += 1
+    if left:
+        raise StillRead(left)
     return dropped
+
+
+def _drop(table: str, day: date) -> bool:
+    """Drop the days of a table up to this one; False where somebody reads or writes it all the while."""
+    for _ in range(TRIES):
+        try:
+            with crossing(), connection.cursor() as cursor:
+                cursor.execute(LOCK_WITHIN)
+                cursor.execute(DROP, {"table": table, "before": day + timedelta(days=1)})
+                return True
+        except OperationalError as error:
+            if not isinstance(error.__cause__, LockNotAvailable):
+                raise
+    return False
 
 
 def prune(*, now: datetime) -> int:

@@ -153,14 +153,16 @@ def append_only(table: str, *, except_columns: Iterable[str] = ()) -> migrations
 def partition_functions() -> migrations.RunSQL:
     """`handrail_make_partitions` and `handrail_drop_partitions`: the jobs' role may run them, and nothing more.
 
-    A partition is one UTC day, named <table>_pYYYYMMDD. Nobody reads or writes it directly, but that the
-    application's role may INSERT where `leaf_guard` stands (COPY is refused on tables under policy).
+    A partition is one UTC day, named <table>_pYYYYMMDD. It is made like its table and then attached, under the lock
+    that attaching takes: to be created as a part of it would take one that waits for all who read the table, and all
+    others would wait behind. Nobody reads or writes it directly, but that the application's role may INSERT where
+    `leaf_guard` stands (COPY is refused on tables under policy).
     """
     return migrations.RunSQL(
         [
             """
-            CREATE FUNCTION handrail_make_partitions(parent regclass, first_day date, last_day date) RETURNS int
-            LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+            CREATE OR REPLACE FUNCTION handrail_make_partitions(parent regclass, first_day date, last_day date)
+            RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
             DECLARE a_day date := first_day; name text; made int := 0;
             BEGIN
                 IF parent NOT IN (SELECT partrelid FROM pg_partitioned_table) THEN
@@ -169,10 +171,11 @@ def partition_functions() -> migrations.RunSQL:
                 WHILE a_day <= last_day LOOP
                     name := parent::text || '_p' || to_char(a_day, 'YYYYMMDD');
                     IF to_regclass(name) IS NULL THEN
-                        PERFORM pg_advisory_xact_lock(hashtext(name));
+                        EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
                     END IF;
                     IF to_regclass(name) IS NULL THEN
-                        EXECUTE format('CREATE TABLE %I PARTITION OF %s FOR VALUES FROM (%L) TO (%L)', name, parent,
+                        EXECUTE format('CREATE TABLE %I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY)', name, parent);
+                        EXECUTE format('ALTER TABLE %s ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, name,
                             a_day::timestamp AT TIME ZONE 'UTC', (a_day + 1)::timestamp AT TIME ZONE 'UTC');
                         EXECUTE format('REVOKE ALL ON %I FROM PUBLIC, handrail_app, handrail_jobs', name);
                         IF EXISTS (SELECT 1 FROM pg_constraint WHERE conrelid = parent
@@ -187,8 +190,8 @@ def partition_functions() -> migrations.RunSQL:
             END $$
             """,
             """
-            CREATE FUNCTION handrail_drop_partitions(parent regclass, before_day date) RETURNS int
-            LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+            CREATE OR REPLACE FUNCTION handrail_drop_partitions(parent regclass, before_day date)
+            RETURNS int LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
             DECLARE name text; dropped int := 0;
             BEGIN
                 FOR name IN

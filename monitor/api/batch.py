@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import partial, reduce
 from http import HTTPStatus
 from operator import or_
+from time import monotonic
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
@@ -12,7 +13,7 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
 from django.urls import path
 
 from monitor import masking, reporting, room
-from monitor.api import bodies, execution_events, problems
+from monitor.api import bodies, execution_events, problems, salvage
 from monitor.api.caller import Caller, Request
 from monitor.api.door import Door, endpoint
 from monitor.api.messages import MessageEvent, message_from_event
@@ -22,6 +23,9 @@ from monitor.masking import Rule
 from monitor.reports import REPORTS, Report
 
 MOST_EVENTS = 10_000
+# Events beside reports cost a transaction each: after so long the others are left to the next request, for this one
+# holds a thread that somebody else may need.
+TELLINGS_WITHIN_S = 3.0
 
 
 class BatchBody(msgspec.Struct):
@@ -84,6 +88,8 @@ def _execution(name: str, caller: Caller, event: Any, now: datetime) -> bool | P
 # for a person.
 ALWAYS_TAKEN = {"execution.heartbeat", "execution.completed", "execution.failed", "message"}
 NO_ROOM = "was not stored: the disk of the database is nearly full"
+UNTOLD = "was not stored: the database refuses others beside it, and which was not found in time"
+NO_TIME = "was not stored: those before it took too long"
 # Events beside reports, each told in a transaction of its own.
 TELLINGS: Mapping[str, Telling] = {
     "message": Telling(MessageEvent, _message),
@@ -133,11 +139,18 @@ class Batch(Door):
         left = {*tellings, *reports}
         if is_shut and not left:
             raise problems.no_room()
+        until_s = monotonic() + TELLINGS_WITHIN_S
         try:
-            for index, (name, event) in tellings.items():
+            for n, (index, (name, event)) in enumerate(tellings.items()):
+                # One at least, or it would never come to its end.
+                if n and monotonic() > until_s:
+                    untold = left - reports.keys()
+                    answer.rejected += [RejectedEvent(one, [FieldError("event", NO_TIME)], True) for one in untold]
+                    left -= untold
+                    break
                 _tell(answer, caller, index, name, event, now=now)
                 left.discard(index)
-            _take(answer, caller, reports, now=now)
+            _take(answer, caller, reports, left, now=now)
         except (DatabaseError, InterfaceError) as error:
             refusal = problems.of(error)
             # What is kept already is not taken back, so its sender has to hear of it.
@@ -210,21 +223,36 @@ def _tell(answer: BatchAnswer, caller: Caller, index: int, name: str, event: msg
     answer.duplicates += not is_new
 
 
-def _take(answer: BatchAnswer, caller: Caller, reports: dict[int, Report], *, now: datetime) -> None:
-    """Take all reports in one transaction and add them to the answer."""
+def _take(answer: BatchAnswer, caller: Caller, reports: dict[int, Report], left: set[int], *, now: datetime) -> None:
+    """Take the reports and add them to the answer: in one transaction, unless the database refuses one of them.
+
+    What became of a report is known once its place is not `left` any more.
+    """
     if not reports:
         return
     places = list(reports)
-    done = unhindered(
-        caller.project_id,
-        lambda: reporting.take(
-            caller.project_id, list(reports.values()), now=now, department=caller.department, rule=caller.rule
-        ),
-    )
-    answer.accepted += done.accepted
-    answer.duplicates += done.duplicates
-    for n, error in done.refused.items():
-        answer.rejected.append(RejectedEvent(places[n], [FieldError(error.field, error.message)]))
+    told = list(reports.values())
+
+    def take(begin: int, end: int) -> None:
+        done = unhindered(
+            caller.project_id,
+            lambda: reporting.take(
+                caller.project_id, told[begin:end], now=now, department=caller.department, rule=caller.rule
+            ),
+        )
+        answer.accepted += done.accepted
+        answer.duplicates += done.duplicates
+        left.difference_update(places[begin:end])
+        for n, error in done.refused.items():
+            answer.rejected.append(RejectedEvent(places[begin + n], [FieldError(error.field, error.message)]))
+
+    try:
+        refused = salvage.halved(take, len(places))
+    except salvage.NotFound as problem:
+        refused = problem.refused
+        left.difference_update(places[one.index] for one in refused)
+        answer.rejected += [RejectedEvent(index, [FieldError("event", UNTOLD)], True) for index in left]
+    answer.rejected += [RejectedEvent(places[one.index], [FieldError("event", one.reason)]) for one in refused]
 
 
 def _rejected(index: int, problem: Problem) -> RejectedEvent:

@@ -1,6 +1,7 @@
-"""An export of which the database refuses a value: the rest of it is stored, and what is to blame is named.
+"""An export or a batch of which the database refuses a value: the rest of it is stored, and what is to blame is named.
 
-Nobody sends again what was answered with a 400 or a 409, so no span may cost the others of its export.
+Nobody sends again what was answered with a 400 or a 409, so no span may cost the others of its export, and no report
+those of its batch.
 """
 
 import logging
@@ -12,6 +13,7 @@ from django.db import DataError, IntegrityError
 
 from monitor import faults, groupcommit
 from monitor.api import problems
+from monitor.api.problems import RETRY_AFTER_S, Problem
 from monitor.ingest import Accepted, Refused
 from monitor.records import Span
 
@@ -20,6 +22,15 @@ log = logging.getLogger(__name__)
 # Enough to find three among a thousand, and short of the time after which an answer is late.
 MOST_TRIES = 64
 WITHIN_S = 4.0
+
+
+class NotFound(Problem):
+    """A 503: what the database refuses was not found in time; `refused` is what was, before all that is not stored."""
+
+    def __init__(self, refused: list[Refused]) -> None:
+        detail = "The database refuses a part of this, and which one was not found in time."
+        super().__init__(503, "Unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+        self.refused = refused
 
 
 def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department: str) -> Accepted:
@@ -39,16 +50,20 @@ def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department:
 def halved(take: Callable[[int, int], None], count: int) -> list[Refused]:
     """Have items stored from one place up to another, in halves where the database refuses; name what it refuses.
 
-    `take` stores all of its items or none. Raises a 503 when too many are refused to find them in time.
+    `take` stores all of its items or none, those in front first. Raises NotFound when too many are refused to find
+    them in time, but not before anything is stored or found: what is sent again is less than before.
     """
     refused: list[Refused] = []
+    is_stored = False
     pending = [(0, count)]
     until_s = monotonic() + WITHIN_S
     for _ in range(MOST_TRIES):
         begin, end = pending.pop()
         try:
             take(begin, end)
-        except (DataError, IntegrityError) as error:
+            is_stored = True
+        # The last is the driver's word for a number that no column holds.
+        except (DataError, IntegrityError, OverflowError) as error:
             problem = problems.of(error)
             if problem is not None and problem.status == 503:
                 raise
@@ -61,7 +76,7 @@ def halved(take: Callable[[int, int], None], count: int) -> list[Refused]:
                 pending += [(middle, end), (begin, middle)]
         if not pending:
             return refused
-        if monotonic() > until_s:
+        if (is_stored or refused) and monotonic() > until_s:
             break
     log.error("the database refuses too much of an export to tell what")
-    raise problems.unavailable("The database refuses a part of this, and which one was not found in time.")
+    raise NotFound(refused)

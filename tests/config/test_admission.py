@@ -74,8 +74,63 @@ def test_threads_go_to_the_key_that_has_the_fewest() -> None:
         await asyncio.gather(*tasks)
         assert order == ["greedy", "greedy", "polite", *["greedy"] * 5]
         # Nothing was lost: as many threads are free as in the beginning.
-        for _ in range(2):
-            await visit(admitting, "last").turn()
+        for key in ("last", "very last"):
+            await visit(admitting, key).turn()
+
+    run(story)
+
+
+@pytest.mark.parametrize("path", [TRACES, BEAT])
+def test_calls_that_never_end_leave_a_thread_for_other_keys(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    async def story() -> None:
+        admitting, _ = rooms(threads=8, ingest_threads=4)
+        other = visit(admitting, "other", path)
+        await other.turn()
+        other.leave()
+        waiting = [asyncio.create_task(visit(admitting, key, path).turn()) for key in ("greedy", "as greedy") * 3]
+        await settled()
+        assert [one.done() for one in waiting] == [True, True, True, False, False, False]
+        for key in ("other", "other", "as before", "stranger"):
+            one = visit(admitting, key, path) if key != "stranger" else stranger(admitting, key, path)
+            await one.turn()
+            # Nor do those who wait get it when it is given back.
+            one.leave()
+            await settled()
+        assert [one.done() for one in waiting] == [True, True, True, False, False, False]
+        # Until the others have been away for long.
+        monkeypatch.setattr(admission, "OTHERS_FOR_S", 0.0)
+        await visit(admitting, "greedy", path).turn()
+        for one in waiting:
+            one.cancel()
+
+    run(story)
+
+
+def test_a_key_that_is_alone_has_all_threads_and_who_comes_then_has_the_first_that_ends() -> None:
+    async def story() -> None:
+        admitting, _ = rooms(threads=8, ingest_threads=4, most_waiting=20)
+        # It is a stranger itself at first.
+        first = stranger(admitting, "alone")
+        await first.turn()
+        first.leave()
+        alone = [visit(admitting, "alone") for _ in range(6)]
+        tasks = [asyncio.create_task(one.turn()) for one in alone]
+        await settled()
+        assert [one.done() for one in tasks] == [True] * 4 + [False] * 2
+        newcomer = stranger(admitting, "new")
+        coming = asyncio.create_task(newcomer.turn())
+        await settled()
+        assert not coming.done()
+        alone[0].leave()
+        await coming
+        # From now on there is one for others.
+        newcomer.leave()
+        await settled()
+        assert [one.done() for one in tasks] == [True] * 4 + [False] * 2
+        alone[1].leave()
+        await settled()
+        assert [one.done() for one in tasks] == [True] * 5 + [False]
+        tasks[5].cancel()
 
     run(story)
 

@@ -1,14 +1,19 @@
 """The bridge from the event loop to threads, over real sockets."""
 
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from django.conf import settings
 from django.test import Client
 
+from config.admission import Admission
+from config.bridge import Bridge
 from monitor.models import Membership, Person, Project
 from monitor.tenancy import crossing
 from tests.conftest import Slate
@@ -147,6 +152,54 @@ def test_a_long_answer_arrives_whole(web: Web, north: Project) -> None:
     data = "é" * 1_000_000
     with web.client(north) as client:
         assert client.post(CALLS, json={"calls": [], "data": data}).json()["data"] == data
+
+
+def test_who_does_not_take_a_long_answer_keeps_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config.bridge.TAKEN_WITHIN_S", 1.0)
+    monkeypatch.setattr("config.bridge.SLOWEST_BYTES_S", 1024**3)
+    pieces, piece = 40, b"x" * 1024 * 1024
+    told: list[str] = []
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterator[bytes]:
+        start("200 OK", [])
+        if environ["PATH_INFO"] == "/long":
+            yield from [piece] * pieces
+        yield b"end"
+
+    limits = {"most_waiting": 9, "most_bytes": 1000, "strangers_bytes": 1000}
+    admission = Admission(threads=2, ingest_threads=1, **limits, tell=lambda *what: told.append(what[1]))
+    bridge = Bridge(answer, threads=2, max_body_bytes=1000, max_otlp_bytes=1000, admission=admission)
+    with running(bridge) as port, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.settimeout(20)
+        slow.connect(("127.0.0.1", port))
+        slow.sendall(b"GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert slow.recv(15) == b"HTTP/1.1 200 OK"
+        # There is one thread for all but reports.
+        assert httpx.get(f"http://127.0.0.1:{port}/short").text == "end"
+        # Nobody takes what came until then for the whole.
+        rest = b""
+        while got := slow.recv(1024 * 1024):
+            rest += got
+        assert not rest.endswith(b"0\r\n\r\n")
+        assert len(rest) < pieces * len(piece)
+        assert httpx.get(f"http://127.0.0.1:{port}/long").text == "x" * (pieces * len(piece)) + "end"
+    assert told == []
+
+
+@contextmanager
+def running(app: Bridge) -> Iterator[int]:
+    """A web server in this process, on the port that is yielded."""
+    config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def test_paths_and_queries_keep_their_letters(web: Web, north: Project) -> None:

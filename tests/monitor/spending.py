@@ -16,6 +16,7 @@ from django.db.models import Q, Sum
 
 from monitor import agentwork, budgets, closing, ingest, latency, lineage, metering, windows
 from monitor.bookings import Books, RunSums, WorkSums, line, roles
+from monitor.deadlocks import unhindered
 from monitor.folding import KEY, SUMS, _by_minute
 from monitor.ingest import Judged
 from monitor.models import (
@@ -162,8 +163,7 @@ def pending(span: Record) -> Record:
 
 
 def accept(project: Project, spans: list[Record], *, now: datetime = NOW, **options: Any) -> Judged:
-    with tenant(project.pk):
-        return ingest.accept(project.pk, spans, now=now, **options)
+    return unhindered(project.pk, lambda: ingest.accept(project.pk, spans, now=now, **options))
 
 
 def books_of(project: Project) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What comes for a time of which something has left already: what was booked then stays as it is."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
@@ -7,9 +8,11 @@ from uuid import UUID
 
 import pytest
 from django.db import connection
+from msgspec import structs
 
 from monitor import closing, keeping, reporting, retention, rollups, silence
 from monitor.api import executions
+from monitor.deadlocks import unhindered
 from monitor.ingest import Accepted
 from monitor.models import (
     Execution,
@@ -23,6 +26,7 @@ from monitor.models import (
     Subject,
     WholeSince,
 )
+from monitor.records import Span as Record
 from monitor.registration import NewExecution
 from monitor.reporting import CallAnswer, IdTaken
 from monitor.reports import Call, ToolCall
@@ -144,6 +148,41 @@ def test_a_new_version_of_an_old_span_is_refused_by_name(db: None) -> None:
     )
     closing.close(now=NOW + HOUR)
     assert told_of(project, at) == before
+
+
+def test_as_many_old_spans_as_come_cost_one_look_each(db: None) -> None:
+    """The locks of all their traces are held meanwhile."""
+    project, at, count = a_project(), NOW - 200 * DAY, 50
+    said(project, spans=400)
+    accept(project, [a_bare_span(n, n, started_at=at) for n in range(1, count + 1)], now=at + MINUTE)
+    leave()
+    looks = 0
+
+    class Id(bytes):
+        """The id of a trace that counts what it is compared with."""
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal looks
+            looks += 1
+            return bytes(self) == other
+
+        __hash__ = bytes.__hash__
+
+    class Batch(list[Record]):
+        """Spans that count how often they are looked through."""
+
+        def __iter__(self) -> Iterator[Record]:
+            nonlocal looks
+            for one in super().__iter__():
+                looks += 1
+                yield one
+
+    newer = [a_bare_span(n, n, started_at=SOON) for n in range(1, count + 1)]
+    told = accept(project, Batch(structs.replace(one, trace_id=Id(one.trace_id)) for one in [*newer, *newer]))
+    assert (told.accepted, told.duplicates) == (0, count)
+    assert [one.index for one in told.rejected] == list(range(count))
+    # Once to read it, and once to find that it came twice.
+    assert looks <= 2 * 2 * count
 
 
 @pytest.mark.parametrize("comes", ["boss", "execution"])
@@ -386,8 +425,7 @@ def call(n: int, **fields: object) -> Call:
 
 
 def record(project: Project, one: Call, *, now: datetime) -> tuple[CallAnswer, bool]:
-    with tenant(project.pk):
-        return reporting.record_call(project.pk, one, now=now)
+    return unhindered(project.pk, lambda: reporting.record_call(project.pk, one, now=now))
 
 
 @pytest.mark.parametrize("ledger_days", [400, 35])
@@ -416,8 +454,7 @@ def test_an_id_is_kept_only_for_what_was_taken(db: None) -> None:
     late = ToolCall(id=UUID(int=8), tool="search", occurred_at=NOW - 5 * DAY)
 
     def take(now: datetime, times: int = 1) -> tuple[int, int, list[str]]:
-        with tenant(project.pk):
-            done = reporting.take(project.pk, [late] * times, now=now)
+        done = unhindered(project.pk, lambda: reporting.take(project.pk, [late] * times, now=now))
         return done.accepted, done.duplicates, [str(one) for one in done.refused.values()]
 
     why = "occurred_at: it started more than 2 days ago, which is longer than spans are kept"

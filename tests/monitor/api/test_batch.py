@@ -7,6 +7,7 @@ import pytest
 from django.db import connections
 from django.http import HttpResponse
 
+from monitor.api import batch
 from monitor.models import Execution, LedgerEntry
 from monitor.tenancy import crossing, tenant
 from tests.monitor import spending
@@ -71,6 +72,24 @@ def test_a_batch_of_which_nothing_is_kept_is_unavailable(committed_db: None) -> 
     )
     assert answer.status_code == 503
     assert answer.json()["detail"].endswith("nothing was stored.")
+
+
+def test_a_batch_that_takes_long_leaves_events_to_the_next_and_comes_to_its_end(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "TELLINGS_WITHIN_S", 0.0)
+    project = spending.a_project()
+    client = client_with(make_key(project)[1])
+    ends = [{"type": "execution.completed", "execution_id": str(an_execution(project.pk))} for _ in range(3)]
+    events = [ends[0], {"type": "call", "model": "gpt-4o", "input_tokens": 1}, {"type": "unheard of"}, *ends[1:]]
+    told = []
+    while events:
+        answer = client.post("/api/v1/batch", {"events": events}, content_type="application/json").json()
+        told.append((answer["accepted"], [(one["index"], one["retryable"]) for one in answer["rejected"]]))
+        events = [events[one["index"]] for one in answer["rejected"] if one["retryable"]]
+    # The call goes along with the first: reports are one transaction, however many they are.
+    assert told == [(2, [(2, False), (3, True), (4, True)]), (1, [(1, True)]), (1, [])]
+    assert [look(project.pk, each["execution_id"]).status for each in ends] == ["completed"] * 3
 
 
 CALL = b'{"type": "call", "model": "gpt-4o", "input_tokens": 1000, "output_tokens": 100}'

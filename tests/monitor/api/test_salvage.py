@@ -1,9 +1,11 @@
 """What the database refuses of an export is found and named; everything else of it is stored."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -14,10 +16,11 @@ from psycopg import sql
 from monitor import doorcounts
 from monitor.api import salvage
 from monitor.api.problems import Problem
-from monitor.models import Project, Span, SpanLog
+from monitor.models import Message, Project, Span, SpanLog
 from monitor.tenancy import tenant
 from tests.monitor.api.conftest import client_with, make_key, make_project
 from tests.monitor.otlp_builders import as_json, export, json_span, log, logs_export
+from tests.monitor.spending import a_span, usage
 
 JSON = "application/json"
 # What a row is refused by, when a check is made of it, and what is then said.
@@ -98,6 +101,67 @@ def test_nor_does_a_message_of_a_log_record(refusing: Refusing, north: Project, 
         assert set(SpanLog.objects.values_list("span_id", flat=True)) == set(range(1, 9)) - {3}
 
 
+def reports(*culprits: int, count: int) -> list[dict[str, object]]:
+    """Reports of calls of tools with ids of their own."""
+    return [
+        {"type": "tool_call", "tool": "culprit" if n in culprits else "work", "id": str(UUID(int=n + 1))}
+        for n in range(count)
+    ]
+
+
+def send(client: Client, events: list[dict[str, object]]) -> dict[str, Any]:
+    answer = client.post("/api/v1/batch", {"events": events}, content_type=JSON)
+    assert answer.status_code == 200, answer.content
+    return answer.json()
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_nor_does_a_report_of_a_batch(
+    refusing: Refusing, north: Project, client: Client, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check, words = REFUSALS[kind]
+    refusing("monitor_span", check.format("tool"))
+    events = reports(4, 17, count=20)
+    # What is told twice counts once, wherever its halves begin, and other events keep their places among reports.
+    events += [dict(events[2]), dict(events[4]), {"type": "unheard of"}]
+    events[8:8] = [{"type": "message", "conversation_id": "c", "role": "user", "content": "hello"}]
+    told = send(client, events)
+    assert (told["accepted"], told["duplicates"]) == (19, 1)
+    refused = [(one["index"], one["retryable"]) for one in told["rejected"]]
+    assert refused == [(4, False), (18, False), (22, False), (23, False)]
+    assert [one["errors"] for one in told["rejected"][:3]] == [
+        [{"field": "event", "message": f"it can't be stored: {words}"}]
+    ] * 3
+    assert "culprit" not in caplog.text
+    with tenant(north.pk):
+        assert list(Span.objects.values_list("tool", flat=True)) == ["work"] * 18
+        assert Message.objects.count() == 1
+    # Nothing is kept of what was refused: its id is free.
+    mended = [events[4] | {"tool": "work"}, events[18] | {"tool": "work"}, *events[:4]]
+    assert send(client, mended) == {"accepted": 2, "duplicates": 4, "rejected": []}
+
+
+@pytest.mark.parametrize("culprits", [[0], [19], [0, 1, 9], range(20)])
+def test_what_was_not_found_in_time_of_a_batch_may_be_sent_again_and_comes_to_its_end(
+    refusing: Refusing, north: Project, client: Client, monkeypatch: pytest.MonkeyPatch, culprits: Sequence[int]
+) -> None:
+    monkeypatch.setattr(salvage, "WITHIN_S", 0.0)
+    refusing("monitor_span", REFUSALS["DataError"][0].format("tool"))
+    left = reports(*culprits, count=20)
+    rounds, accepted, refused = 0, 0, 0
+    while left:
+        told = send(client, left)
+        assert told["duplicates"] == 0
+        accepted += told["accepted"]
+        refused += sum(not one["retryable"] for one in told["rejected"])
+        left = [left[one["index"]] for one in told["rejected"] if one["retryable"]]
+        rounds += 1
+    assert (accepted, refused) == (20 - len(culprits), len(culprits))
+    assert rounds > 1
+    with tenant(north.pk):
+        assert Span.objects.count() == accepted
+
+
 def test_where_too_much_is_refused_it_may_be_sent_again(refusing: Refusing, north: Project, client: Client) -> None:
     refusing("monitor_span", REFUSALS["DataError"][0].format(sql.Identifier("name")))
     spans = [json_span(span=n, name="culprit") for n in range(1, 101)]
@@ -106,7 +170,7 @@ def test_where_too_much_is_refused_it_may_be_sent_again(refusing: Refusing, nort
     assert int(answer.headers["Retry-After"]) >= 1
 
 
-@pytest.mark.parametrize("kind", [DataError, IntegrityError])
+@pytest.mark.parametrize("kind", [DataError, IntegrityError, OverflowError])
 def test_a_few_among_many_are_found_and_nothing_is_taken_twice(kind: type[Exception]) -> None:
     for seed in range(50):
         rng = random.Random(seed)
@@ -122,6 +186,15 @@ def test_a_few_among_many_are_found_and_nothing_is_taken_twice(kind: type[Except
         refused = salvage.halved(take, count)
         assert {one.index for one in refused} == culprits
         assert sorted(taken) == [n for n in range(count) if n not in culprits]
+
+
+def test_a_number_that_the_driver_cannot_write_costs_no_other(north: Project, client: Client) -> None:
+    """No door lets one in; this is what the driver would say."""
+    at = datetime.now(UTC)
+    spans = [a_span(n, n, started_at=at, tokens=usage(2**63 if n == 4 else 1)) for n in range(1, 9)]
+    done = salvage.accept(north.pk, spans, now=at, department="")
+    assert (done.accepted, [one.index for one in done.rejected]) == (7, [3])
+    assert done.rejected[0].reason == "it can't be stored: The database refuses it."
 
 
 def test_the_search_has_an_end_and_other_troubles_end_it_at_once() -> None:
