@@ -80,7 +80,7 @@ class _Told(NamedTuple):
 
     span: Span
     batch: int
-    index: int
+    place: int
 
 
 def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department: str = "") -> Judged:
@@ -114,7 +114,7 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> T
         taken[number] += 1
     for told, reason in unbookable:
         fit[told.batch] -= 1
-        rejected[told.batch].append(Refused(told.index, reason))
+        rejected[told.batch].append(Refused(told.place, reason))
     if ground.logged:
         spanlogs.complete(project_id, (one for rows in by_trace.values() for one in rows.values()), ground.logged)
     verdict = _book(project_id, by_trace, ground, late, now=now)

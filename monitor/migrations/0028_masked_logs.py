@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("monitor", "0026_nearby_spans"),
+        ("monitor", "0027_days_attached"),
     ]
 
     operations = [
