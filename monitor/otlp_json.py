@@ -112,8 +112,12 @@ def repaired(body: bytes, decode: Callable[[bytes], T]) -> T:
         body.decode()
         return decode(body)
     except (UnicodeDecodeError, msgspec.DecodeError):
-        text = _ESCAPE.sub(_whole, body.decode("utf-8", "replace"))
-        return decode(text.encode())
+        return decode(whole(body.decode("utf-8", "replace")).encode())
+
+
+def whole(text: str) -> str:
+    """JSON with U+FFFD in the place of each escaped half of a character, as cutting a text in JavaScript leaves."""
+    return _ESCAPE.sub(_whole, text)
 
 
 def _whole(escape: re.Match[str]) -> str:

@@ -197,7 +197,10 @@ def _event(raw: bytes, rule: Rule | None) -> tuple[str, msgspec.Struct]:
     except RecursionError as error:
         raise bodies.too_deep() from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise bodies.unreadable(error) from error
+        mended = bodies.mended(raw)
+        if mended is None:
+            raise bodies.unreadable(error) from error
+        return _event(mended, rule)
     if rule is not None and name not in VERBATIM:
         event = masking.body(event, rule)
     return name, event

@@ -13,6 +13,7 @@ from django.http import HttpRequest, UnreadablePostError
 
 from monitor.api.problems import Problem, bad_field
 from monitor.nesting import DEEPEST, nests_deeper_than
+from monitor.otlp_json import whole
 from monitor.values import is_usd
 
 T = TypeVar("T")
@@ -109,10 +110,23 @@ def decode(raw: bytes, into: type[T]) -> T:
     except RecursionError as error:
         raise too_deep() from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise unreadable(error) from error
+        mended_raw = mended(raw) if getattr(into, "checks_parts", False) else None
+        if mended_raw is None:
+            raise unreadable(error) from error
+        return decode(mended_raw, into)
     if not getattr(into, "checks_parts", False):
         check(raw)
     return value
+
+
+def mended(raw: bytes) -> bytes | None:
+    """JSON whose texts were cut in the middle of an escaped character, with U+FFFD there; None where that is not it."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    whole_text = whole(text)
+    return None if whole_text == text else whole_text.encode()
 
 
 def decode_as(content_type: str | None, raw: bytes, into: Any) -> Any:

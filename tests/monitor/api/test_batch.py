@@ -8,7 +8,7 @@ from django.db import connections
 from django.http import HttpResponse
 
 from monitor.api import batch
-from monitor.models import Execution, LedgerEntry
+from monitor.models import Execution, LedgerEntry, Span
 from monitor.tenancy import crossing, tenant
 from tests.monitor import spending
 from tests.monitor.api.conftest import client_with, make_key
@@ -140,3 +140,17 @@ def test_what_named_an_execution_before_a_batch_started_it_counts_for_it(db: Non
         assert answer.json() == {"accepted": 1, "duplicates": 0, "rejected": []}
     work = look(project.pk, spending.REPORTED)
     assert (work.cost_usd, work.api_calls, work.input_tokens) == (2 * spending.CALL_USD, 2, 2000)
+
+
+@pytest.mark.parametrize("as_lines", [False, True], ids=["an object", "lines"])
+def test_a_text_cut_in_the_middle_of_an_emoji_costs_nothing(db: None, *, as_lines: bool) -> None:
+    project = spending.a_project()
+    client = client_with(make_key(project)[1])
+    events = [r'{"type":"call","model":"m","cost_usd":"0.25"}', r'{"type":"tool_call","tool":"t","output":"a\ud83d"}']
+    if as_lines:
+        answer = client.post("/api/v1/batch", "\n".join(events), content_type="application/x-ndjson")
+    else:
+        answer = client.post("/api/v1/batch", f'{{"events":[{",".join(events)}]}}', content_type="application/json")
+    assert answer.json() == {"accepted": 2, "duplicates": 0, "rejected": []}
+    with tenant(project.pk):
+        assert set(Span.objects.values_list("name", "output")) == {("m", None), ("t", "a\N{REPLACEMENT CHARACTER}")}
