@@ -6,7 +6,7 @@ Whoever writes takes what it needs of these in this order, several of one kind i
 2. the executions that spans name, and the traces (advisory locks); a day without a partition is made before, in a
    transaction of its own
 3. messages in log records, then the spans that they complete
-4. runs, traces, agents, the ids by which models without a price are told of once
+4. runs, traces, agents, the ids by which models without a price are told of once, and executions that were named early
 5. the hours of the rollups, then their minutes; whoever closes hours, what was ever counted, then their days
 6. the windows of budgets
 7. the row of a person

@@ -34,7 +34,7 @@ from monitor.keeping import Late
 from monitor.models import Subject
 from monitor.records import Span, rank
 from monitor.settlement import Settlement
-from monitor.spanrows import Known, Row, refusal, row
+from monitor.spanrows import EXECUTION, Known, Row, refusal, row
 from monitor.store import TraceSpan
 
 UNPRICED_TODAY = UUID("0f0dbd8e-6b3c-4f5c-9d5e-2f8b1c6f7a10")
@@ -141,7 +141,9 @@ def _book(
     pipeline.flush(store.replacing(project_id, settled.replaced) + store.correcting(project_id, settled.corrections))
     store.copy_spans(rows)
     store.copy_ledger(project_id, settled.books.entries)
-    return _sum_up(project_id, rows, settled, oldest=late.oldest(now=now), now=now)
+    named = {one.execution_id for one in rows if one.execution_id and not one.inherits & EXECUTION}
+    early = named - ground.works.keys()
+    return _sum_up(project_id, rows, settled, early, oldest=late.oldest(now=now), now=now)
 
 
 def _fitting(spans: Iterable[Span], late: Late, *, now: datetime) -> tuple[dict[int, Span], list[Refused]]:
@@ -213,8 +215,13 @@ def _news(
         yield row(project_id, span, now=now, department=department, work=work, overrides=ground.overrides), number
 
 
-def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, oldest: datetime, now: datetime) -> Verdict:
-    """Write the sums; the budgets are locked late and folded, the quarters last, for they are the hottest rows."""
+def _sum_up(
+    project_id: int, rows: Sequence[Row], settled: Settlement, early: Iterable[str], *, oldest: datetime, now: datetime
+) -> Verdict:
+    """Write the sums; the budgets are locked late and folded, the quarters last, for they are the hottest rows.
+
+    `early` are executions that spans name and that are not there yet.
+    """
     books = settled.books
     models = {_unpriced_key(provider, model, now): (provider, model) for provider, model in books.unpriced_models}
     of_runs = [
@@ -225,7 +232,7 @@ def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, oldest
         project_id,
         traces=_traces(rows, settled.replaced),
         agents=settled.agents,
-        first_keys=models,
+        first_keys=[*models, *map(registration.named_early, early)],
         now=now,
     )
     taken_back = silence.taking_back(project_id, books.withdrawn, oldest=oldest)
@@ -236,7 +243,7 @@ def _sum_up(project_id: int, rows: Sequence[Row], settled: Settlement, *, oldest
     begin = len(sums) + len(minutes)
     verdict = budgets.judge(charging, answers[begin : begin + len(spending)])
     quarters = rundays.counting(project_id, chain.from_iterable(answers[: len(of_runs)]))
-    new_models = [models[key] for (key,) in answers[len(sums) - 1]]
+    new_models = [models[key] for (key,) in answers[len(sums) - 1] if key in models]
     # What people are told of takes more locks; without it the quarters go along with the rest.
     tells = bool(new_models or verdict.warned or verdict.tripped)
     pipeline.flush(

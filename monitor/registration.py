@@ -4,7 +4,7 @@ import hashlib
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 from django.db import IntegrityError, connection, transaction
@@ -124,11 +124,14 @@ SELECT coalesce(a.timeout_s, p.timeout_s), coalesce(a.heartbeat_s, p.heartbeat_s
 """
 
 
-# Spans may have named the execution before it was there. Each that stands in the ledger has an odd count of bookings.
+NAMED_EARLY = UUID("3b5f2c9e-7a41-4d0e-9c26-8e1d5a60b7f4")
+# Spans may have named the execution before it was there. One key tells, for they may lie on any day.
+IS_NAMED = "SELECT true FROM monitor_ingestkey WHERE project_id = %(project_id)s AND key = %(key)s"
 NAMED = """
 SELECT DISTINCT encode(uuid_send(trace_id), 'hex') FROM monitor_span
  WHERE project_id = %(project_id)s AND execution_id = %(id)s
 """
+# Each that stands in the ledger has an odd count of bookings.
 NAMED_SUMS = """
 SELECT count(*) FILTER (WHERE is_call),
        coalesce(sum(input_tokens::bigint + cache_read_tokens + cache_write_tokens + audio_input_tokens
@@ -268,6 +271,11 @@ def telling(project_id: int, books: Books, *, now: datetime) -> list[Statement]:
     return statements
 
 
+def named_early(execution_id: str) -> UUID:
+    """The key that is kept of an execution which spans named while it was not there."""
+    return uuid5(NAMED_EARLY, execution_id)
+
+
 def _named(project_id: int, body: NewExecution) -> WorkSums:
     """What the stored spans add up to that name the execution; locks it and the traces that it may be in until commit.
 
@@ -279,8 +287,10 @@ def _named(project_id: int, body: NewExecution) -> WorkSums:
             ground.lock(project_id, *own)
         return NOTHING_ADDED
     wanted = {"project_id": project_id, "id": body.id}
+    key = {"project_id": project_id, "key": named_early(str(body.id))}
     # Who looks has the lock: no batch that names it is under way, and others come to it by way of a stored span.
-    _, found = pipeline.flush([ground.claiming(project_id, body.id), Statement(NAMED, wanted)])
+    _, is_named = pipeline.flush([ground.claiming(project_id, body.id), Statement(IS_NAMED, key)])
+    found = pipeline.flush([Statement(NAMED, wanted)])[0] if is_named else []
     traces = {*own, *(trace for (trace,) in found)}
     if traces:
         ground.lock(project_id, *traces)
