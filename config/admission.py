@@ -177,7 +177,7 @@ class Room:
         self._working: Counter[Key] = Counter()
         # Who came last, and of all others whoever did, with the moments.
         self._last: tuple[Key | None, float] = (None, -inf)
-        self._last_other = self._last
+        self._last_other: tuple[Key | None, float] = self._last
         # Strangers whose bodies are coming, the oldest first.
         self._reading: dict[Visit, None] = {}
         # In the order of their turns; a key without anybody who waits is not here.

@@ -79,7 +79,7 @@ class _Told(NamedTuple):
 
     span: Span
     batch: int
-    index: int
+    place: int
 
 
 def accept(project_id: int, spans: Sequence[Span], *, now: datetime, department: str = "") -> Judged:
@@ -114,7 +114,7 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> T
     for told in stale:
         fit[told.batch] -= 1
         reason = f"what is stored of it started {late.reason(now=now)}"
-        rejected[told.batch].append(Refused(told.index, reason))
+        rejected[told.batch].append(Refused(told.place, reason))
     if ground.logged:
         spanlogs.complete(project_id, (one for rows in by_trace.values() for one in rows.values()), ground.logged)
     verdict = _book(project_id, by_trace, ground, late, now=now)
