@@ -47,6 +47,7 @@ class Servers:
         self.own = Places(run_home / (self.worker or "main"))
         self.database = f"{OWNER}_{self.worker or 'main'}"
         self._children: list[Child] = []
+        self._cluster = ""
         self._error: BaseException | None = None
         self._thread = Thread(target=self._start, name="test servers")
 
@@ -69,6 +70,8 @@ class Servers:
 
     def start(self) -> None:
         """Begin to start; the collection of tests goes on meanwhile."""
+        # Not in the thread: Python 3.11 can't parse in two at once, and collection parses.
+        self._cluster = "" if self.worker else cluster.digest()
         self._thread.start()
 
     def ready(self) -> None:
@@ -89,15 +92,14 @@ class Servers:
 
     def _start_postgres(self) -> None:
         """The migrated cluster: a copy of a kept one, or made now and kept."""
-        name = cluster.digest()
-        known = cluster.restore(name, self.run.postgres_data)
+        known = cluster.restore(self._cluster, self.run.postgres_data)
         _, postgres = start_postgres(self.run)
         self._children.append(postgres)
         if not known:
             self._migrate()
             self._children.remove(postgres)
             postgres.stop()
-            cluster.keep(name, self.run.postgres_data)
+            cluster.keep(self._cluster, self.run.postgres_data)
             self._children.append(start_postgres(self.run)[1])
 
     def _migrate(self) -> None:
