@@ -6,16 +6,24 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from monitor import claims, handover, news, queue, transcript, triggers, turns
+from monitor import claims, ground, handover, news, pipeline, queue, transcript, triggers, turns
 from monitor.events import announce
 from monitor.handback import BOUNCES, hand_backs
 from monitor.models import Conversation, HumanAgent, Message, Project, QueueItem
 from monitor.models.conversations import MessageRole, Owner, State, Visibility
 from monitor.models.people import Presence
 from monitor.models.queue import HELD, ItemStatus
+from monitor.pipeline import Statement
 
 AUTHOR_LENGTH = 200
 AI_ROLES = (MessageRole.ASSISTANT, MessageRole.TOOL, MessageRole.SYSTEM)
+
+
+# Each span that stands in the ledger has an odd count of bookings.
+COST_BEFORE = """
+SELECT coalesce(sum(cost_usd), 0) FROM monitor_span
+ WHERE project_id = %(project_id)s AND conversation_id = %(id)s AND conversation_id <> '' AND bookings %% 2 = 1
+"""
 
 
 class OpenedOtherwise(Exception):
@@ -61,16 +69,28 @@ def open_conversation(
 ) -> tuple[Conversation, bool]:
     """The conversation of this client string, made unless it exists; True when it is new. Raises OpenedOtherwise."""
     asked = {"agent": agent, "channel": channel, "customer": dict(customer or {}), "metadata": dict(metadata or {})}
-    conversation, made = Conversation.objects.get_or_create(
-        project_id=project_id,
-        conversation_id=conversation_id,
-        defaults={**asked, "created_at": now, "updated_at": now},
-    )
+    known = Conversation.objects.filter(project_id=project_id, conversation_id=conversation_id).first()
+    conversation, made = (known, False) if known else _open(project_id, conversation_id, asked, now=now)
     if not made and any(value and getattr(conversation, name) != value for name, value in asked.items()):
         raise OpenedOtherwise(conversation)
     if made:
         news.tell(project_id, "conversations", str(conversation.pk))
     return conversation, made
+
+
+def _open(
+    project_id: int, conversation_id: str, asked: Mapping[str, Any], *, now: datetime
+) -> tuple[Conversation, bool]:
+    """Make it unless another was faster; what spans told of it before counts for it."""
+    wanted = {"project_id": project_id, "id": conversation_id}
+    _, ((cost_usd,),) = pipeline.flush(
+        [ground.claiming_talk(project_id, conversation_id), Statement(COST_BEFORE, wanted)]
+    )
+    return Conversation.objects.get_or_create(
+        project_id=project_id,
+        conversation_id=conversation_id,
+        defaults={**asked, "cost_usd": cost_usd, "created_at": now, "updated_at": now},
+    )
 
 
 def say(

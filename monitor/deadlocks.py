@@ -12,7 +12,7 @@ Whoever writes takes what it needs of these in this order, several of one kind i
 7. the row of a person
 8. executions, parent before child
 9. items of the queue
-10. conversations
+10. the conversations that spans charge (advisory locks), then conversations
 11. the counter of the agents' events, held until commit
 12. commands
 13. the quarters of an hour in which runs begin and end

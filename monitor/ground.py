@@ -16,8 +16,9 @@ from monitor.prices import PriceOverride, Rates
 from monitor.records import Span
 from monitor.spanrows import BOOKED_COLUMNS, Known, Row, Work
 
-# Locks of traces, and of executions, fall into so many drawers per project: PostgreSQL's lock table is small.
+# Locks of traces, executions and conversations fall into so many drawers per project: PostgreSQL's lock table is small.
 DRAWERS = 512
+TALKS = 2**40
 LOCK = "SELECT pg_advisory_xact_lock(drawer) FROM unnest(%(drawers)s::bigint[]) AS drawer"
 SHARE = "SELECT pg_advisory_xact_lock_shared(drawer) FROM unnest(%(drawers)s::bigint[]) AS drawer"
 TRACES = """
@@ -167,6 +168,21 @@ def _sharing(project_id: int, works: Collection[UUID]) -> list[Statement]:
     """The statement that keeps whoever registers these executions waiting, and no other batch."""
     drawers = sorted({_drawer_of_work(project_id, work) for work in works})
     return [Statement(SHARE, {"drawers": array(drawers)})] if drawers else []
+
+
+def claiming_talk(project_id: int, conversation_id: str) -> Statement:
+    """The statement that keeps batches waiting that charge the conversation, and waits for those under way."""
+    return Statement(LOCK, {"drawers": array([_drawer_of_talk(project_id, conversation_id)])})
+
+
+def sharing_talks(project_id: int, conversation_ids: Iterable[str]) -> Statement:
+    """The statement that keeps whoever opens one of these conversations waiting, and no other batch."""
+    drawers = {_drawer_of_talk(project_id, one) for one in conversation_ids}
+    return Statement(SHARE, {"drawers": array(sorted(drawers))})
+
+
+def _drawer_of_talk(project_id: int, conversation_id: str) -> int:
+    return TALKS + _drawer(project_id, conversation_id.encode())
 
 
 def _drawer_of_work(project_id: int, work: UUID) -> int:

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from monitor.agents import SEEN, sighting
 from monitor.bookings import Line, WorkSums
-from monitor.ground import ONE_SPAN, at_place
+from monitor.ground import ONE_SPAN, at_place, sharing_talks
 from monitor.pipeline import Statement, array, texts, times
 from monitor.spanrows import COLUMNS, Known, Row
 
@@ -303,6 +303,8 @@ def adding_up(
     if conversations:
         named = sorted(conversations)
         costs = array(conversations[name] for name in named)
+        # Whoever opens one of them now sees either these spans, or is there to be charged.
+        statements.append(sharing_talks(project_id, named))
         statements.append(
             Statement(CONVERSATION_COSTS, {"project_id": project_id, "ids": texts(named), "cost_usd": costs})
         )

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from monitor import executions, ground, heartbeats, ingest, nearby, rundays, transitions, trips, watch
 from monitor.api.executions import register
+from monitor.conversations import open_conversation
 from monitor.models import (
     Agent,
     BudgetWindow,
@@ -533,6 +534,73 @@ def test_a_registration_and_a_batch_that_names_it_end_in_exact_sums(
             await_a_waiter()
         late.result(timeout=30)
     assert sums_of(project) == NAMING
+    assert_books_balance(project)
+
+
+def talking(trace: int) -> list[Record]:
+    """Spans of a conversation, one of which has it from above: a call and a quarter of a dollar."""
+    return [
+        a_bare_span(trace, 1, kind="step", conversation_id="talk"),
+        a_bare_span(trace, 2, 1),
+        a_bare_span(trace, 3, kind="tool", tool="buy", reported_usd=Decimal("0.25"), conversation_id="talk"),
+    ]
+
+
+TALKING = CALL_USD + Decimal("0.25")
+
+
+def cost_of_talk(project: Project) -> Decimal:
+    with tenant(project.pk):
+        return Conversation.objects.get(conversation_id="talk").cost_usd
+
+
+def opened(project: Project) -> None:
+    with tenant(project.pk):
+        open_conversation(project.pk, "talk", now=NOW)
+
+
+def test_a_conversation_costs_what_spans_told_of_it_before_it_was_opened(db: None) -> None:
+    project, other = a_project("late"), a_project("other")
+    accept(other, talking(1))
+    accept(project, talking(1))
+    opened(project)
+    assert cost_of_talk(project) == TALKING
+    opened(project)
+    accept(project, talking(2))
+    assert cost_of_talk(project) == 2 * TALKING
+    assert_books_balance(project)
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_conversation_that_is_opened_beside_a_batch_costs_what_that_told(
+    committed_db: None, is_told: bool, is_first: bool
+) -> None:
+    """Whoever commits first; the batch names it, or its spans hang below one that did before."""
+    project = a_project()
+    said, below = talking(1)[:1], talking(1)[1:]
+    if is_told:
+        accept(project, said)
+
+    def tell() -> None:
+        try:
+            if is_first:
+                accept(project, said + below)
+            else:
+                opened(project)
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            if is_first:
+                open_conversation(project.pk, "talk", now=NOW)
+            else:
+                ingest.accept(project.pk, said + below, now=NOW)
+            late = pool.submit(tell)
+            await_a_waiter()
+        late.result(timeout=30)
+    assert cost_of_talk(project) == TALKING
     assert_books_balance(project)
 
 
