@@ -126,6 +126,14 @@ def test_create_key_prints_the_key_and_nothing_else(db: None) -> None:
     assert len(limits("new")) == 9
 
 
+def test_create_key_says_beside_the_key_when_it_ends(db: None, capsys: pytest.CaptureFixture[str]) -> None:
+    text = run("create_key", "fleet", "--days", "30")
+    key = keys.find(text.strip(), now=now())
+    assert key is not None
+    assert key.expires_at is not None
+    assert f"It ends on {key.expires_at:%d %b %Y}" in capsys.readouterr().err
+
+
 def test_a_key_is_listed_until_it_is_revoked(db: None) -> None:
     text = run("create_key", "fleet", "--scopes", "read", "--project", "north").strip()
     other = run("create_key", "fleet", "--project", "south", "--days", "0").strip()

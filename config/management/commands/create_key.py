@@ -1,4 +1,4 @@
-"""`manage.py create_key NAME`: prints a new key and nothing else on stdout."""
+"""`manage.py create_key NAME`: prints a new key and nothing else on stdout, and on stderr when it ends."""
 
 from argparse import ArgumentParser
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ class Command(BaseCommand):
         try:
             with crossing():
                 project = project_named(options["project"])
-                _, text = keys.make(
+                key, text = keys.make(
                     project,
                     options["name"],
                     scopes,
@@ -41,3 +41,5 @@ class Command(BaseCommand):
         except keys.UnknownScope as error:
             raise CommandError(str(error)) from error
         self.stdout.write(text)
+        if key.expires_at is not None:
+            self.stderr.write(f"It ends on {key.expires_at:%d %b %Y}; `--days 0` makes one that does not.", str)
