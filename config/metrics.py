@@ -22,7 +22,7 @@ from monitor.tenancy import crossing
 
 LOOPBACK = {"127.0.0.1", "::1"}
 EXECUTION_BOUNDS_S = (1, 5, 10, 30, 60, 120, 300)
-REFUSALS = (400, 413, 415)
+REFUSALS = (400, 401, 403, 413, 415)
 TOOL_BOUNDS_S = (0.1, 0.5, 1, 5, 10, 30, 60)
 
 

@@ -1,7 +1,7 @@
 """OpenTelemetry over HTTP: traces are kept, logs complete them, metrics are read and counted."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.http import HttpResponse
@@ -11,8 +11,8 @@ from monitor import doorcounts, masking, otlp, otlp_logs, otlp_metrics, spanlogs
 from monitor.api import bodies, salvage
 from monitor.api.bodies import TooLarge, WrongType
 from monitor.api.caller import Request
-from monitor.api.door import Door, endpoint
-from monitor.api.problems import Problem
+from monitor.api.door import Contract, Door, endpoint
+from monitor.api.problems import Forbidden, Problem, Unauthenticated
 from monitor.deadlocks import unhindered
 from monitor.otlp_logs import Message
 from monitor.records import Rejection, Span
@@ -21,7 +21,19 @@ T = TypeVar("T")
 MEDIA_TYPES = (otlp.PROTOBUF, otlp.JSON)
 
 
-class Traces(Door):
+class Export(Door):
+    """A door for exports: whom it does not let in for good is counted, for most programs show nothing of it."""
+
+    def admit(self, request: Request, contract: Contract, path: Mapping[str, Any]) -> None:
+        """As any door does."""
+        try:
+            super().admit(request, contract, path)
+        except (Unauthenticated, Forbidden) as problem:
+            doorcounts.count({f"exports {problem.status}": 1})
+            raise
+
+
+class Traces(Export):
     """Spans in protobuf or JSON; bad ones are named in `partial_success`, the others are kept."""
 
     @endpoint(scope="ingest", rate="ingest", content_types=MEDIA_TYPES, also=(400, 413, 415), bound=False, grows=True)
@@ -42,7 +54,7 @@ class Traces(Door):
         return HttpResponse(otlp.partial_success(decoded.media_type, rejected), content_type=decoded.media_type)
 
 
-class Logs(Door):
+class Logs(Export):
     """Log records in protobuf or JSON; messages of a model or a tool complete their span, the others are dropped.
 
     Messages that name no span are counted in `partial_success`.
@@ -66,7 +78,7 @@ class Logs(Door):
         return HttpResponse(answer, content_type=decoded.media_type)
 
 
-class Metrics(Door):
+class Metrics(Export):
     """Metrics in protobuf or JSON: read, counted, and not kept; spans tell the same to the unit."""
 
     @endpoint(scope="ingest", rate="ingest", content_types=MEDIA_TYPES, also=(400, 413, 415), bound=False)

@@ -138,6 +138,14 @@ def test_exports_that_are_refused_as_a_whole_are_counted(north: Project, client:
     assert (told.spans, told.exports) == (0, 2)
 
 
+@pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs", "/v1/metrics", "/api/public/otel/v1/traces"])
+def test_exports_without_a_key_that_may_send_are_counted(north: Project, path: str) -> None:
+    for key, status in (("hr_of_nobody", 401), (make_key(north, scopes=["read"])[1], 403)):
+        before = count("handrail_otlp_exports_refused_total", status=str(status))
+        assert post(client_with(key), path, b"{}", JSON).status_code == status
+        assert count("handrail_otlp_exports_refused_total", status=str(status)) == before + 1
+
+
 @pytest.mark.parametrize("place", ["attributes", "body"])
 def test_a_bad_value_of_a_log_record_costs_no_other_record(north: Project, client: Client, place: str) -> None:
     value = {"doubleValue": int("9" * 400)}
