@@ -71,7 +71,7 @@ def span(
     """Return the span as our record, or why it can't be taken."""
     reason = _refusal(trace_id, span_id, parent_id, start_ns, end_ns)
     if reason:
-        return Rejection(reason, trace_id.hex(), span_id.hex(), name)
+        return Rejection(reason, trace_id[:16].hex(), span_id[:8].hex(), name)
     known, rest = fields(pairs)
     get = known.get
     if end_ns and end_ns < start_ns:

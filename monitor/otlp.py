@@ -1,6 +1,7 @@
 """OTLP/HTTP trace exports on the wire: protobuf and JSON in, records out, and the answer in the same coin."""
 
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -190,6 +191,7 @@ def _message(body: bytes, message: type[M]) -> M:
 
 def from_json(body: bytes, decode: Callable[[bytes], T], what: str) -> T:
     """Decode a JSON document, repaired where not UTF-8 or nested too deep; raises Malformed: it is not `what`."""
+    body = body.removeprefix(BOM_UTF8)
     if otlp_wire.is_heavy_json(body):
         raise _too_many()
     try:

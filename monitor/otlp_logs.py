@@ -181,7 +181,7 @@ def _message(
     except (RecursionError, OverflowError, ValueError) as error:
         wanting = f"it can't be written as JSON: {error}"
     if wanting:
-        return Rejection(f"{name}: {wanting}", trace_id.hex(), span_id.hex(), name)
+        return Rejection(f"{name}: {wanting}", trace_id[:16].hex(), span_id[:8].hex(), name)
     at_ns = at_ns if 0 <= at_ns < MOST_INT64 else 0
     seal = blake2b(f"{name}\0{at_ns}\0".encode() + text, digest_size=DIGEST_BYTES).digest()
     return Message(trace_id, int.from_bytes(span_id, "big", signed=True), name, at_ns, place, text.decode(), seal)

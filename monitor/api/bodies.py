@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Collection, Iterator, Sequence
 from decimal import Decimal
 from functools import cache
@@ -53,10 +54,10 @@ def read(request: HttpRequest, *, limit: int, content_types: Collection[str] = J
     if raw and request.content_type not in content_types:
         raise WrongType(f"Send {' or '.join(content_types)}, not {request.content_type or 'nothing'}.")
     if coding in ("", "identity"):
-        return raw
+        return raw.removeprefix(BOM_UTF8)
     if coding not in WINDOW_BITS:
         raise WrongType(f"Content-Encoding may be gzip, deflate or identity, not {coding}.")
-    return decompress(raw, coding, limit=limit)
+    return decompress(raw, coding, limit=limit).removeprefix(BOM_UTF8)
 
 
 def as_sent(request: HttpRequest, *, limit: int) -> bytes:

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from monitor import otlp
 from monitor.records import Rejection
 from tests.contract.recordings import mapped, requests
-from tests.monitor.otlp_builders import START_NS, as_json, as_protobuf, export, json_span
+from tests.monitor.otlp_builders import START_NS, TRACE, as_json, as_protobuf, export, json_span
 
 LIMIT = 100_000
 
@@ -147,6 +147,15 @@ def test_json_takes_64_bit_integers_as_strings_and_as_numbers():
     (read,), _ = spans_of(as_json(export(span)), otlp.JSON)
 
     assert read.tokens.input == 7
+
+
+def test_a_mark_of_the_byte_order_before_json_is_no_part_of_it():
+    assert len(spans_of(b"\xef\xbb\xbf" + as_json(export(json_span())), otlp.JSON)[0]) == 1
+
+
+def test_an_id_that_is_far_too_long_is_told_in_short():
+    _, (rejection,) = spans_of(as_json(export(json_span() | {"spanId": "ab" * 5000})), otlp.JSON)
+    assert (rejection.span_id, rejection.trace_id) == ("ab" * 8, TRACE)
 
 
 def test_what_claims_to_be_base64_and_is_not_stays_as_it_came():

@@ -148,7 +148,8 @@ def test_a_text_cut_in_the_middle_of_an_emoji_costs_nothing(db: None, *, as_line
     client = client_with(make_key(project)[1])
     events = [r'{"type":"call","model":"m","cost_usd":"0.25"}', r'{"type":"tool_call","tool":"t","output":"a\ud83d"}']
     if as_lines:
-        answer = client.post("/api/v1/batch", "\n".join(events), content_type="application/x-ndjson")
+        # As some editors begin a file.
+        answer = client.post("/api/v1/batch", "\ufeff" + "\n".join(events), content_type="application/x-ndjson")
     else:
         answer = client.post("/api/v1/batch", f'{{"events":[{",".join(events)}]}}', content_type="application/json")
     assert answer.json() == {"accepted": 2, "duplicates": 0, "rejected": []}
