@@ -21,12 +21,12 @@ def test_the_first_trace_opens_the_overview(handrail: Instance, window: Callable
     here = window()
     page = here.sign_in(ada)
     expect(page.get_by_role("heading", name="Send your first trace")).to_be_visible()
-    expect(page.locator("#code-otel")).to_contain_text("Bearer YOUR_KEY")
+    expect(page.locator("#code-otel")).to_contain_text("Bearer%20YOUR_KEY")
 
     page.get_by_role("button", name="Make a key").click()
     expect(page.get_by_text("is shown only now")).to_be_visible()
     key = page.locator("#snippets .callout code").inner_text()
-    expect(page.locator("#code-otel")).to_contain_text(f"Bearer {key}")
+    expect(page.locator("#code-otel")).to_contain_text(f"Bearer%20{key}")
     page.get_by_role("tab", name="curl").click()
     expect(page.locator("#code-curl")).to_contain_text(key)
 

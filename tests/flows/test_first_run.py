@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -73,6 +74,8 @@ def test_the_variables_lead_an_exporter_here(handrail: Instance, shown: dict[str
     told = dict(line.split("=", 1) for line in said.splitlines() if line.startswith("OTEL_"))
     assert told["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"
     name, value = told["OTEL_EXPORTER_OTLP_HEADERS"].split("=", 1)
+    # As the specification has it, and exporters read it.
+    value = unquote(value)
     answer = httpx.post(
         f"{told['OTEL_EXPORTER_OTLP_ENDPOINT']}/v1/traces",
         content=gzip.decompress(RECORDED.read_bytes()),

@@ -120,7 +120,7 @@ def test_nor_does_a_report_of_a_batch(
     refusing: Refusing, north: Project, client: Client, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     check, words = REFUSALS[kind]
-    refusing("monitor_span", check.format("tool"))
+    refusing("monitor_span", check.format(sql.Identifier("tool")))
     events = reports(4, 17, count=20)
     # What is told twice counts once, wherever its halves begin, and other events keep their places among reports.
     events += [dict(events[2]), dict(events[4]), {"type": "unheard of"}]
@@ -146,7 +146,7 @@ def test_what_was_not_found_in_time_of_a_batch_may_be_sent_again_and_comes_to_it
     refusing: Refusing, north: Project, client: Client, monkeypatch: pytest.MonkeyPatch, culprits: Sequence[int]
 ) -> None:
     monkeypatch.setattr(salvage, "WITHIN_S", 0.0)
-    refusing("monitor_span", REFUSALS["DataError"][0].format("tool"))
+    refusing("monitor_span", REFUSALS["DataError"][0].format(sql.Identifier("tool")))
     left = reports(*culprits, count=20)
     rounds, accepted, refused = 0, 0, 0
     while left:
