@@ -39,6 +39,8 @@ def test_messages_in_logs_complete_spans_that_come_before_and_after(handrail: In
         'handrail_otlp_log_records_total{outcome="dropped"}': 1,
         "handrail_otlp_metric_points_total": 1,
         'handrail_otlp_exports_refused_total{status="400"}': 0,
+        'handrail_otlp_exports_refused_total{status="401"}': 0,
+        'handrail_otlp_exports_refused_total{status="403"}': 0,
         'handrail_otlp_exports_refused_total{status="413"}': 0,
         'handrail_otlp_exports_refused_total{status="415"}': 0,
     }

@@ -21,7 +21,7 @@ from monitor.tenancy import tenant
 # Noon, so that all spans are of one day.
 NOW = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
 EXECUTIONS = 8_000
-AGENTS = 2_000
+AGENTS = 10_000
 LOOPS = 2_000
 SPANS = 12_000
 # Spans come twice a second, 60 in a trace; every fifth is the same call of a tool, and every other trace is of an

@@ -226,7 +226,7 @@ STATES = Whole("LIMIT 10001) AS counted GROUP BY status", "monitor_execution")
 CHOICE = Whole('"monitor_agent"."last_seen_at" DESC NULLS LAST LIMIT 50', "monitor_agent")
 # All that is open, by agent: half of what is here.
 WORK = Whole('AS "running", COUNT("monitor_execution"."id")', "monitor_execution")
-# Planned for all values: ten agents of 2,000.
+# Planned for all values: ten agents of 10,000.
 SEEN = Whole("INSERT INTO monitor_agent", "monitor_agent")
 # Whether a day holds any.
 HELD = [
