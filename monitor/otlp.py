@@ -1,6 +1,5 @@
 """OTLP/HTTP trace exports on the wire: protobuf and JSON in, records out, and the answer in the same coin."""
 
-import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -24,8 +23,6 @@ T = TypeVar("T")
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 MOST_REASONS = 5
-# Each member of a gzip body costs a copy of what follows it.
-MOST_MEMBERS = 100
 # A body of fewer bytes has too few parts to be worth counting them.
 SMALL_BYTES = 256 * 1024
 
@@ -35,9 +32,7 @@ class OtlpError(ValueError):
 
     OtlpError
      ├─ UnsupportedMediaType   neither protobuf nor JSON
-     ├─ UnsupportedEncoding    a content encoding that we don't undo
-     ├─ TooLarge               more bytes than allowed once decompressed
-     └─ Malformed              not what its media type or encoding says
+     └─ Malformed              not what its media type says
     """
 
 
@@ -45,16 +40,8 @@ class UnsupportedMediaType(OtlpError):
     """The body is neither protobuf nor JSON."""
 
 
-class UnsupportedEncoding(OtlpError):
-    """The body is compressed in a way that we don't undo."""
-
-
-class TooLarge(OtlpError):
-    """The body has more bytes than allowed once decompressed."""
-
-
 class Malformed(OtlpError):
-    """The body is not what its media type or encoding says."""
+    """The body is not what its media type says."""
 
 
 class Signal(NamedTuple):
@@ -74,37 +61,6 @@ class TracesRequest(msgspec.Struct, frozen=True):
 
     media_type: str
     message: ExportTraceServiceRequest | JsonRequest
-
-
-def inflate(body: bytes, encoding: str | None, *, limit: int) -> bytes:
-    """Undo `gzip` or `deflate` up to `limit` bytes; raise UnsupportedEncoding, TooLarge or Malformed."""
-    name = (encoding or "identity").strip().lower()
-    if name in ("identity", ""):
-        if len(body) > limit:
-            raise TooLarge(f"the body has more than {limit} bytes")
-        return body
-    if name not in ("gzip", "x-gzip", "deflate"):
-        raise UnsupportedEncoding(f"content encoding {name!r} is not supported; use gzip or deflate")
-    # Deflate comes with a zlib header by the standard and without one from some senders.
-    raw = name == "deflate" and not (len(body) > 1 and body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0)
-    window = -zlib.MAX_WBITS if raw else zlib.MAX_WBITS | 32
-    out = bytearray()
-    rest = body
-    try:
-        for _ in range(MOST_MEMBERS):
-            stream = zlib.decompressobj(window)
-            out += stream.decompress(rest, limit - len(out) + 1)
-            if len(out) > limit:
-                raise TooLarge(f"the body has more than {limit} bytes once decompressed")
-            if not stream.eof:
-                raise Malformed(f"the body is not complete {name}")
-            # Gzip members may follow one another.
-            rest = stream.unused_data
-            if not rest or name == "deflate":
-                return bytes(out)
-    except zlib.error as error:
-        raise Malformed(f"the body is not {name}") from error
-    raise Malformed(f"the {name} body has more than {MOST_MEMBERS} members")
 
 
 def decode(body: bytes, content_type: str) -> TracesRequest:

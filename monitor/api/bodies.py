@@ -1,7 +1,6 @@
 """What comes in: bodies and query parameters, decoded into Structs; whatever is wrong is a 400 that names the field."""
 
 import re
-import zlib
 from codecs import BOM_UTF8
 from collections.abc import Collection, Iterator, Sequence
 from decimal import Decimal
@@ -12,6 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import msgspec
 from django.http import HttpRequest, UnreadablePostError
 
+from monitor import encodings
 from monitor.api.problems import Problem, bad_field
 from monitor.nesting import DEEPEST, nests_deeper_than
 from monitor.otlp_json import whole
@@ -22,10 +22,7 @@ T = TypeVar("T")
 JSON = ("application/json",)
 # One JSON document a line.
 LINES = ("application/x-ndjson", "application/ndjson")
-# Each member of a gzip body costs a copy of what follows it.
-MOST_MEMBERS = 100
 INT64 = range(-(2**63), 2**63)
-WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 # What may stand before a number becomes a colon and a digit a nought, so that a search finds where a long one begins.
 _NUMBERS = bytes(ord("0" if n in b"0123456789" else ":" if n in b" \t\r\n:,[-" else " ") for n in range(256))
@@ -49,18 +46,18 @@ class WrongType(Problem):
 
 def read(request: HttpRequest, *, limit: int, content_types: Collection[str] = JSON) -> bytes:
     """The body, decompressed. Raises TooLarge, WrongType, or a 400 when it is not what its encoding says."""
-    raw = as_sent(request, limit=limit)
-    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    raw = _as_sent(request, limit=limit)
     if raw and request.content_type not in content_types:
         raise WrongType(f"Send {' or '.join(content_types)}, not {request.content_type or 'nothing'}.")
-    if coding in ("", "identity"):
-        return raw.removeprefix(BOM_UTF8)
-    if coding not in WINDOW_BITS:
-        raise WrongType(f"Content-Encoding may be gzip, deflate or identity, not {coding}.")
-    return decompress(raw, coding, limit=limit).removeprefix(BOM_UTF8)
+    return _plain(request, raw, limit=limit).removeprefix(BOM_UTF8)
 
 
-def as_sent(request: HttpRequest, *, limit: int) -> bytes:
+def read_export(request: HttpRequest, *, limit: int) -> bytes:
+    """The body of an export, decompressed, whatever it says of its type; raises as `read` does."""
+    return _plain(request, _as_sent(request, limit=limit), limit=limit)
+
+
+def _as_sent(request: HttpRequest, *, limit: int) -> bytes:
     """The body as it came. Raises TooLarge, or a 400 when it ends early."""
     # The bridge leaves away what is too large, and tells its length.
     declared = request.META.get("CONTENT_LENGTH") or ""
@@ -75,26 +72,17 @@ def as_sent(request: HttpRequest, *, limit: int) -> bytes:
     return raw
 
 
-def decompress(raw: bytes, coding: str, *, limit: int) -> bytes:
-    """The plain bytes, never more than `limit` in memory."""
-    out = bytearray()
+def _plain(request: HttpRequest, raw: bytes, *, limit: int) -> bytes:
     if not raw:
-        return b""
-    for _ in range(MOST_MEMBERS):
-        machine = zlib.decompressobj(WINDOW_BITS[coding])
-        try:
-            out += machine.decompress(raw, limit + 1 - len(out))
-        except zlib.error as error:
-            raise Problem(400, "Bad request", f"The body is not valid {coding}.") from error
-        if len(out) > limit:
-            raise TooLarge(limit)
-        if not machine.eof:
-            raise Problem(400, "Bad request", f"The {coding} body ended early.")
-        # A gzip file may have several members.
-        raw = machine.unused_data
-        if not raw:
-            return bytes(out)
-    raise Problem(400, "Bad request", f"The {coding} body has more than {MOST_MEMBERS} members.")
+        return raw
+    try:
+        return encodings.undone(raw, request.headers.get("Content-Encoding"), limit=limit)
+    except encodings.TooLarge as error:
+        raise TooLarge(limit) from error
+    except encodings.Unsupported as error:
+        raise WrongType(str(error)) from error
+    except encodings.Corrupt as error:
+        raise Problem(400, "Bad request", str(error)) from error
 
 
 def decode(raw: bytes, into: type[T]) -> T:

@@ -9,7 +9,7 @@ from django.urls import path
 
 from monitor import doorcounts, masking, otlp, otlp_logs, otlp_metrics, spanlogs
 from monitor.api import bodies, salvage
-from monitor.api.bodies import TooLarge, WrongType
+from monitor.api.bodies import WrongType
 from monitor.api.caller import Request
 from monitor.api.door import Contract, Door, endpoint
 from monitor.api.problems import Forbidden, Problem, Unauthenticated
@@ -106,14 +106,10 @@ def _decoded(request: Request, decode: Callable[[bytes, str], T]) -> T:
 
 
 def _read(request: Request, decode: Callable[[bytes, str], T]) -> T:
-    limit = settings.MAX_OTLP_BYTES
-    raw = bodies.as_sent(request, limit=limit)
+    body = bodies.read_export(request, limit=settings.MAX_OTLP_BYTES)
     try:
-        body = otlp.inflate(raw, request.headers.get("Content-Encoding"), limit=limit)
         return decode(body, request.headers.get("Content-Type", ""))
-    except otlp.TooLarge as error:
-        raise TooLarge(limit) from error
-    except (otlp.UnsupportedMediaType, otlp.UnsupportedEncoding) as error:
+    except otlp.UnsupportedMediaType as error:
         raise WrongType(str(error)) from error
     except otlp.Malformed as error:
         raise Problem(400, "Bad request", str(error)) from error
