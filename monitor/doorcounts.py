@@ -36,6 +36,8 @@ class Counts:
         self._new: Counter[str] = Counter()
         self._is_due = False
         self._lock = threading.Lock()
+        # Held while they are on their way, so that no reader misses them.
+        self._bringing = threading.Lock()
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Add to the counts by name; costs no waiting."""
@@ -58,10 +60,13 @@ class Counts:
         return {name.decode(): int(value) for name, value in found.items()}
 
     def _bring(self) -> None:
-        with self._lock:
-            new, self._new, self._is_due = self._new, Counter(), False
-        if not new.total():
-            return
+        with self._bringing:
+            with self._lock:
+                new, self._new, self._is_due = self._new, Counter(), False
+            if new.total():
+                self._send(new)
+
+    def _send(self, new: Mapping[str, int]) -> None:
         try:
             with _client.pipeline(transaction=True) as pipe:
                 for name, more in new.items():
