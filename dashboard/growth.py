@@ -65,7 +65,7 @@ def _sentence(of: Room, forecast: Forecast | None, level: RoomLevel) -> str:
 
 def _pace(forecast: Forecast | None, of: Room) -> str:
     if forecast is None:
-        return f"When nothing is left can be said after {growth.FORECAST_FROM} days; a sample is taken every hour."
+        return f"A forecast takes {growth.FORECAST_FROM} days of samples; one is taken every hour."
     margin = words.size(round(forecast.margin_a_day))
     if forecast.bytes_a_day <= 0:
         return (

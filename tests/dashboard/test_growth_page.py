@@ -255,7 +255,7 @@ def test_the_page_of_a_new_instance_says_what_comes(fill: Callable[[float], None
     fill(0.4)
     page = words_of(visitor.client.get("/system/growth"))
     assert "The disk is 40 % full." in page
-    assert "When nothing is left can be said after 3 days" in page
+    assert "A forecast takes 3 days of samples" in page
     assert "There are no two days to compare yet." in page
     assert "known after a day" in page
 
