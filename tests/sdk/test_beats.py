@@ -58,15 +58,28 @@ def test_what_a_proxy_says_of_a_batch_stops_no_heartbeats(status: int, caplog: p
     server = Beaten(well)
     with client(server, beat_every_s=0.05) as made, made.execution("clerk") as ex:
         until(lambda: bool(server.bodies), "it beats", 5)
-        server.answers = [lambda _: httpx.Response(status, text="<html>nginx</html>"), lambda _: taken()]
+        are_both_told = threading.Event()
+
+        def proxy(_: object) -> httpx.Response:
+            return httpx.Response(status, text="<html>nginx</html>")
+
+        def busy(_: object) -> httpx.Response:
+            are_both_told.wait(5)
+            return taken()
+
+        server.answers = [busy, proxy, lambda _: taken()]
+        sent = len(server.batches)
+        ex.call(model="m", input_tokens=0)
+        until(lambda: len(server.batches) > sent, "the server is busy", 5)
         ex.call(model="m", input_tokens=1)
         ex.call(model="m", input_tokens=2)
-        until(lambda: len(server.batches) > 1, "the proxy has answered", 5)
+        are_both_told.set()
+        until(lambda: len(server.batches) > sent + 2, "the proxy has answered", 5)
         assert not made._line.is_away
         beats = len(server.bodies)
         until(lambda: len(server.bodies) > beats + 2, "it beats on", 5)
         assert made.flush(5)
-        assert (tokens(server), made.dropped) == ([1, 2], 0)
+        assert (tokens(server), made.dropped) == ([0, 1, 2], 0)
     assert caplog.text.count(f"status {status}") == (0 if status == 413 else 1)
 
 

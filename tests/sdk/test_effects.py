@@ -177,6 +177,9 @@ def telling(told: dict[int, list[str]]) -> Iterator[handrail.Client]:
         if request.url.path.endswith("/acknowledge"):
             said = json.loads(request.content)
             told[said["seq"]].append(said["effect"])
+        if request.url.path.endswith("/heartbeat"):
+            # What is wanted of the work is said by the test alone.
+            return httpx.Response(409, json={"detail": "not now"})
         return taken()
 
     transport = httpx.MockTransport(handle)
