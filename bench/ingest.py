@@ -45,6 +45,7 @@ TABLES = ("monitor_ledgerentry", "bench_call")
 ROUNDS = 5
 READY_WITHIN_S = 60
 LONGEST_S = 120
+QUIET = {"HANDRAIL_LOG_LEVEL": "ERROR"}
 
 
 class Measured(NamedTuple):
@@ -68,7 +69,7 @@ class Server:
         command = [sys.executable, "-W", "ignore", "-m", "uvicorn", app, "--fd", str(fd), "--no-access-log"]
         command += ["--log-level", "error"]
         self._children = [
-            Child(command, env=os.environ | environment, grace_s=5, pass_fds=(fd,)) for _ in range(PROCESSES)
+            Child(command, env=os.environ | QUIET | environment, grace_s=5, pass_fds=(fd,)) for _ in range(PROCESSES)
         ]
 
     def stop(self) -> None:
