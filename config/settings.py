@@ -332,6 +332,8 @@ LOGGING = {
         # Their own handlers would tell in other words what goes wrong.
         "django": {"handlers": []},
         "uvicorn": {"handlers": [], "propagate": True},
+        # What stands below a logger that is named here would be opened with it.
+        "uvicorn.access": {"handlers": [], "propagate": False},
     },
     "root": {"handlers": ["stderr"], "level": env.str("HANDRAIL_LOG_LEVEL", default="INFO")},
 }

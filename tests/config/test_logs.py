@@ -1,6 +1,8 @@
 """What the log tells of errors, and what it keeps to itself."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 
 import psycopg
@@ -138,3 +140,12 @@ def test_all_lines_are_written_by_one_handler() -> None:
         logger = logging.getLogger(name)
         assert {type(one) for one in logger.handlers} <= {logging.NullHandler}, name
         assert logger.propagate, name
+
+
+def test_a_request_leaves_no_line() -> None:
+    served = "from uvicorn import Config; Config('config.asgi:application', access_log=False).load()"
+    heard = "import logging; print(logging.getLogger('uvicorn.access').hasHandlers())"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", f"{served}; {heard}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
