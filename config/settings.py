@@ -329,9 +329,9 @@ LOGGING = {
         # A line for each request that we send, or that a client got wrong, is too much.
         "httpx": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
-        # Their own handlers would tell in other words what goes wrong.
+        # Their own handlers would tell in other words what goes wrong, and more than is asked for.
         "django": {"handlers": []},
-        "uvicorn": {"handlers": [], "propagate": True},
+        "uvicorn": {"handlers": [], "level": "NOTSET", "propagate": True},
         # What stands below a logger that is named here would be opened with it.
         "uvicorn.access": {"handlers": [], "propagate": False},
     },

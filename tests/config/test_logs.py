@@ -1,6 +1,7 @@
 """What the log tells of errors, and what it keeps to itself."""
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -142,10 +143,19 @@ def test_all_lines_are_written_by_one_handler() -> None:
         assert logger.propagate, name
 
 
+def served(told: str, **settings: str) -> str:
+    """What is printed in a process that is about to serve."""
+    begun = "import logging; from uvicorn import Config; Config('config.asgi:application', access_log=False).load()"
+    command = [sys.executable, "-W", "ignore", "-c", f"{begun}; print({told})"]
+    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 def test_a_request_leaves_no_line() -> None:
-    served = "from uvicorn import Config; Config('config.asgi:application', access_log=False).load()"
-    heard = "import logging; print(logging.getLogger('uvicorn.access').hasHandlers())"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", f"{served}; {heard}"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "False"
+    assert served("logging.getLogger('uvicorn.access').hasHandlers()") == "False"
+
+
+@pytest.mark.parametrize("level", ["INFO", "ERROR"])
+def test_the_server_says_as_little_as_is_asked_for(level: str) -> None:
+    how = "logging.getLevelName(logging.getLogger('uvicorn.error').getEffectiveLevel())"
+    assert served(how, HANDRAIL_LOG_LEVEL=level) == level
