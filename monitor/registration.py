@@ -1,7 +1,7 @@
 """How an execution comes to be: registered before it works, or tracked when its work is done."""
 
 import hashlib
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID, uuid5
@@ -355,7 +355,10 @@ def _new(project_id: int, body: NewExecution, defaults: Defaults, named: WorkSum
 
 
 def _times(body: NewExecution, *, now: datetime) -> tuple[datetime, datetime, int]:
-    """Start, end and duration from any two of them; work without an end ended now, without a start took no time."""
+    """Start and end, in UTC, and duration from any two of them.
+
+    Work without an end ended now, without a start it took no time.
+    """
     for field, at in (("started_at", body.started_at), ("ended_at", body.ended_at)):
         if at is not None and (wrong := ahead(at, now=now)):
             raise BadTimes(field, wrong)
@@ -375,6 +378,7 @@ def _times(body: NewExecution, *, now: datetime) -> tuple[datetime, datetime, in
         raise BadTimes("ended_at", "lies before the start")
     if wrong := misplaced(ended_at, now=now):
         raise BadTimes("ended_at", wrong)
+    started_at, ended_at = started_at.astimezone(UTC), ended_at.astimezone(UTC)
     duration_ms = body.duration_ms
     if duration_ms is None:
         duration_ms = (ended_at - started_at) // timedelta(milliseconds=1)

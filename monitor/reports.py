@@ -1,6 +1,6 @@
 """What clients report one by one over the REST API, each as the span that it is."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Annotated, Any
@@ -272,8 +272,9 @@ def _span(
 
 
 def _times(report: Report, lasted_ms: int | None, *, now: datetime) -> tuple[datetime, datetime]:
-    """Start and end: it was over at `occurred_at`, or now; however late the report comes, it says the same."""
+    """Start and end in UTC: it was over at `occurred_at`, or now; however late the report comes, it says the same."""
     at = report.occurred_at or now
     if wrong := misplaced(at, now=now):
         raise BadReport("occurred_at", wrong)
+    at = at.astimezone(UTC)
     return at - timedelta(milliseconds=lasted_ms or 0), at

@@ -1,14 +1,16 @@
 """A batch whose database goes away: what is kept is counted, what is left is named."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta, timezone
 
 import psycopg
 import pytest
 from django.db import connections
 from django.http import HttpResponse
 
+from monitor import closing
 from monitor.api import batch
-from monitor.models import Execution, LedgerEntry, Span
+from monitor.models import Execution, HourRollup, LedgerEntry, Span
 from monitor.tenancy import crossing, tenant
 from tests.monitor import spending
 from tests.monitor.api.conftest import client_with, make_key
@@ -140,6 +142,33 @@ def test_what_named_an_execution_before_a_batch_started_it_counts_for_it(db: Non
         assert answer.json() == {"accepted": 1, "duplicates": 0, "rejected": []}
     work = look(project.pk, spending.REPORTED)
     assert (work.cost_usd, work.api_calls, work.input_tokens) == (2 * spending.CALL_USD, 2, 2000)
+
+
+@pytest.mark.parametrize("hours", [-10, 5.5, 13.75], ids=lambda hours: f"{hours:+} h")
+@pytest.mark.parametrize("minutes", [8 * 60 + 40, 19 * 60 + 40], ids=["in the day", "near its end"])
+def test_days_and_hours_are_those_of_utc_whatever_clock_tells_a_time(db: None, hours: float, minutes: int) -> None:
+    project = spending.a_project()
+    client = client_with(make_key(project)[1])
+    at = spending.NOW.replace(hour=0) - timedelta(days=1) + timedelta(minutes=minutes)
+    there = at.astimezone(timezone(timedelta(hours=hours)))
+    call = {"type": "call", "provider": "openai", "model": spending.MODEL, "input_tokens": 1000, "output_tokens": 100}
+    for told in (at, there):
+        events = [call | {"occurred_at": told.isoformat()}]
+        answer = client.post("/api/v1/batch", {"events": events}, content_type="application/json")
+        assert answer.json() == {"accepted": 1, "duplicates": 0, "rejected": []}
+    spending.assert_books_balance(project)
+    events = [
+        {"type": "execution.tracked", "agent": "planner", "status": "completed", "duration_ms": 0}
+        | {"ended_at": told.isoformat()}
+        for told in (at, there)
+    ]
+    answer = client.post("/api/v1/batch", {"events": events}, content_type="application/json")
+    assert answer.json() == {"accepted": 2, "duplicates": 0, "rejected": []}
+    while closing.close(now=at + timedelta(days=3)):
+        pass
+    with tenant(project.pk):
+        found = HourRollup.objects.filter(kind="execution").values_list("hour", "count")
+        assert list(found) == [(at.replace(minute=0), 2)]
 
 
 @pytest.mark.parametrize("as_lines", [False, True], ids=["an object", "lines"])
