@@ -77,8 +77,9 @@ BOOKED = f"SELECT {_BOOKED} FROM monitor_span WHERE {ONE_SPAN}"  # noqa: S608
 class Ground(NamedTuple):
     """What stands before the batch: executions by id and by trace, own prices, the spans of known traces.
 
-    Of the traces in `parts`, which are long, `known` holds what the batch touches and what that depends on. `logged`
-    are the traces of which there are messages in log records.
+    Of the traces in `parts`, which are long, `known` holds what the batch touches and what that depends on. `began` is
+    when the first span of each known trace started, also of those that have left. `logged` are the traces of which
+    there are messages in log records.
     """
 
     works: dict[str, Work]
@@ -86,6 +87,7 @@ class Ground(NamedTuple):
     overrides: tuple[PriceOverride, ...]
     known: dict[str, dict[int, Known]]
     parts: dict[str, Part]
+    began: dict[str, datetime] = {}
     logged: frozenset[str] = frozenset()
 
 
@@ -139,6 +141,7 @@ def read(
         tuple(_override(*fields) for fields in prices),
         known,
         parts,
+        {trace: first for trace, first, *_ in places},
         frozenset(trace for (trace,) in logged),
     )
 

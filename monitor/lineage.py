@@ -10,6 +10,7 @@ from uuid import UUID, uuid5
 
 from monitor.spanrows import AGENT, CONVERSATION, EXECUTION, RUN, Known, Row, Work
 
+NOBODY: Mapping[int, Known] = {}
 TOLD_BY_SPANS = UUID("6d6a6f0e-3c0b-4b52-9c53-4a7f2d1f9e31")
 
 
@@ -38,7 +39,11 @@ def execution_id(project_id: int, trace: str, span_id: int) -> str:
 
 def is_own(row: Row) -> bool:
     """Whether a placed span is an execution itself."""
-    return row.kind == "agent" and row.execution_id == execution_id(row.project_id, row.trace_id, row.span_id)
+    return bool(
+        row.kind == "agent"
+        and row.inherits & EXECUTION
+        and row.execution_id == execution_id(row.project_id, row.trace_id, row.span_id)
+    )
 
 
 def places(
@@ -47,10 +52,12 @@ def places(
     spans: Mapping[int, Known | Row],
     parents: Mapping[int, int],
     work: Work | None,
+    bereft: Mapping[int, Known] = NOBODY,
 ) -> dict[int, Place]:
     """Return the place of every span of one trace; `parents` are those known, without rings.
 
-    `work` is the execution that was registered for the whole trace.
+    `work` is the execution that was registered for the whole trace. The `bereft` are stored spans of a time of which
+    something has left: what was above them shows in what they took from it.
     """
     whole = Place("", "", "", None, False, None, False, True)
     if work is not None:
@@ -65,11 +72,31 @@ def places(
         while at is not None and at not in found:
             path.append(at)
             at = parents.get(at)
-        top = whole if spans[path[-1]].parent_span_id is None else torn
+        first = path[-1]
+        top = whole if spans[first].parent_span_id is None else torn
+        if (held := bereft.get(first)) is not None:
+            top = _as_it_was(top, held, project_id, trace)
         above = top if at is None else found[at]
         for span_id in reversed(path):
             above = found[span_id] = _below(above, spans[span_id], project_id, trace)
     return found
+
+
+def _as_it_was(above: Place, held: Known, project_id: int, trace: str) -> Place:
+    """What was above a stored span, as far as it took that from there."""
+    unsaid = held.inherits
+    execution, awaits = above.execution_id, above.awaits_agent
+    if held.kind == "agent" and held.execution_id == execution_id(project_id, trace, held.span_id):
+        execution, awaits = None, False
+    elif unsaid & EXECUTION and held.execution_id not in (None, execution):
+        execution, awaits = held.execution_id, held.kind == "agent"
+    return above._replace(
+        agent=(held.agent if unsaid & AGENT and held.agent != held.service else "") or above.agent,
+        conversation_id=(held.conversation_id if unsaid & CONVERSATION else "") or above.conversation_id,
+        run_id=(held.run_id if unsaid & RUN and held.run_id != trace else "") or above.run_id,
+        execution_id=execution,
+        awaits_agent=awaits,
+    )
 
 
 def _below(above: Place, span: Known | Row, project_id: int, trace: str) -> Place:

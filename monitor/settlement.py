@@ -52,7 +52,7 @@ def settle(
 
     Stored spans that started before `oldest` keep their place and their role: of what they were booked in something
     may have left. So do those that were booked MOST_BOOKINGS times. What is new below is placed by them, and counts by
-    itself.
+    itself. Of a trace that began before, younger spans stand as if what has left above them were there.
     """
     done = Settlement(Books())
     turns: dict[Key, _Turn] = {}
@@ -80,7 +80,16 @@ def _look(
     spans: dict[int, Known | Row] = {**stored, **new}
     parents = metering.parents(spans)
     counted = roles(spans.values(), parents)
-    placed = lineage.places(project_id, trace, spans, parents, ground.by_trace.get(trace))
+    work = ground.by_trace.get(trace)
+    bereft: dict[int, Known] = {}
+    if stored and ground.began[trace] < oldest:
+        # A root stands under the execution of the trace, while that is there.
+        bereft = {
+            span_id: held
+            for span_id, held in stored.items()
+            if span_id not in parents and (work is None or held.parent_span_id is not None)
+        }
+    placed = lineage.places(project_id, trace, spans, parents, work, bereft)
     above = metering.parents(stored) if stored else {}
     before = roles(stored.values(), above) if stored else {}
     for span_id, held in stored.items():

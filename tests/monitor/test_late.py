@@ -200,6 +200,45 @@ def test_a_trace_takes_more_when_the_ledger_of_its_first_spans_has_left(db: None
     assert ledger_of(project) == 0
 
 
+def test_what_stands_below_a_span_that_has_left_stays_where_it_is(db: None) -> None:
+    """A trace that goes on for longer than its spans are kept."""
+    project, began, at = a_project(), NOW - 6 * DAY, NOW - 2 * DAY
+    boss = a_span(1, BOSS, kind="agent", agent="boss", run_id="night", conversation_id="talk", started_at=began)
+    accept(project, [boss], now=began + MINUTE)
+    below = [
+        a_bare_span(1, 1, BOSS, started_at=at),
+        a_bare_span(1, 2, BOSS, kind="agent", agent="helper", agent_stated=True, started_at=at),
+        pending(a_bare_span(1, 3, 2, started_at=at)),
+    ]
+    accept(project, below, now=at + MINUTE)
+    placed = ("span_id", "agent", "run_id", "conversation_id", "execution_id")
+
+    def where(*spans: int) -> list[tuple]:
+        return list(Span.objects.filter(span_id__in=spans).order_by("span_id").values_list(*placed))
+
+    def spent() -> dict[str, int]:
+        return dict(Run.objects.values_list("run_id", "calls"))
+
+    with tenant(project.pk):
+        stood = where(1, 2, 3)
+        assert [one[1:4] for one in stood] == [(name, "night", "talk") for name in ("boss", "helper", "helper")]
+        assert spent() == {"night": 1}
+    said(project, spans=5)
+    leave()
+    later = [a_bare_span(1, 4, 1, kind="step", started_at=SOON), a_bare_span(1, 3, 2, started_at=at)]
+    assert accept(project, later).accepted == 2
+    with tenant(project.pk):
+        assert not Span.objects.filter(span_id=BOSS)
+        assert where(1, 2, 3) == stood
+        assert [one[1:] for one in where(4)] == [stood[0][1:]]
+        assert spent() == {"night": 2}
+    # One that has lost what was above it may be told anew, too.
+    assert accept(project, [a_bare_span(1, 1, BOSS, started_at=at, ended_at=at + MINUTE)]).accepted == 1
+    with tenant(project.pk):
+        assert where(1, 2, 3) == stood
+        assert spent() == {"night": 2}
+
+
 def test_an_execution_that_has_left_does_not_come_back_empty(db: None) -> None:
     project, at = a_project(), NOW - 20 * DAY
     said(project, executions=8)
