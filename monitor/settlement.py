@@ -24,8 +24,9 @@ Key = tuple[str, int]
 class Settlement(msgspec.Struct):
     """What is to be written beside the new rows.
 
-    `left` are runs named after their trace that lost spans to a run that somebody named: what stays of them, None when
-    nothing does. `renamed` are the agents of runs: as they were, as they are now.
+    `left` are runs named after their trace that lost spans to a run that somebody named, or whose spans reach less far
+    by newer versions: what stays of them, None when nothing does. `renamed` are the agents of runs: as they were, as
+    they are now.
     """
 
     books: Books
@@ -119,7 +120,11 @@ def _look(
             else:
                 turns[trace, span_id] = turn
                 turned.append((trace, known))
-    if any(one.run_id == trace and (placed[span_id].run_id or trace) != trace for span_id, one in stored.items()):
+    if any(
+        one.run_id == trace
+        and ((placed[span_id].run_id or trace) != trace or (span_id in new and _shrinks(one, new[span_id])))
+        for span_id, one in stored.items()
+    ):
         done.left[trace] = _rest(project_id, trace, spans, placed, part)
     return turned
 
@@ -141,6 +146,12 @@ def _standing(known: Known, trace: str) -> Place:
         awaits_agent=False,
         is_rooted=False,
     )
+
+
+def _shrinks(held: Known, fresh: Row) -> bool:
+    """Whether the newer version reaches less far than the one that it replaces."""
+    reached_at = fresh.ended_at or fresh.started_at
+    return held.started_at < fresh.started_at or (held.ended_at or held.started_at) > reached_at
 
 
 def _is_touched(known: Known, trace: str, turn: _Turn) -> bool:

@@ -209,6 +209,35 @@ def test_a_run_by_a_trace_that_another_trace_makes_too_still_reaches_to_that(
     assert_books_balance(project)
 
 
+@pytest.mark.parametrize("most_whole", [nearby.MOST_WHOLE, 0])
+@pytest.mark.parametrize("first", [0, 1], ids=["older first", "newer first"])
+def test_a_run_by_a_trace_reaches_no_further_than_the_versions_that_stay(
+    db: None, monkeypatch: pytest.MonkeyPatch, first: int, most_whole: int
+) -> None:
+    monkeypatch.setattr(nearby, "MOST_WHOLE", most_whole)
+    project, yesterday = a_project(), NOW - timedelta(days=1)
+    accept(project, [a_bare_span(1, 2)])
+    versions = [pending(a_bare_span(1, 1, started_at=yesterday)), a_bare_span(1, 1)]
+    for one in (versions[first], versions[1 - first]):
+        accept(project, [one])
+    with tenant(project.pk):
+        run = Run.objects.get()
+        assert (run.first_at, run.spans) == (versions[1].started_at, 2)
+    assert_books_balance(project)
+
+
+def test_an_agents_span_that_names_the_execution_it_is_counts_once(db: None) -> None:
+    project = a_project()
+    accept(project, [an_agent(1, 1, agent="triage", agent_stated=True)])
+    [work] = works(project).values()
+    for seconds in (5, 9):
+        ended_at = NOW - timedelta(minutes=10) + timedelta(seconds=seconds)
+        accept(project, [an_agent(1, 1, agent="triage", agent_stated=True, execution_id=work.id, ended_at=ended_at)])
+    with tenant(project.pk):
+        found = list(MinuteRollup.objects.filter(kind="execution").values_list("count", flat=True))
+    assert all(count >= 0 for count in found), found
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_any_order_and_split_of_any_family_ends_in_the_same_books(db: None, seed: int) -> None:
     rng = random.Random(seed)
