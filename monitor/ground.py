@@ -118,8 +118,7 @@ def read(
     )
     if missing:
         raise Missing([day for (day,) in missing])
-    long = {trace: (first, last) for trace, first, last, spans in places if spans > nearby.MOST_WHOLE and told}
-    short = {trace: (first, last) for trace, first, last, _ in places if trace not in long}
+    short, long = nearby.parted(places) if told else ({trace: (first, last) for trace, first, last, _ in places}, {})
     known: dict[str, dict[int, Known]] = {trace: {} for trace in short}
     parts: dict[str, Part] = {}
     if short:

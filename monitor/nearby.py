@@ -18,8 +18,8 @@ from monitor.pipeline import Statement, array, texts
 from monitor.records import Span
 from monitor.spanrows import Known, response_id
 
-# A trace of no more spans is read whole, in one look.
-MOST_WHOLE = 512
+# A trace of no more spans is read whole, in one look, and of several so many together.
+MOST_WHOLE, MOST_TOGETHER = 512, 20_000
 
 COLUMNS = """span_id, parent_span_id, started_at, ended_at, digest, kind, bears_usage, response_id,
            input_tokens::bigint + cache_read_tokens + cache_write_tokens + audio_input_tokens + image_input_tokens
@@ -66,6 +66,8 @@ SELECT min(started_at), max(coalesce(ended_at, started_at)), count(*) FROM monit
 
 # Trace and span, or trace and response.
 Key = tuple[str, Any]
+# From where to where the spans of a trace lie.
+Places = dict[str, tuple[datetime, datetime]]
 
 
 class Part(NamedTuple):
@@ -77,6 +79,18 @@ class Part(NamedTuple):
     touched: frozenset[int]
     first_at: datetime
     last_at: datetime
+
+
+def parted(places: Iterable[tuple[str, datetime, datetime, int]]) -> tuple[Places, Places]:
+    """Where the traces lie that are read whole, and those of which a part is, given how many spans each has."""
+    whole: Places = {}
+    parts: Places = {}
+    left = MOST_TOGETHER
+    for trace, first_at, last_at, spans in places:
+        fits = spans <= min(MOST_WHOLE, left)
+        (whole if fits else parts)[trace] = first_at, last_at
+        left -= spans if fits else 0
+    return whole, parts
 
 
 def read(

@@ -68,10 +68,10 @@ def agents_at_work(trace: int, agents: int) -> list[Record]:
 
 
 def reads(project: Project, *spans: Record) -> int:
-    """How many stored spans a batch reads of their trace."""
-    trace = spans[0].trace_id.hex()
+    """How many stored spans a batch reads of their traces."""
+    traces = {span.trace_id.hex() for span in spans}
     with tenant(project.pk):
-        return len(ground.read(project.pk, [trace], works=(), days=(), told=spans).known[trace])
+        return sum(map(len, ground.read(project.pk, traces, works=(), days=(), told=spans).known.values()))
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -128,6 +128,18 @@ def test_a_batch_reads_of_a_long_trace_what_it_touches(db: None) -> None:
     # What is below.
     assert reads(project, spans[0]) == 4
     assert reads(project, a_bare_span(1, 1)) == 4 * agents
+
+
+def test_of_many_traces_only_some_are_read_whole(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, traces, agents = a_project(), range(1, 11), 5
+    accept(project, [span for trace in traces for span in agents_at_work(trace, agents)])
+    late = [a_bare_span(trace, 9, 12) for trace in traces]
+    assert reads(project, *late) == len(traces) * 4 * agents
+    monkeypatch.setattr(nearby, "MOST_TOGETHER", 3 * 4 * agents + 1)
+    # Of the others what the new span hangs under.
+    assert reads(project, *late) == 3 * 4 * agents + (len(traces) - 3) * 3
+    accept(project, late)
+    assert_books_balance(project)
 
 
 def test_a_late_child_in_a_long_trace_gives_a_response_back_to_its_twin(db: None) -> None:
