@@ -119,8 +119,10 @@ def mended(raw: bytes) -> bytes | None:
 
 
 def decode_as(content_type: str | None, raw: bytes, into: Any) -> Any:
-    """The body as `into`, which says itself what becomes of lines. Raises a Problem that names the field."""
-    return into.of_lines(raw) if content_type in LINES else decode(raw, into)
+    """The body as `into`, which may say itself how it is read. Raises a Problem that names the field."""
+    if content_type in LINES:
+        return into.of_lines(raw)
+    return into.of_document(raw) if hasattr(into, "of_document") else decode(raw, into)
 
 
 def check(raw: bytes) -> None:
