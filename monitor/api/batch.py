@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
+from django.db import DatabaseError, InterfaceError
 from django.urls import path
 
 from monitor import masking, reporting, room
@@ -232,8 +232,8 @@ def _tell(answer: BatchAnswer, caller: Caller, index: int, name: str, event: msg
     """
     try:
         is_new = unhindered(caller.project_id, partial(TELLINGS[name].tell, caller, event, now))
-    except (Problem, DataError, IntegrityError) as error:
-        refusal = problems.of(error)
+    except (Problem, DatabaseError) as error:
+        refusal = problems.of(error) if isinstance(error, Problem) or problems.refuses(error) else None
         if refusal is None:
             raise
         answer.rejected.append(_rejected(index, refusal))

@@ -31,7 +31,7 @@ _WHERE = re.compile(r"^(?P<message>.*?)(?: - at `(?:key` in `)?\$(?P<path>[^`]*)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`$")
 # What `__post_init__` of a body says of one of its fields.
-_OWN = re.compile(r"^(?P<name>[a-z_]+) (?P<message>must .*)$")
+_OWN = re.compile(r"^(?P<name>[a-z_.]+) (?P<message>must .*)$")
 
 
 class TooLarge(Problem):

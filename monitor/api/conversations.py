@@ -19,6 +19,7 @@ from monitor.api.queue import ActBody, Note, QueueItemOut, ResolveBody, ReturnBo
 from monitor.models import Conversation
 from monitor.models.conversations import State
 from monitor.models.keys import Scope
+from monitor.values import as_text
 
 Name = Annotated[str, msgspec.Meta(max_length=200)]
 ConversationId = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -30,6 +31,7 @@ Skills = Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=100
 StateName = Literal[
     "new", "ai_processing", "finished", "handover", "pending_human", "human_active", "resolved", "back_to_ai"
 ]
+LONGEST_CUSTOMER_ID = 200
 WITH_PEOPLE = (State.HANDOVER, State.PENDING_HUMAN, State.HUMAN_ACTIVE)
 
 
@@ -39,6 +41,11 @@ class OpenBody(msgspec.Struct, kw_only=True):
     channel: Channel = ""
     customer: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        # The takeover screen finds a customer's conversations by it, and an index holds no long ones.
+        if len(as_text(self.customer.get("id"))) > LONGEST_CUSTOMER_ID:
+            raise ValueError(f"customer.id must have at most {LONGEST_CUSTOMER_ID} characters")
 
 
 class ConversationOut(msgspec.Struct, kw_only=True):
