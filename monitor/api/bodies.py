@@ -15,6 +15,7 @@ from monitor import encodings
 from monitor.api.problems import Problem, bad_field
 from monitor.nesting import DEEPEST, nests_deeper_than
 from monitor.otlp_json import whole
+from monitor.otlp_text import shallow
 from monitor.values import is_usd
 
 T = TypeVar("T")
@@ -97,7 +98,10 @@ def decode(raw: bytes, into: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise of(error) from error
     except RecursionError as error:
-        raise too_deep() from error
+        cut = shallow_parts(raw) if getattr(into, "checks_parts", False) else None
+        if cut is None:
+            raise too_deep() from error
+        return decode(cut, into)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         mended_raw = mended(raw) if getattr(into, "checks_parts", False) else None
         if mended_raw is None:
@@ -106,6 +110,15 @@ def decode(raw: bytes, into: type[T]) -> T:
     if not getattr(into, "checks_parts", False):
         check(raw)
     return value
+
+
+def shallow_parts(raw: bytes) -> bytes | None:
+    """JSON whose parts can be told apart and are refused for their depth still; None where there is nothing to cut."""
+    try:
+        cut = shallow(raw, b"[{")
+    except RecursionError:
+        return None
+    return None if cut == raw else cut
 
 
 def mended(raw: bytes) -> bytes | None:
