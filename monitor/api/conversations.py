@@ -19,7 +19,6 @@ from monitor.api.queue import ActBody, Note, QueueItemOut, ResolveBody, ReturnBo
 from monitor.models import Conversation
 from monitor.models.conversations import State
 from monitor.models.keys import Scope
-from monitor.values import as_text
 
 Name = Annotated[str, msgspec.Meta(max_length=200)]
 ConversationId = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -44,7 +43,7 @@ class OpenBody(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         # The takeover screen finds a customer's conversations by it, and an index holds no long ones.
-        if len(as_text(self.customer.get("id"))) > LONGEST_CUSTOMER_ID:
+        if len(str(self.customer.get("id"))) > LONGEST_CUSTOMER_ID:
             raise ValueError(f"customer.id must have at most {LONGEST_CUSTOMER_ID} characters")
 
 

@@ -41,3 +41,10 @@ def test_a_customer_of_any_other_id_is_kept(client: Client, known: Any) -> None:
     customer = {"id": known, "notes": letters(5_000)}
     assert [opened(client, customer).status_code for _ in range(2)] == [201, 200]
     assert client.get("/api/v1/conversations/talk").json()["customer"] == customer
+
+
+@pytest.mark.parametrize("known", [f"{2**70}", "9" * 5_000, "[" * 900 + "]" * 900], ids=["big", "huge", "deep"])
+def test_what_is_no_id_at_all_is_a_fault_of_the_sender(client: Client, known: str) -> None:
+    body = f'{{"conversation_id": "talk", "customer": {{"id": {known}}}}}'
+    answer = client.post("/api/v1/conversations", body, content_type="application/json")
+    assert answer.status_code == 400, answer.content
