@@ -44,8 +44,20 @@ class WaitingHandler(ASGIHandler):
         self._middleware_chain = convert_exception_to_response(self._get_response_async)  # type: ignore[attr-defined]
 
 
-@lru_cache(maxsize=1000)
+# How it is with a longer path is asked each time, for anybody may ask for any.
+LONGEST_PATH = 200
+
+
 def _is_long_poll(path: str) -> bool:
+    return _known(path) if len(path) <= LONGEST_PATH else _resolved(path)
+
+
+@lru_cache(maxsize=1000)
+def _known(path: str) -> bool:
+    return _resolved(path)
+
+
+def _resolved(path: str) -> bool:
     try:
         view = resolve(path).func
     except Resolver404:

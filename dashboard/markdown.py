@@ -26,11 +26,14 @@ def _link_open(self: RendererHTML, tokens: Sequence[Token], idx: int, options: O
 PARSER.add_render_rule("link_open", _link_open)
 
 
-@lru_cache(maxsize=2000)
 def render(text: str) -> SafeString:
     """The text as block elements; headings become paragraphs `.strong`, for a page has an outline of its own."""
-    if len(text) > LONGEST:
-        return format_html('<p class="as-typed">{}</p>', text)
+    # Nothing is kept of what is longer.
+    return _rendered(text) if len(text) <= LONGEST else format_html('<p class="as-typed">{}</p>', text)
+
+
+@lru_cache(maxsize=2000)
+def _rendered(text: str) -> SafeString:
     tokens = PARSER.parse(text)
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):

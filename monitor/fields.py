@@ -19,6 +19,8 @@ _WEAK = 1000
 _NOTHING = frozenset({"", "null", "None", "[]", "{}", "undefined"})
 _SPREAD_PREFIXES = tuple(semconv.SPREAD)
 DEEPEST_KEY = 12
+# How a key is split is kept for the next one; a longer key is no field's.
+LONGEST_KEY = 200
 
 
 def _reading(field: str) -> int:
@@ -59,7 +61,7 @@ def fields(pairs: Iterable[tuple[str, Any]]) -> Fields:
         place = _place(key)
         if place is None:
             key = clean(key)
-            if key.startswith(_SPREAD_PREFIXES):
+            if len(key) <= LONGEST_KEY and key.startswith(_SPREAD_PREFIXES):
                 spread.append((key, value))
             elif value is not None and value != "":
                 rest[key] = value

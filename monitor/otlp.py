@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from monitor import mapper, otlp_parts, otlp_wire
-from monitor.otlp_json import JsonRequest, json_spans, repaired, request_of
+from monitor.otlp_json import JsonRequest, json_spans, repaired, request_in_groups, request_of
 from monitor.otlp_parts import MOST_PARTS, Layout
 from monitor.otlp_text import DEEPEST_VALUE, OF_A_LIST, OF_A_MAP, TOO_DEEP, clean, readable, shallow
 from monitor.records import Rejection, Span
@@ -73,7 +73,7 @@ def decode(body: bytes, content_type: str) -> TracesRequest:
         message = parsed(body, ExportTraceServiceRequest, "an OTLP trace export")
         bounded(body, message, otlp_parts.TRACES)
         return TracesRequest(PROTOBUF, message)
-    request = from_json(body, request_of, "an OTLP trace export")
+    request = from_json(body, request_of, "an OTLP trace export", request_in_groups)
     bounded(body, request, otlp_parts.TRACES)
     return TracesRequest(JSON, request)
 
@@ -145,16 +145,19 @@ def _message(body: bytes, message: type[M]) -> M:
         return message.FromString(readable(body, message.DESCRIPTOR))
 
 
-def from_json(body: bytes, decode: Callable[[bytes], T], what: str) -> T:
-    """Decode a JSON document, repaired where not UTF-8 or nested too deep; raises Malformed: it is not `what`."""
+def from_json(body: bytes, decode: Callable[[bytes], T], what: str, in_groups: Callable[[bytes], T] | None = None) -> T:
+    """Decode a JSON document, repaired where not UTF-8 or nested too deep, or what can be read of it `in_groups`.
+
+    Raises Malformed: it is not `what`.
+    """
     body = body.removeprefix(BOM_UTF8)
     if otlp_wire.is_heavy_json(body):
         raise _too_many()
     try:
         try:
-            return repaired(body, decode)
+            return repaired(body, decode, in_groups)
         except RecursionError:
-            return repaired(shallow(body), decode)
+            return repaired(shallow(body), decode, in_groups)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"the body is not {what} in JSON: {error}") from error
 

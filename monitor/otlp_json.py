@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from monitor import mapper
+from monitor import mapper, otlp_parts
+from monitor.otlp_groups import Groups
 from monitor.otlp_text import DEEPEST_VALUE, OF_A_LIST, OF_A_MAP, TOO_DEEP, clean
 from monitor.records import Rejection, Span
 from monitor.story import Event
@@ -78,6 +79,12 @@ class _ScopeSpans(msgspec.Struct):
     spans: list[msgspec.Raw] | None = None
 
 
+class _UnreadSpans(_ScopeSpans, kw_only=True):
+    """The spans of a group that can't be read."""
+
+    why: str
+
+
 class _Resource(msgspec.Struct):
     attributes: list[Pair] | None = None
 
@@ -94,6 +101,7 @@ class JsonRequest(msgspec.Struct, rename="camel"):
 
 
 request_of = msgspec.json.Decoder(JsonRequest).decode
+request_in_groups = Groups(otlp_parts.TRACES, JsonRequest, _ResourceSpans, _ScopeSpans, _UnreadSpans).read
 _span = msgspec.json.Decoder(_Span).decode
 
 _STATUS_CODES = {
@@ -103,8 +111,8 @@ _STATUS_CODES = {
 }
 
 
-def repaired(body: bytes, decode: Callable[[bytes], T]) -> T:
-    """Decode an export; raises msgspec.DecodeError or RecursionError.
+def repaired(body: bytes, decode: Callable[[bytes], T], in_groups: Callable[[bytes], T] | None = None) -> T:
+    """Decode an export, or what can be read of it `in_groups`; raises msgspec.DecodeError or RecursionError.
 
     Text cut in the middle of a character, in bytes or in an escaped surrogate pair, is repaired.
     """
@@ -112,7 +120,13 @@ def repaired(body: bytes, decode: Callable[[bytes], T]) -> T:
         body.decode()
         return decode(body)
     except (UnicodeDecodeError, msgspec.DecodeError):
-        return decode(whole(body.decode("utf-8", "replace")).encode())
+        body = whole(body.decode("utf-8", "replace")).encode()
+    try:
+        return decode(body)
+    except msgspec.DecodeError:
+        if in_groups is None:
+            raise
+        return in_groups(body)
 
 
 def whole(text: str) -> str:
@@ -130,6 +144,9 @@ def json_spans(request: JsonRequest) -> Iterator[Span | Rejection]:
         source = _source(resource_spans.resource)
         for scope_spans in resource_spans.scope_spans or ():
             scope = clean(scope_spans.scope.name or "") if scope_spans.scope else ""
+            if isinstance(scope_spans, _UnreadSpans):
+                yield from (Rejection(scope_spans.why) for _ in scope_spans.spans or ())
+                continue
             for raw in scope_spans.spans or ():
                 if isinstance(source, Rejection):
                     yield source

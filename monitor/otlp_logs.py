@@ -10,6 +10,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from monitor import otlp_parts, semconv
 from monitor.nesting import DEEPEST, nests_deeper_than
 from monitor.otlp import Signal, bounded, from_json, media_type_of, parsed, value
+from monitor.otlp_groups import Groups
 from monitor.otlp_json import MOST_INT64, Pair, Value, identity, integer, json_value, pairs
 from monitor.otlp_text import clean
 from monitor.records import DIGEST_BYTES, Rejection
@@ -70,6 +71,12 @@ class _ScopeLogs(msgspec.Struct, rename="camel"):
     log_records: list[msgspec.Raw] | None = None
 
 
+class _UnreadLogs(_ScopeLogs, kw_only=True):
+    """The records of a group that can't be read."""
+
+    why: str
+
+
 class _ResourceLogs(msgspec.Struct, rename="camel"):
     scope_logs: list[_ScopeLogs] | None = None
 
@@ -81,6 +88,7 @@ class JsonLogs(msgspec.Struct, rename="camel"):
 
 
 _logs = msgspec.json.Decoder(JsonLogs).decode
+_logs_in_groups = Groups(otlp_parts.LOGS, JsonLogs, _ResourceLogs, _ScopeLogs, _UnreadLogs).read
 _record = msgspec.json.Decoder(_Record).decode
 
 
@@ -96,7 +104,7 @@ def decode(body: bytes, content_type: str) -> LogsRequest:
     media_type = media_type_of(content_type)
     message: ExportLogsServiceRequest | JsonLogs
     if media_type.endswith("json"):
-        message = from_json(body, _logs, "an OTLP logs export")
+        message = from_json(body, _logs, "an OTLP logs export", _logs_in_groups)
     else:
         message = parsed(body, ExportLogsServiceRequest, "an OTLP logs export")
     bounded(body, message, otlp_parts.LOGS)
@@ -152,6 +160,9 @@ def _protobuf_records(message: ExportLogsServiceRequest) -> Iterator[_Told]:
 def _json_records(message: JsonLogs) -> Iterator[_Told | Rejection]:
     for resource_logs in message.resource_logs or ():
         for scope_logs in resource_logs.scope_logs or ():
+            if isinstance(scope_logs, _UnreadLogs):
+                yield from (Rejection(scope_logs.why) for _ in scope_logs.log_records or ())
+                continue
             for raw in scope_logs.log_records or ():
                 try:
                     one = _record(raw)

@@ -88,8 +88,11 @@ def _readable(body: bytes, at: int, end: int, message: Descriptor, depth: int, c
     return out
 
 
-def shallow(body: bytes) -> bytes:
-    """Return a JSON export without what nests too deep; raises RecursionError when it has too many brackets to look."""
+def shallow(body: bytes, brackets: bytes = b"{") -> bytes:
+    """Return a JSON document without what nests too deep and begins with one of the brackets.
+
+    Raises RecursionError when it has too many to look.
+    """
     if body.count(b"[") + body.count(b"{") > MOST_BRACKETS:
         raise RecursionError("nested too deep")
     out = bytearray()
@@ -99,7 +102,7 @@ def shallow(body: bytes) -> bytes:
         bracket = body[at - 1 : at]
         if bracket in b"[{":
             depth += 1
-            if bracket == b"{" and depth > DEEPEST_JSON and not cut_at:
+            if bracket in brackets and depth > DEEPEST_JSON and not cut_at:
                 out += body[kept_to : at - 1] + _CUT_JSON
                 cut_at = depth
             continue

@@ -54,10 +54,11 @@ NAMED_SECRET = re.compile(
     rf"{_QUOTE}\s{{0,3}}[:=]\s{{0,3}}{_QUOTE})(?![\[{{]){_WORD}{{6,4000}}",
     re.IGNORECASE,
 )
-# What many other things are called, and secret if it looks random: letters and digits, no path and no call.
+# What many other things are called, and secret if it looks random: letters and digits, no path. That it is no call is
+# seen once it is found, for else each beginning within it would be read to its end again.
 NAMED_TOKEN = re.compile(
     rf"((?=[TSPtsp]){BEGIN}(?:token|secret|pwd){_QUOTE}\s{{0,3}}[:=]\s{{0,3}}{_QUOTE})(?![/~$.])"
-    r"(?=[A-Za-z_.~+/=\-]{0,200}[0-9])(?=[0-9_.~+/=\-]{0,200}[A-Za-z])[0-9A-Za-z_.~+/=\-]{8,4000}+(?![(\[])",
+    r"(?=[A-Za-z_.~+/=\-]{0,200}[0-9])(?=[0-9_.~+/=\-]{0,200}[A-Za-z])[0-9A-Za-z_.~+/=\-]{8,4000}+",
     re.IGNORECASE,
 )
 # Fields whose text is secret whatever it looks like, with words before them, as in `db_password` and `dbPassword`.
@@ -154,7 +155,7 @@ def secrets(text: str) -> str:
     if "basic" in lower:
         text = BASIC.sub(lambda found: f"{found[1]}[secret]" if _is_login(found[2]) else found[0], text)
     if any(name in lower for name in _SECRET_NAMES):
-        text = NAMED_TOKEN.sub(r"\1[secret]", NAMED_SECRET.sub(r"\1[secret]", text))
+        text = NAMED_TOKEN.sub(_token, NAMED_SECRET.sub(r"\1[secret]", text))
     return text
 
 
@@ -221,6 +222,10 @@ def _card_end(found: re.Match[str]) -> int:
 def _national_id_end(found: re.Match[str]) -> int:
     digits, letter = found[1], found[2]
     return found.end() if digits is None or DNI_LETTERS[int(digits) % 23] == letter else 0
+
+
+def _token(found: re.Match[str]) -> str:
+    return found[0] if found.string.startswith(("(", "["), found.end()) else f"{found[1]}[secret]"
 
 
 def _is_login(encoded: str) -> bool:

@@ -19,6 +19,8 @@ from monitor.records import Tokens
 SHIPPED_VERSION = f"genai-prices {installed_version('genai-prices')}"
 UNPRICED_VERSION = ""
 MOST_MODELS = 10_000
+# Of those that a project has a price of its own for, or could have.
+MOST_OWN_MODELS = 1_000
 ZERO = Decimal(0)
 # Models that are free by name are listed without any price.
 FREE_SUFFIX = ":free"
@@ -160,11 +162,14 @@ class RateTable(NamedTuple):
 
 
 class PriceBook:
-    """The prices of one project: its own first, then the shipped ones. It keeps look-ups: keep the book."""
+    """The prices of one project: its own first, then the shipped ones.
+
+    It keeps look-ups, so keep the book, and ask by names that are cut to a column's length.
+    """
 
     def __init__(self, overrides: Iterable[PriceOverride] = ()) -> None:
         self._overrides = tuple(sorted(overrides, key=lambda one: one.rank, reverse=True))
-        self._own = lru_cache(maxsize=MOST_MODELS)(self._find_own)
+        self._own = lru_cache(maxsize=MOST_OWN_MODELS)(self._find_own)
 
     def price(
         self,
@@ -229,7 +234,8 @@ def shipped_model(provider: str | None, model: str) -> ModelInfo | None:
     A proxy or an SDK that speaks another's protocol sends the wrong provider; the name of the model then
     tells more.
     """
-    snapshot = get_snapshot()
+    # A snapshot keeps every name that it was ever asked for, so each search has one of its own.
+    snapshot = DataSnapshot(providers=get_snapshot().providers, from_auto_update=False)
     house = provider_name(provider) if provider else None
     if house in LOCAL_RUNNERS:
         return None

@@ -183,9 +183,11 @@ def row(
     tokens = span.tokens
     reported = None if span.reported_usd is None else span.reported_usd.quantize(CENTS)
     bears = bool(not tokens.is_empty or reported)
+    # Prices are kept by these names, so they are cut before.
+    provider, model = _title(span.provider or "", LONGEST_SHORT_NAME), _title(span.model or "", LONGEST_NAME)
     computed, version = None, ""
     if bears:
-        priced = price(span.provider, span.model, tokens, span.started_at, overrides, service_tier=span.service_tier)
+        priced = price(provider, model, tokens, span.started_at, overrides, service_tier=span.service_tier)
         version = priced.version
         computed = None if priced.computed_usd is None else priced.computed_usd.quantize(CENTS)
     is_tool = span.kind == "tool"
@@ -206,9 +208,9 @@ def row(
         execution_id=str(span.execution_id) if span.execution_id else None,
         failed=span.status == "error",
         error=_title(span.error or "", LONGEST_ERROR),
-        provider=_title(span.provider or "", LONGEST_SHORT_NAME),
+        provider=provider,
         request_model=_title(span.request_model or "", LONGEST_NAME),
-        model=_title(span.model or "", LONGEST_NAME),
+        model=model,
         tool=_title(span.tool or "", LONGEST_NAME),
         tool_call_id=_key(span.tool_call_id or ""),
         response_id=response_id(span),

@@ -1,15 +1,17 @@
 """Many events in one request: the good part is kept, each bad event is named by its place."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from http import HTTPStatus
+from itertools import islice
 from operator import or_
 from time import monotonic
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError
+from django.db import DatabaseError, InterfaceError
 from django.urls import path
 
 from monitor import masking, reporting, room
@@ -26,6 +28,7 @@ MOST_EVENTS = 10_000
 # Events beside reports cost a transaction each: after so long the others are left to the next request, for this one
 # holds a thread that somebody else may need.
 TELLINGS_WITHIN_S = 3.0
+_LINE = re.compile(rb"\S[^\n]*")
 
 
 class BatchBody(msgspec.Struct):
@@ -37,9 +40,25 @@ class BatchBody(msgspec.Struct):
     events: list[msgspec.Raw]
 
     @classmethod
+    def of_document(cls, raw: bytes) -> "BatchBody":
+        """The body of a batch in one object, with no more events than may come and one. Raises Problem."""
+        if raw.count(b",") < MOST_EVENTS:
+            return bodies.decode(raw, cls)
+        few: Any = bodies.decode(raw, _few())
+        return cls([event for event in msgspec.structs.astuple(few.events) if event is not None])
+
+    @classmethod
     def of_lines(cls, raw: bytes) -> "BatchBody":
-        """The body of a batch with an event a line; empty lines are none."""
-        return cls([msgspec.Raw(line) for line in raw.split(b"\n") if line and not line.isspace()])
+        """The body of a batch with an event a line, as `of_document` has it; empty lines are none."""
+        return cls([msgspec.Raw(line[0]) for line in islice(_LINE.finditer(raw), MOST_EVENTS + 1)])
+
+
+@cache
+def _few() -> type[msgspec.Struct]:
+    """A body whose list of events has so many places: what comes behind them is passed over, and takes no room."""
+    places = [(f"event_{n}", msgspec.Raw, None) for n in range(MOST_EVENTS + 1)]
+    events = msgspec.defstruct("Events", places, array_like=True)
+    return msgspec.defstruct("FewEvents", [("events", events)], namespace={"checks_parts": True})
 
 
 class FieldError(msgspec.Struct):
@@ -121,7 +140,7 @@ class Batch(Door):
     def post(self, request: Request, body: BatchBody) -> BatchAnswer:
         """Up to 10,000 events, in one object or one a line; each is told by itself, the bad ones by their place."""
         if len(body.events) > MOST_EVENTS:
-            raise bad_field("events", f"may hold {MOST_EVENTS:,} events; these are {len(body.events):,}")
+            raise bad_field("events", f"may hold {MOST_EVENTS:,} events; these are more")
         caller, now = request.caller, request.now
         is_shut = room.gate.is_shut(now=now)
         answer = BatchAnswer(0, 0, [])
@@ -213,8 +232,8 @@ def _tell(answer: BatchAnswer, caller: Caller, index: int, name: str, event: msg
     """
     try:
         is_new = unhindered(caller.project_id, partial(TELLINGS[name].tell, caller, event, now))
-    except (Problem, DataError, IntegrityError) as error:
-        refusal = problems.of(error)
+    except (Problem, DatabaseError) as error:
+        refusal = problems.of(error) if isinstance(error, Problem) or problems.refuses(error) else None
         if refusal is None:
             raise
         answer.rejected.append(_rejected(index, refusal))

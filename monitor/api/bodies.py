@@ -15,6 +15,7 @@ from monitor import encodings
 from monitor.api.problems import Problem, bad_field
 from monitor.nesting import DEEPEST, nests_deeper_than
 from monitor.otlp_json import whole
+from monitor.otlp_text import shallow
 from monitor.values import is_usd
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ _WHERE = re.compile(r"^(?P<message>.*?)(?: - at `(?:key` in `)?\$(?P<path>[^`]*)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`$")
 # What `__post_init__` of a body says of one of its fields.
-_OWN = re.compile(r"^(?P<name>[a-z_]+) (?P<message>must .*)$")
+_OWN = re.compile(r"^(?P<name>[a-z_.]+) (?P<message>must .*)$")
 
 
 class TooLarge(Problem):
@@ -97,7 +98,10 @@ def decode(raw: bytes, into: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise of(error) from error
     except RecursionError as error:
-        raise too_deep() from error
+        cut = shallow_parts(raw) if getattr(into, "checks_parts", False) else None
+        if cut is None:
+            raise too_deep() from error
+        return decode(cut, into)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         mended_raw = mended(raw) if getattr(into, "checks_parts", False) else None
         if mended_raw is None:
@@ -106,6 +110,15 @@ def decode(raw: bytes, into: type[T]) -> T:
     if not getattr(into, "checks_parts", False):
         check(raw)
     return value
+
+
+def shallow_parts(raw: bytes) -> bytes | None:
+    """JSON whose parts can be told apart and are refused for their depth still; None where there is nothing to cut."""
+    try:
+        cut = shallow(raw, b"[{")
+    except RecursionError:
+        return None
+    return None if cut == raw else cut
 
 
 def mended(raw: bytes) -> bytes | None:
@@ -119,8 +132,10 @@ def mended(raw: bytes) -> bytes | None:
 
 
 def decode_as(content_type: str | None, raw: bytes, into: Any) -> Any:
-    """The body as `into`, which says itself what becomes of lines. Raises a Problem that names the field."""
-    return into.of_lines(raw) if content_type in LINES else decode(raw, into)
+    """The body as `into`, which may say itself how it is read. Raises a Problem that names the field."""
+    if content_type in LINES:
+        return into.of_lines(raw)
+    return into.of_document(raw) if hasattr(into, "of_document") else decode(raw, into)
 
 
 def check(raw: bytes) -> None:

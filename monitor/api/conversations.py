@@ -30,6 +30,7 @@ Skills = Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=100
 StateName = Literal[
     "new", "ai_processing", "finished", "handover", "pending_human", "human_active", "resolved", "back_to_ai"
 ]
+LONGEST_CUSTOMER_ID = 200
 WITH_PEOPLE = (State.HANDOVER, State.PENDING_HUMAN, State.HUMAN_ACTIVE)
 
 
@@ -39,6 +40,11 @@ class OpenBody(msgspec.Struct, kw_only=True):
     channel: Channel = ""
     customer: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        # The takeover screen finds a customer's conversations by it, and an index holds no long ones.
+        if len(str(self.customer.get("id"))) > LONGEST_CUSTOMER_ID:
+            raise ValueError(f"customer.id must have at most {LONGEST_CUSTOMER_ID} characters")
 
 
 class ConversationOut(msgspec.Struct, kw_only=True):

@@ -23,6 +23,9 @@ from monitor.patience import TookTooLong
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
+# SQLSTATEs of values beyond a limit of PostgreSQL's, such as what an index takes. Its driver counts them among the
+# troubles of the connection; sent again they would be refused again.
+BEYOND_LIMITS = "54"
 API_PATHS = ("/api/", "/v1/")
 # Exporters try for 10 s in all, and give up at once when they are told to wait for longer than they have left.
 RETRY_AFTER_S = 2
@@ -102,7 +105,7 @@ def of(error: Exception) -> Problem | None:
             return Problem(404, "Not found")
         case IntegrityError():
             return _of_integrity(error)
-        case DataError():
+        case _ if refuses(error):
             return Problem(400, "Bad request", f"A value cannot be stored: {_first_line(error)}")
         case OperationalError() | InterfaceError():
             log.warning("the database did not answer: %s", error)
@@ -116,6 +119,13 @@ def of(error: Exception) -> Problem | None:
         case APIException():
             return Problem(error.status_code, HTTPStatus(error.status_code).phrase, str(error.detail))
     return None
+
+
+def refuses(error: Exception) -> bool:
+    """Whether the database has answered, and does not take what it was given."""
+    if isinstance(error, OperationalError):
+        return (getattr(error.__cause__, "sqlstate", None) or "").startswith(BEYOND_LIMITS)
+    return isinstance(error, DataError | IntegrityError)
 
 
 def unavailable(detail: str) -> Problem:

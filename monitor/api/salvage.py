@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from time import monotonic
 
-from django.db import DataError, IntegrityError
+from django.db import DatabaseError
 
 from monitor import faults, groupcommit
 from monitor.api import problems
@@ -63,7 +63,9 @@ def halved(take: Callable[[int, int], None], count: int) -> list[Refused]:
             take(begin, end)
             is_stored = True
         # The last is the driver's word for a number that no column holds.
-        except (DataError, IntegrityError, OverflowError) as error:
+        except (DatabaseError, OverflowError) as error:
+            if not problems.refuses(error) and not isinstance(error, OverflowError):
+                raise
             problem = problems.of(error)
             if problem is not None and problem.status == 503:
                 raise

@@ -105,8 +105,10 @@ CALL = b'{"type": "call", "model": "gpt-4o", "input_tokens": 1000, "output_token
         (b'{"type": "message", "conversation_id": "u", "role": "user", "content": "a", "x": "\\u0000"}', "x"),
         (b'{"type": "call", "model": "gpt-4o", "input_tokens": 1' + b"0" * 30 + b"}", "input_tokens"),
         (b'{"type": "call", "model": "gpt-4o", "x": ' + b"[" * 101 + b"]" * 101 + b"}", "event"),
+        (b'{"type": "call", "model": "gpt-4o", "x": ' + b"[" * 2_000 + b"]" * 2_000 + b"}", "event"),
+        (b'{"type": "tool_call", "tool": "t", "output": ' + b'{"]": [' * 50_000 + b"]}" * 50_000 + b"}", "event"),
     ],
-    ids=["cut letter", "NUL", "NUL in what is unknown", "huge number", "deep"],
+    ids=["cut letter", "NUL", "NUL in what is unknown", "huge number", "deep", "deeper", "deepest"],
 )
 def test_one_bad_event_costs_no_other(db: None, event: bytes, field: str) -> None:
     client = client_with(make_key(spending.a_project())[1])

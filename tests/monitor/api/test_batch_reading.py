@@ -1,11 +1,14 @@
 """Events of a batch are read in one go, and say what they say when each is read by itself."""
 
 import json
+import tracemalloc
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -144,7 +147,7 @@ def test_lines_say_together_what_each_says_alone(events: list[bytes], rule: Rule
 @given(EVENTS, RULES)
 def test_events_of_a_document_say_together_what_each_says_alone(events: list[bytes], rule: Rule | None) -> None:
     try:
-        held = bodies.decode(b'{"events":[' + b",".join(events) + b"]}", BatchBody).events
+        held = BatchBody.of_document(b'{"events":[' + b",".join(events) + b"]}").events
     except Problem:
         return
     assert in_one_go(held, rule) == one_by_one(held, rule)
@@ -189,3 +192,44 @@ def test_what_stands_for_a_report_is_the_same_in_every_version() -> None:
     assert isinstance(event, Report)
     assert event.digest() == REPORTS["call"](model="gpt-4o", input_tokens=10, id=UUID(int=7)).digest()
     assert event.digest().hex() == "c1228f7bbd7b0292d2def1473073d6d6"
+
+
+MANY = 2_600_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", b'{"events":[' + b"1," * MANY + b"1]}"),
+        ("application/json", b'{"n":[1,2],"\\u0065vents":[' + b"1," * MANY + b"1"),
+        ("application/json", b'{"events":' + b'{"a":1},' * 10_000 + b"}"),
+        ("application/x-ndjson", b"1\n" * MANY),
+        ("application/x-ndjson", b" \n" * MANY),
+    ],
+    ids=["a document", "one cut off", "no document", "lines", "blank lines"],
+)
+def test_events_that_are_too_many_are_never_held_in_memory(kind: str, body: bytes) -> None:
+    tracemalloc.start()
+    with suppress(Problem):
+        assert len(bodies.decode_as(kind, body, BatchBody).events) in (0, batch.MOST_EVENTS + 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # One that is cut off is looked through for halves of characters, which takes copies of it.
+    assert peak < 4 * len(body)
+
+
+def test_as_many_events_as_may_come_are_read_whatever_is_in_them() -> None:
+    numbers = json.dumps({"type": "step", "input": list(range(100_000))}).encode()
+    events = [CALL] * (batch.MOST_EVENTS - 1) + [numbers]
+    document = b'{"others":[' + b"1," * 50_000 + b'1],"events":[' + b" ,\n".join(events) + b"]}"
+    blank = b"\n \r\n" * 100_000
+    for kind, body in (("application/json", document), ("application/x-ndjson", blank + b"\r\n".join(events) + blank)):
+        assert [bytes(raw).strip() for raw in bodies.decode_as(kind, body, BatchBody).events] == events
+
+
+@pytest.mark.parametrize("events", [b"5", b"null", b'{"a":1}'])
+def test_what_is_no_list_of_events_is_refused_however_long_it_is(events: bytes) -> None:
+    for others in (b"1", b"1," * 20_000 + b"1"):
+        with pytest.raises(Problem) as refused:
+            BatchBody.of_document(b'{"others":[' + others + b'],"events":' + events + b"}")
+        assert refused.value.errors[0]["field"] == "events"

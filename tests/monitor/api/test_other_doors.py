@@ -284,7 +284,10 @@ def test_lines_go_by_several_names_and_may_be_none(client: Client, kind: str) ->
 
 def test_lines_have_the_limits_of_a_batch(client: Client) -> None:
     many = lines(client, gzip.compress(b"{}\n" * 10_001), coding="gzip")
-    assert (many.status_code, many.json()["errors"][0]["field"]) == (400, "events")
+    more = {"field": "events", "message": "may hold 10,000 events; these are more"}
+    assert (many.status_code, many.json()["errors"]) == (400, [more])
+    document = client.post("/api/v1/batch", {"events": [{}] * 10_001}, content_type="application/json")
+    assert (document.status_code, document.json()["errors"]) == (400, [more])
     assert lines(client, gzip.compress(b"\n" * 5_242_881), coding="gzip").status_code == 413
     assert len(lines(client, b"x\n" * 10_000).json()["rejected"]) == 10_000
     assert lines(client, CALL, "text/csv").status_code == 415

@@ -30,6 +30,11 @@ REFUSALS = {
         sql.SQL("1 / CASE WHEN {} LIKE '%culprit%' THEN 0 ELSE 1 END = 1"),
         "A value cannot be stored: division by zero",
     ),
+    # Beyond a limit of PostgreSQL's, as a long value of an index is; to its driver that is no fault of the data.
+    "OperationalError": (
+        sql.SQL("repeat('x', CASE WHEN {} LIKE '%culprit%' THEN 2000000000 ELSE 1 END) = 'x'"),
+        "A value cannot be stored: requested length too large",
+    ),
 }
 Refusing = Callable[[str, sql.Composed], None]
 
@@ -139,6 +144,21 @@ def test_nor_does_a_report_of_a_batch(
     # Nothing is kept of what was refused: its id is free.
     mended = [events[4] | {"tool": "work"}, events[18] | {"tool": "work"}, *events[:4]]
     assert send(client, mended) == {"accepted": 2, "duplicates": 4, "rejected": []}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_nor_does_another_event_of_a_batch(refusing: Refusing, client: Client, kind: str) -> None:
+    check, words = REFUSALS[kind]
+    refusing("monitor_message", check.format(sql.Identifier("content")))
+    said = [
+        {"type": "message", "conversation_id": "c", "role": "user", "content": each} for each in ("a", "culprit", "b")
+    ]
+    told = send(client, [*said, *reports(count=1)])
+    assert told["accepted"] == 3
+    message = {"field": "event", "message": words}
+    assert told["rejected"] == [{"index": 1, "errors": [message], "retryable": False}]
+    alone = client.post("/api/v1/conversations/c/messages", {"role": "user", "content": "culprit"}, content_type=JSON)
+    assert (alone.status_code, alone.json()["detail"]) == (400, words)
 
 
 @pytest.mark.parametrize("culprits", [[0], [19], [0, 1, 9], range(20)])
