@@ -20,7 +20,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.urls import Resolver404, resolve
 
 from config.admission import Admission
-from config.bridge import Bridge, Receive, Scope, Send
+from config.bridge import Bridge, Message, Receive, Scope, Send
 from config.crank import start_standby
 from config.hearing import start_signing
 from config.shedding import ShedCounts
@@ -32,6 +32,8 @@ LOOKING_THREADS = 4
 # So many more objects that hold others than were let go make the collector look; Python's own 700 come with every
 # few spans, and nearly none of them is in a ring.
 COLLECT_AFTER = 50_000
+# What a request says of its body. A call that waits has none; its type decides only how Django would read an address.
+OF_BODIES = frozenset({b"content-type", b"content-length", b"transfer-encoding"})
 
 
 class WaitingHandler(ASGIHandler):
@@ -95,9 +97,8 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http" if waits(scope):
-                # It has no body, and what it says of one decides only how Django would read its address.
-                headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
-                await self._waiting({**scope, "headers": headers}, receive, send)
+                headers = [(name, value) for name, value in scope["headers"] if name not in OF_BODIES]
+                await self._waiting({**scope, "headers": headers}, _without_body(receive), send)
             case "http":
                 await self._working(scope, receive, send)
             case "lifespan":
@@ -120,6 +121,25 @@ class Application:
         await receive()
         ears.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _without_body(receive: Receive) -> Receive:
+    """What a call that waits hears: an empty body at once, and then only that its client left.
+
+    Django would first write down the whole of a body, however long it is; here it is let go of as it comes.
+    """
+    is_asked = False
+
+    async def hear() -> Message:
+        nonlocal is_asked
+        if not is_asked:
+            is_asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while (message := await receive())["type"] != "http.disconnect":
+            pass
+        return message
+
+    return hear
 
 
 def _collect_seldom() -> None:
