@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPResponse
 from pathlib import Path
 
@@ -92,3 +92,92 @@ def test_who_waits_has_no_body_and_is_missed_when_they_leave(web: Web, north: Pr
         assert written_down(web) == before
         assert waiting() == 1
     until(lambda: waiting() == 0, "nobody waits", within_s=10)
+
+
+ENDLESS = {
+    "headers": (b"GET /api/v1/sample/who/x HTTP/1.1\r\nHost: localhost\r\n", b"X-One: %s\r\n" % (b"x" * 1000)),
+    "a header": (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-One: ", b"x" * 1000),
+    "a name": (b"GET /health HTTP/1.1\r\nHost: localhost\r\n", b"x" * 1000),
+    "an address": (b"GET /health?", b"x" * 1000),
+    "empty lines": (b"", b"\r\n" * 500),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_a_head_without_an_end_is_refused(web: Web, what: str) -> None:
+    begin, more = ENDLESS[what]
+    with line_to(web) as line:
+        sent = send_until_refused(line, begin, more)
+        assert status_of(line) == 431
+    # Most of it was on its way.
+    assert sent < 16 * MIB
+
+
+def send_until_refused(line: socket.socket, begin: bytes, more: bytes) -> int:
+    """How much could be sent, at most 64 MiB."""
+    sent = 0
+    with suppress(ConnectionError):
+        line.sendall(begin)
+        while sent < 64 * MIB:
+            line.sendall(more * 64)
+            sent += 64 * len(more)
+    return sent
+
+
+def test_what_follows_a_body_is_no_header_and_has_an_end(web: Web, north: Project) -> None:
+    begin = b"POST /api/v1/sample/calls HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    begin += b"Transfer-Encoding: chunked\r\n\r\n" + b"c\r\n" + b'{"calls":[]}' + b"\r\n0\r\n"
+    key = make_key(north)[1]
+    with line_to(web) as line:
+        line.sendall(begin + f"Authorization: Bearer {key}\r\n\r\n".encode())
+        assert status_of(line) == 401
+    with line_to(web) as line:
+        assert send_until_refused(line, begin, b"X-One: %s\r\n" % (b"x" * 1000)) < 16 * MIB
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"Cookie: a=" + b"x" * 8 * 1024, 200),
+        (b"\r\n".join(b"X-%d: x" % n for n in range(150)), 200),
+        (b"\r\n".join(b"X-%d: x" % n for n in range(250)), 431),
+        (b"Cookie: a=" + b"x" * 64 * 1024, 431),
+    ],
+)
+def test_a_head_may_be_as_large_as_browsers_make_them(web: Web, head: bytes, status: int) -> None:
+    with line_to(web) as line:
+        line.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n")
+        assert status_of(line) == status
+
+
+@pytest.mark.parametrize(
+    ("begin", "answers"),
+    [
+        (b"", 0),
+        (b"GET /health HTTP/1.1\r\nHost: local", 0),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal", 1),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n", 1),
+    ],
+    ids=["nothing", "half a head", "half of the next head", "no body"],
+)
+def test_who_does_not_go_on_is_left(web: Web, begin: bytes, answers: int) -> None:
+    with line_to(web) as line:
+        line.sendall(begin)
+        for _ in range(answers):
+            assert status_of(line) == 200
+        # One more byte: from now on no line between two requests is meant, which is let go of after some seconds.
+        with suppress(ConnectionError):
+            line.sendall(b"x" if begin else b"")
+            assert line.recv(1) == b""
+
+
+def test_a_line_is_good_for_many_requests_one_after_the_other(web: Web) -> None:
+    with line_to(web) as line:
+        for _ in range(5):
+            line.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert status_of(line) == 200
+        # Of many that come at once each is counted by itself.
+        line.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-One: %s\r\n\r\n" % (b"x" * 1000) * 100)
+        got = b""
+        while got.count(b"HTTP/1.1 200") < 100:
+            got += line.recv(MIB) or pytest.fail(f"only {got.count(b'HTTP/1.1 200')} answers")

@@ -16,7 +16,7 @@ settings.ROOT_URLCONF = __name__
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from config import operations
+from config import operations, protocol
 from config.asgi import Application
 from dashboard.live import Events
 from monitor import listen
@@ -53,6 +53,7 @@ def how_many_wait(request: HttpRequest) -> HttpResponse:
 
 
 # Soon enough for a test.
+protocol.WITHIN_S = 3.0
 waiting.RECHECK_S = 1.0
 listen.PATIENCE_S = float(os.environ.get("SAMPLE_PATIENCE_S", listen.PATIENCE_S))
 

@@ -15,6 +15,7 @@ import psutil
 from django.db import connection
 
 from launcher.child import Child
+from launcher.up import SERVE
 from monitor import events
 from monitor.models import Project
 from monitor.tenancy import tenant
@@ -47,7 +48,7 @@ class Web:
 def serving(redis_url: str, *, patience_s: float | None = None) -> Iterator[Web]:
     """`patience_s` is after how long whoever hears no news looks by itself."""
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
-        command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "tests.monitor.api.sample_waiting:application"]
+        command = [sys.executable, "-W", "ignore", *SERVE, "tests.monitor.api.sample_waiting:application"]
         command += ["--fd", str(listener.fileno()), "--no-access-log", "--log-level", "warning"]
         command += ["--timeout-graceful-shutdown", "2"]
         env = os.environ | {"REDIS_URL": redis_url, "HANDRAIL_DB_POOL": "5", "HANDRAIL_WEB_THREADS": "5"}
