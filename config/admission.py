@@ -11,16 +11,13 @@ body no more than a little is held before it is asked whose it is. Everything he
 """
 
 import asyncio
-import re
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from math import inf
 from time import monotonic
 from typing import Any
 
-from django.conf import settings
-
-from monitor.api.caller import AUTHORIZATION, SESSION
+from monitor.api.caller import shown
 from monitor.api.problems import API_PATHS, RETRY_AFTER_S, Problem, Unauthenticated, render, unavailable
 
 Send = Callable[[Any], Any]
@@ -330,11 +327,10 @@ class Admission:
         )
         # When each was accepted last, the oldest first.
         self._known: OrderedDict[int, float] = OrderedDict()
-        self._session = re.compile(rb"(?:^|;)\s*" + re.escape(settings.SESSION_COOKIE_NAME.encode()) + rb"=([^;]+)")
 
-    def accepted(self, known_by: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def accepted(self, known_by: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """A door has let a request in by its key or by its session: these are no stranger's from now on."""
-        number = self._shown(headers).get(known_by)
+        number = self._shown(path, headers).get(known_by)
         if number is None:
             return
         self._known[number] = monotonic()
@@ -342,9 +338,9 @@ class Admission:
         if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
 
-    def shows_nothing(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    def shows_nothing(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether a request has nothing by which it could be somebody's."""
-        return not self._shown(headers)
+        return not shown(path, headers)
 
     def recognise(self, visit: Visit, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Let a visit that came as a stranger's be whose it is, if that is known by now. Raises Shed."""
@@ -353,19 +349,14 @@ class Admission:
             visit.become(key)
         return key[0]
 
-    def _shown(self, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, int]:
+    @staticmethod
+    def _shown(path: str, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, int]:
         """What a request shows of who it is, as numbers that nobody outside can foretell."""
-        found: dict[str, int] = {}
-        for name, value in headers:
-            if name == b"authorization":
-                found.setdefault(AUTHORIZATION, hash((name, value)))
-            elif name == b"cookie" and (session := self._session.search(value)) is not None:
-                found.setdefault(SESSION, hash((name, session[1])))
-        return found
+        return {known_by: hash((known_by, text)) for known_by, text in shown(path, headers).items()}
 
     def _key(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Key:
         since = monotonic() - KNOWN_FOR_S
-        for number in self._shown(headers).values():
+        for number in self._shown(path, headers).values():
             if self._known.get(number, since) > since:
                 return True, number
         return (False, hash(path)) if path in OPEN_PATHS else STRANGERS
