@@ -16,14 +16,16 @@ from django.db import OperationalError
 from config import admission
 from config.admission import Admission, Shed, Visit
 from config.bridge import Bridge, Look, environ
+from monitor.api.problems import Problem
 
 TRACES, BEAT = "/v1/traces", "/api/v1/executions/1/heartbeat"
+EVENTS = "/api/v1/agents/a/events"
 
 
 def rooms(**given: int) -> tuple[Admission, Counter[tuple[str, str]]]:
     told: Counter[tuple[str, str]] = Counter()
     most = {"threads": 4, "ingest_threads": 2, "most_waiting": 4, "most_bytes": 1000, "strangers_bytes": 200}
-    most |= {"stranger_bytes": 100} | given
+    most |= {"stranger_bytes": 100, "most_listening": 8} | given
     return Admission(**most, tell=lambda *what: told.update([what])), told
 
 
@@ -324,6 +326,55 @@ def test_a_session_is_the_one_that_django_takes(cookies: list[bytes]) -> None:
 @pytest.mark.parametrize("cookie", [b"", b"handrail_session", b"handrail_session=abc; handrail_session=", b"x=;y"])
 def test_without_a_session_nothing_is_shown(cookie: bytes) -> None:
     assert rooms()[0].shows_nothing(TRACES, [(b"cookie", cookie)])
+
+
+def listen(admitting: Admission, key: str) -> str:
+    """Why no more may listen with a key, "" when one more does."""
+    try:
+        admitting.listener(EVENTS, shown(key))
+    except Shed as shed:
+        return shed.reason
+    return ""
+
+
+def test_a_key_listens_no_more_than_half_as_often_as_all_may() -> None:
+    admitting, _ = rooms(most_listening=8)
+    for key in ("greedy", "polite", "third"):
+        admitting.accepted("authorization", EVENTS, shown(key))
+    first = admitting.listener(EVENTS, shown("greedy"))
+    assert [listen(admitting, "greedy") for _ in range(5)] == ["", "", "", "greedy", "greedy"]
+    assert [listen(admitting, "polite") for _ in range(4)] == [""] * 4
+    assert listen(admitting, "third") == "full"
+    # An eighth is apart from it for those whom nobody knows.
+    assert [listen(admitting, key) for key in ("made up", "made up too")] == ["", "unknown"]
+    first.leave()
+    assert [listen(admitting, "third"), listen(admitting, "third")] == ["", "full"]
+
+
+def test_who_listens_counts_for_their_key_once_they_were_let_in() -> None:
+    admitting, _ = rooms(most_listening=4)
+    headers = shown("new")
+    first = admitting.listener(EVENTS, headers)
+    assert listen(admitting, "other") == "unknown"
+    admitting.let_in(first, "authorization", EVENTS, headers)
+    assert listen(admitting, "other") == ""
+    assert [listen(admitting, "new"), listen(admitting, "new")] == ["", "greedy"]
+
+
+def test_who_came_before_their_key_was_known_is_told_that_it_has_enough() -> None:
+    admitting, told = rooms(most_listening=16)
+    headers = shown("new")
+    coming = [admitting.listener(EVENTS, headers) for _ in range(2)]
+    admitting.accepted("authorization", EVENTS, headers)
+    for _ in range(8):
+        assert listen(admitting, "new") == ""
+    with pytest.raises(Problem) as problem:
+        admitting.let_in(coming[0], "authorization", EVENTS, headers)
+    assert (problem.value.status, problem.value.headers) == (429, {"Retry-After": "2"})
+    assert told == {("listening", "greedy"): 1}
+    assert listen(admitting, "other") == "unknown"
+    coming[0].leave()
+    assert listen(admitting, "other") == ""
 
 
 def is_known(admitting: Admission, headers: list[tuple[bytes, bytes]]) -> bool:

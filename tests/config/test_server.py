@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPResponse
 from pathlib import Path
 
@@ -92,6 +92,41 @@ def test_who_waits_has_no_body_and_is_missed_when_they_leave(web: Web, north: Pr
         assert written_down(web) == before
         assert waiting() == 1
     until(lambda: waiting() == 0, "nobody waits", within_s=10)
+
+
+@pytest.fixture
+def small_web(slate: Slate) -> Iterator[Web]:
+    """A web process in which four may listen, two of each key."""
+    with serving(settings.REDIS_URL, HANDRAIL_MOST_LISTENING="4") as started:
+        yield started
+    slate.wipe()
+
+
+def test_who_listens_too_often_is_told_to_come_back(small_web: Web, north: Project) -> None:
+    def waiting() -> int:
+        return int(httpx.get(f"{small_web.url}/api/v1/sample/waiting", timeout=20).text)
+
+    def listen(line: socket.socket, key: str, accept: str) -> None:
+        head = f"GET {EVENTS}?wait=25 HTTP/1.1\r\nHost: localhost\r\nAuthorization: bearer {key}\r\nAccept: {accept}"
+        line.sendall(f"{head}\r\n\r\n".encode())
+
+    greedy = make_key(north)[1]
+    with ExitStack() as lines, small_web.client(north) as polite:
+        first = lines.enter_context(line_to(small_web))
+        for number, accept in enumerate(("text/event-stream", "application/json"), 1):
+            listen(first if number == 1 else lines.enter_context(line_to(small_web)), greedy, accept)
+            until(lambda number=number: waiting() == number, "they listen", within_s=10)  # type: ignore[misc]
+        answer = httpx.get(f"{small_web.url}{EVENTS}?wait=25", headers={"Authorization": f"Bearer {greedy}"})
+        assert (answer.status_code, answer.headers["Retry-After"], answer.json()["status"]) == (429, "2", 429)
+        # Others come in, whoever is made up among them.
+        made_up = {"Authorization": "Bearer hr_000000000000_made-up"}
+        assert httpx.get(f"{small_web.url}{EVENTS}?wait=25", headers=made_up).status_code == 401
+        assert polite.get(f"{EVENTS}?wait=0.1").status_code == 200
+        first.close()
+        until(lambda: waiting() == 1, "the first has left", within_s=10)
+        with line_to(small_web) as again:
+            listen(again, greedy, "application/json")
+            until(lambda: waiting() == 2, "another listens", within_s=10)
 
 
 ENDLESS = {
