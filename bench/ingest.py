@@ -30,6 +30,7 @@ from django.db import connection
 
 from bench import _agents, _bare, _calls
 from launcher.child import Child
+from launcher.up import SERVE
 from monitor.api import batch, bodies
 from monitor.api.problems import Problem
 
@@ -66,7 +67,7 @@ class Server:
         fd = self._listener.fileno()
         self.port = self._listener.getsockname()[1]
         self.key = key
-        command = [sys.executable, "-W", "ignore", "-m", "uvicorn", app, "--fd", str(fd), "--no-access-log"]
+        command = [sys.executable, "-W", "ignore", *SERVE, app, "--fd", str(fd), "--no-access-log"]
         command += ["--log-level", "error"]
         self._children = [
             Child(command, env=os.environ | QUIET | environment, grace_s=5, pass_fds=(fd,)) for _ in range(PROCESSES)

@@ -22,6 +22,7 @@ import httpx
 import psutil
 from django.conf import settings
 
+from launcher.up import SERVE
 from monitor import keys
 from monitor.models import Project
 from monitor.tenancy import crossing, tenant
@@ -39,7 +40,7 @@ CASES = {"two projects": ("polite", "greedy"), "one project": ("both", "both")}
 def web() -> Iterator[tuple[int, psutil.Process]]:
     """A web process and its port."""
     with create_server(("127.0.0.1", 0), backlog=1024) as listener:
-        command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "config.asgi:application", "--no-access-log"]
+        command = [sys.executable, "-W", "ignore", *SERVE, "config.asgi:application", "--no-access-log"]
         command += ["--fd", str(listener.fileno()), "--log-level", "warning"]
         process = subprocess.Popen(command, env=os.environ | SERVER, pass_fds=(listener.fileno(),))
         port = listener.getsockname()[1]

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 
 from launcher.child import Child
+from launcher.up import SERVE
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(__file__).parent / "_sdk_program.py"
@@ -24,7 +25,7 @@ READY_WITHIN_S = 60
 
 def main() -> None:
     key = _manage("create_key", "bench", "--scopes", "ingest", "--ingest-per-minute", "0")
-    command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "config.asgi:application"]
+    command = [sys.executable, "-W", "ignore", *SERVE, "config.asgi:application"]
     command += ["--port", str(PORT), "--no-access-log", "--log-level", "warning"]
     web = Child(command, env=os.environ | {"HANDRAIL_STANDBY": "0"}, grace_s=5)
     try:

@@ -7,20 +7,20 @@ has one already, so that calls which take long keep nobody else out.
 
 Anybody can make up keys. So a key, or a session, counts for itself only after this process has seen it accepted; all
 others are strangers, who share one turn and a few bytes of their own, and take nothing from the room. Of a stranger's
-body no more than a little is held before it is asked whose it is. Everything here happens in the event loop.
+body no more than a little is held before it is asked whose it is.
+
+Streams and long-polls are in no room, for they hold no thread; they are only counted, all of them and each key's, and
+with them the looks into the database that may be wanted at once. Everything here happens in the event loop.
 """
 
 import asyncio
-import re
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from math import inf
 from time import monotonic
 from typing import Any
 
-from django.conf import settings
-
-from monitor.api.caller import AUTHORIZATION, SESSION
+from monitor.api.caller import shown
 from monitor.api.problems import API_PATHS, RETRY_AFTER_S, Problem, Unauthenticated, render, unavailable
 
 Send = Callable[[Any], Any]
@@ -35,6 +35,8 @@ TURN_WITHIN_S = 3.0
 TRACES_WITHIN_S = 8.0
 BODY_WITHIN_S = 60.0
 STRANGERS: Key = (False, 0)
+# The lobby's name in the metrics.
+LISTENING = "listening"
 # What is asked for without a key by those who look after the server, and by people who are about to sign in.
 OPEN_PATHS = frozenset({"/ready", "/health/watch", "/metrics", "/sign-in"})
 # So long the last free thread is kept for others after they came. A key that is alone has all threads.
@@ -302,8 +304,60 @@ class Room:
             del counter[key]
 
 
+class Listener:
+    """One stream or long-poll, which holds no thread. Whoever began it has to leave."""
+
+    __slots__ = ("_is_inside", "_key", "_lobby")
+
+    def __init__(self, lobby: "Lobby", key: Key) -> None:
+        """Raises Shed."""
+        lobby.enter(key)
+        self._lobby = lobby
+        self._key = key
+        self._is_inside = True
+
+    def become(self, key: Key) -> None:
+        """It is known whose it is. Raises Shed."""
+        if key != self._key:
+            self._lobby.enter(key)
+            self._lobby.leave(self._key)
+            self._key = key
+
+    def leave(self) -> None:
+        if self._is_inside:
+            self._is_inside = False
+            self._lobby.leave(self._key)
+
+
+class Lobby:
+    """So many streams and long-polls at most, and for strangers an eighth of as many, apart from the others."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known = 0
+        self._inside: Counter[Key] = Counter()
+
+    def enter(self, key: Key) -> None:
+        """Raises Shed."""
+        is_known = key[0]
+        if not is_known and self._inside[key] >= max(1, self._most // 8):
+            raise _busy("unknown")
+        if is_known and self._known >= self._most:
+            raise _busy("full")
+        if is_known and self._inside[key] >= max(1, self._most // 2):
+            raise _greedy()
+        self._known += is_known
+        self._inside[key] += 1
+
+    def leave(self, key: Key) -> None:
+        self._known -= key[0]
+        self._inside[key] -= 1
+        if not self._inside[key]:
+            del self._inside[key]
+
+
 class Admission:
-    """The rooms of one process."""
+    """The rooms of one process, and the lobby for those who wait for news."""
 
     def __init__(
         self,
@@ -314,9 +368,11 @@ class Admission:
         most_bytes: int,
         strangers_bytes: int,
         stranger_bytes: int,
+        most_listening: int,
         tell: Tell,
     ) -> None:
         self._tell = tell
+        self._lobby = Lobby(most_listening)
         ingest_threads = max(1, min(ingest_threads, threads - 1))
         self._ingest, self._other = (
             Room(
@@ -330,11 +386,10 @@ class Admission:
         )
         # When each was accepted last, the oldest first.
         self._known: OrderedDict[int, float] = OrderedDict()
-        self._session = re.compile(rb"(?:^|;)\s*" + re.escape(settings.SESSION_COOKIE_NAME.encode()) + rb"=([^;]+)")
 
-    def accepted(self, known_by: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def accepted(self, known_by: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """A door has let a request in by its key or by its session: these are no stranger's from now on."""
-        number = self._shown(headers).get(known_by)
+        number = self._shown(path, headers).get(known_by)
         if number is None:
             return
         self._known[number] = monotonic()
@@ -342,9 +397,23 @@ class Admission:
         if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
 
-    def shows_nothing(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    def shows_nothing(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether a request has nothing by which it could be somebody's."""
-        return not self._shown(headers)
+        return not shown(path, headers)
+
+    def listener(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Listener:
+        """Begin a stream or a long-poll. Raises Shed."""
+        known, number = self._key(path, headers)
+        return Listener(self._lobby, (True, number) if known else STRANGERS)
+
+    def let_in(self, listener: Listener, known_by: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """A door has let a listener in by its key or by its session. Raises Problem when that has too many."""
+        self.accepted(known_by, path, headers)
+        try:
+            listener.become((True, self._shown(path, headers)[known_by]))
+        except Shed as shed:
+            self._tell(LISTENING, shed.reason)
+            raise shed.problem from None
 
     def recognise(self, visit: Visit, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Let a visit that came as a stranger's be whose it is, if that is known by now. Raises Shed."""
@@ -353,19 +422,14 @@ class Admission:
             visit.become(key)
         return key[0]
 
-    def _shown(self, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, int]:
+    @staticmethod
+    def _shown(path: str, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, int]:
         """What a request shows of who it is, as numbers that nobody outside can foretell."""
-        found: dict[str, int] = {}
-        for name, value in headers:
-            if name == b"authorization":
-                found.setdefault(AUTHORIZATION, hash((name, value)))
-            elif name == b"cookie" and (session := self._session.search(value)) is not None:
-                found.setdefault(SESSION, hash((name, session[1])))
-        return found
+        return {known_by: hash((known_by, text)) for known_by, text in shown(path, headers).items()}
 
     def _key(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Key:
         since = monotonic() - KNOWN_FOR_S
-        for number in self._shown(headers).values():
+        for number in self._shown(path, headers).values():
             if self._known.get(number, since) > since:
                 return True, number
         return (False, hash(path)) if path in OPEN_PATHS else STRANGERS
@@ -381,10 +445,10 @@ class Admission:
         """Answer a request for whose thread a process that stops waits no longer."""
         await self.refuse(_ending(), path, send)
 
-    async def refuse(self, shed: Shed, path: str, send: Send) -> None:
-        """Answer a request that was shed, and count it."""
+    async def refuse(self, shed: Shed, path: str, send: Send, room: str = "") -> None:
+        """Answer a request that was shed, and count it, by default for the room of its path."""
         is_ingest = path.startswith(OTLP_PREFIXES) or path in INGEST_PATHS
-        self._tell("ingest" if is_ingest else "other", shed.reason)
+        self._tell(room or ("ingest" if is_ingest else "other"), shed.reason)
         answer = render(shed.problem)
         headers, body = dict(answer.items()), answer.content
         if not path.startswith(API_PATHS):

@@ -19,12 +19,12 @@ from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
 from django.urls import Resolver404, resolve
 
-from config.admission import Admission
-from config.bridge import Bridge, Receive, Scope, Send
+from config.admission import LISTENING, Admission, Shed
+from config.bridge import Bridge, Message, Receive, Scope, Send
 from config.crank import start_standby
 from config.hearing import start_signing
 from config.shedding import ShedCounts
-from monitor.api.waiting import LongPoll, Looking
+from monitor.api.waiting import LET_IN, LongPoll, Looking
 from monitor.checks import role_problems
 from monitor.listen import ears
 
@@ -32,6 +32,8 @@ LOOKING_THREADS = 4
 # So many more objects that hold others than were let go make the collector look; Python's own 700 come with every
 # few spans, and nearly none of them is in a ring.
 COLLECT_AFTER = 50_000
+# What a request says of its body. A call that waits has none; its type decides only how Django would read an address.
+OF_BODIES = frozenset({b"content-type", b"content-length", b"transfer-encoding"})
 
 
 class WaitingHandler(ASGIHandler):
@@ -86,13 +88,14 @@ class Application:
 
     def __init__(self) -> None:
         self._waiting = WaitingHandler()
-        admission = Admission(
+        self._admission = Admission(
             threads=settings.WEB_THREADS,
             ingest_threads=settings.INGEST_THREADS,
             most_waiting=settings.MOST_WAITING,
             most_bytes=settings.MOST_WAITING_BYTES,
             strangers_bytes=settings.STRANGERS_BYTES,
             stranger_bytes=settings.STRANGER_BYTES,
+            most_listening=settings.MOST_LISTENING,
             tell=ShedCounts().add,
         )
         self._working = Bridge(
@@ -100,22 +103,45 @@ class Application:
             threads=settings.WEB_THREADS,
             max_body_bytes=settings.MAX_BODY_BYTES,
             max_otlp_bytes=settings.MAX_OTLP_BYTES,
-            admission=admission,
+            admission=self._admission,
         )
         Looking.give_threads(LOOKING_THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http" if waits(scope):
-                # It has no body, and what it says of one decides only how Django would read its address.
-                headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
-                await self._waiting({**scope, "headers": headers}, receive, send)
+                await self._wait(scope, receive, send)
             case "http":
                 await self._working(scope, receive, send)
             case "lifespan":
                 await self._live(receive, send)
             case "websocket":
                 await send({"type": "websocket.close", "code": 1000})
+
+    async def _wait(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        headers = [(name, value) for name, value in scope["headers"] if name not in OF_BODIES]
+        scope, receive = {**scope, "headers": headers}, _without_body(receive)
+        if path == "/health":
+            await self._waiting(scope, receive, send)
+            return
+        try:
+            listener = self._admission.listener(path, headers)
+        except Shed as shed:
+            await self._admission.refuse(shed, path, send, LISTENING)
+            return
+        scope[LET_IN] = lambda known_by: self._admission.let_in(listener, known_by, path, headers)
+
+        async def tell(message: Message) -> None:
+            # Who has the whole answer may ask again at once, while Django still tidies up.
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                listener.leave()
+            await send(message)
+
+        try:
+            await self._waiting(scope, receive, tell)
+        finally:
+            listener.leave()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -132,6 +158,25 @@ class Application:
         await receive()
         ears.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _without_body(receive: Receive) -> Receive:
+    """What a call that waits hears: an empty body at once, and then only that its client left.
+
+    Django would first write down the whole of a body, however long it is; here it is let go of as it comes.
+    """
+    is_asked = False
+
+    async def hear() -> Message:
+        nonlocal is_asked
+        if not is_asked:
+            is_asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while (message := await receive())["type"] != "http.disconnect":
+            pass
+        return message
+
+    return hear
 
 
 def _collect_seldom() -> None:

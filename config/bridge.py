@@ -95,7 +95,7 @@ class Bridge:
 
     def _remember(self, call: "_Call", scope: Scope) -> None:
         if call.known_by is not None:
-            self._admission.accepted(call.known_by, scope["headers"])
+            self._admission.accepted(call.known_by, scope["path"], scope["headers"])
 
     @staticmethod
     async def _answer(call: "_Call", working: "asyncio.Future[None]", within_s: float | None, send: Send) -> None:
@@ -152,7 +152,7 @@ class Bridge:
     async def _introduce(self, scope: Scope, visit: Visit) -> None:
         """Ask whose the key or session is that a stranger shows, in a stranger's turn. Raises Shed."""
         admission, path, headers = self._admission, scope["path"], scope["headers"]
-        if admission.shows_nothing(headers):
+        if admission.shows_nothing(path, headers):
             raise nobody(NO_KEY)
         asking = admission.visit(path, headers)
         is_at_work = False
@@ -177,7 +177,7 @@ class Bridge:
             raise Shed("unknown", problem) from error
         if by is None:
             raise nobody(INVALID_KEY)
-        admission.accepted(by, headers)
+        admission.accepted(by, path, headers)
         admission.recognise(visit, path, headers)
 
 

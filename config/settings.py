@@ -262,6 +262,7 @@ STANDBY = env.bool("HANDRAIL_STANDBY", default=True)
 WEB_THREADS = env.whole("HANDRAIL_WEB_THREADS", default=10, least=1, most=1000)
 INGEST_THREADS = env.whole("HANDRAIL_INGEST_THREADS", default=6, least=1, most=1000)
 MOST_WAITING = env.whole("HANDRAIL_MOST_WAITING", default=200, least=1, most=1_000_000)
+MOST_LISTENING = env.whole("HANDRAIL_MOST_LISTENING", default=2000, least=1, most=1_000_000)
 MOST_WAITING_BYTES = max(
     env.whole("HANDRAIL_MOST_WAITING_BYTES", default=64 * MIB, least=0, most=2**40), 2 * LARGEST_BODY_BYTES
 )

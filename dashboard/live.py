@@ -8,7 +8,7 @@ from django.views import View
 
 from monitor.api import problems
 from monitor.api.caller import Caller, attach_person, identify_person, require
-from monitor.api.waiting import EVENT_STREAM, RETRY_MS, Looking, Pulse
+from monitor.api.waiting import EVENT_STREAM, RETRY_MS, Looking, Pulse, let_in
 from monitor.listen import ears
 
 # News of a busy moment goes out together.
@@ -36,6 +36,7 @@ class Events(View):
     async def get(self, request: HttpRequest) -> HttpResponseBase:
         try:
             caller = await Looking.run(self._identify, request)
+            let_in(request)
         except problems.Problem as problem:
             return problems.render(problem)
         try:

@@ -25,6 +25,8 @@ from launcher.valkey import Valkey
 
 ROOT = Path(__file__).resolve().parent.parent
 MANAGE = [sys.executable, "manage.py"]
+# The server with the product's own protocol, which holds no more of a request than it should.
+SERVE = ["-m", "uvicorn", "--http", "config.protocol:Protocol"]
 CELERY = [sys.executable, "-m", "celery", "--quiet", "--app", "config"]
 # Celery warns of root on every start; in a container that is how it is.
 CELERY_ENV = {"PYTHONWARNINGS": "ignore:You're running the worker"}
@@ -197,7 +199,7 @@ def valkey_part(server: Valkey) -> Part:
 def web_parts(settings: Settings, listener: socket.socket) -> list[Part]:
     """One process or several, all accepting from the one socket."""
     fd = listener.fileno()
-    command = [sys.executable, "-m", "uvicorn", "config.asgi:application", "--fd", str(fd), "--no-access-log"]
+    command = [sys.executable, *SERVE, "config.asgi:application", "--fd", str(fd), "--no-access-log"]
     command += ["--log-level", settings.log_level.lower(), "--timeout-graceful-shutdown", "2"]
     numbers = range(1, settings.web_processes + 1)
     names = ["web"] if settings.web_processes == 1 else [f"web-{number}" for number in numbers]

@@ -1,6 +1,8 @@
 """Who calls: a key, or a person through their session; both with a project and scopes."""
 
+import re
 from base64 import b64decode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
@@ -9,13 +11,13 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth import get_user
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, parse_cookie
 from rest_framework.authentication import CSRFCheck
 
 from monitor import keys
 from monitor.api.problems import Forbidden, Unauthenticated
 from monitor.masking import Rule, rule_of
-from monitor.models import ApiKey, Membership, Person
+from monitor.models import Membership, Person
 from monitor.models.keys import Scope
 from monitor.models.people import Role
 from monitor.tenancy import crossing
@@ -28,6 +30,7 @@ INVALID_KEY = "This key is not valid: unknown, expired or revoked."
 NO_KEY = "Send an API key as `Authorization: Bearer <key>`, or sign in."
 # Where clients of Langfuse call, which send their keys as a name and a password.
 BASIC_PATHS = "/api/public/"
+_OURS = re.compile(rf"(?:^|;)(\s*{re.escape(settings.SESSION_COOKIE_NAME)}\s*=[^;]*)")
 SCOPES_OF_ROLE: dict[str, frozenset[str]] = {
     Role.VIEWER: frozenset({Scope.READ}),
     Role.OPERATOR: frozenset({Scope.READ, Scope.OPERATE}),
@@ -72,7 +75,7 @@ def identify(request: HttpRequest, *, now: datetime) -> Caller:
     """The caller. Raises Unauthenticated, or Forbidden for a session without CSRF token or membership."""
     header = request.headers.get("Authorization")
     if header is not None:
-        caller = _by_key(header, now=now, basic=request.path.startswith(BASIC_PATHS))
+        caller = _by_key(key_text(request.path, header), now=now)
         request.META[KNOWN_BY] = AUTHORIZATION
         return caller
     return identify_person(request, request.headers.get(PROJECT_HEADER))
@@ -81,11 +84,42 @@ def identify(request: HttpRequest, *, now: datetime) -> Caller:
 def known_by(request: HttpRequest, *, now: datetime) -> str | None:
     """By which of its headers a request is somebody's, whatever they may do here; None for nobody's."""
     header = request.headers.get("Authorization")
-    if header is not None and _key(header, now=now, basic=request.path.startswith(BASIC_PATHS)) is not None:
+    if header is not None and keys.find(key_text(request.path, header), now=now) is not None:
         return AUTHORIZATION
     attach_person(request)
     person = getattr(request, "user", None)
     return SESSION if person is not None and person.is_authenticated else None
+
+
+def shown(path: str, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """What a request shows of who it is, as the doors read it: by AUTHORIZATION a key, then by SESSION a session.
+
+    Neither has been looked up. However the headers are written, it is the same text for the same key or session.
+    """
+    authorization, cookies = [], []
+    for name, value in headers:
+        if name == b"authorization":
+            authorization.append(value)
+        elif name == b"cookie":
+            cookies.append(value)
+    found: dict[str, str] = {}
+    if authorization and (text := key_text(path, b",".join(authorization).decode("latin-1"))):
+        found[AUTHORIZATION] = text
+    if cookies:
+        # Of several with one name the last counts. Of the others, which may be many, nothing is made.
+        ours = _OURS.findall(b"; ".join(cookies).decode(errors="replace"))
+        if ours and (session := parse_cookie(ours[-1])[settings.SESSION_COOKIE_NAME]):
+            found[SESSION] = session
+    return found
+
+
+def key_text(path: str, header: str) -> str:
+    """The key that an Authorization header shows at this path, "" for none."""
+    scheme, _, text = header.partition(" ")
+    scheme, text = scheme.lower(), text.strip()
+    if scheme == "basic" and path.startswith(BASIC_PATHS):
+        return _password(text).strip()
+    return text if scheme == "bearer" else ""
 
 
 def identify_person(request: HttpRequest, project_name: str | None) -> Caller:
@@ -114,15 +148,8 @@ def require(caller: Caller, scope: str) -> None:
     raise Forbidden(f"This needs the scope {scope}; {'this key' if caller.kind == 'key' else 'your role'} has {has}.")
 
 
-def _key(header: str, *, now: datetime, basic: bool) -> ApiKey | None:
-    scheme, _, text = header.partition(" ")
-    if basic and scheme.lower() == "basic":
-        scheme, text = "bearer", _password(text.strip())
-    return keys.find(text.strip(), now=now) if scheme.lower() == "bearer" else None
-
-
-def _by_key(header: str, *, now: datetime, basic: bool) -> Caller:
-    key = _key(header, now=now, basic=basic)
+def _by_key(text: str, *, now: datetime) -> Caller:
+    key = keys.find(text, now=now)
     if key is None:
         raise Unauthenticated(INVALID_KEY)
     keys.touch(key, now=now)

@@ -25,7 +25,7 @@ from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
 from monitor.api import bodies, problems, throttles
-from monitor.api.caller import Caller, Request, attach_person, identify, require
+from monitor.api.caller import KNOWN_BY, Caller, Request, attach_person, identify, require
 from monitor.api.door import Contract, dumps, respond
 from monitor.api.problems import Problem, Throttled
 from monitor.listen import ears
@@ -35,6 +35,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 EVENT_STREAM = "text/event-stream"
+# Where the gate of the web process hears, in the scope of a request, by what its sender was let in.
+LET_IN = "handrail.let_in"
 PING_S = 15.0
 RETRY_MS = 2000
 # A stream asks again who its caller is, so that a revoked key or a signed-out person hears no more.
@@ -87,6 +89,13 @@ def tidily(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         close_old_connections()
 
 
+def let_in(request: HttpRequest) -> None:
+    """Tell the gate of the web process that it is known whose this is. Raises Problem when they hold too many open."""
+    tell = getattr(request, "scope", {}).get(LET_IN)
+    if tell is not None:
+        tell(request.META[KNOWN_BY])
+
+
 class LongPoll(View):
     """A GET that waits. Subclasses say who may call (`scope`), what they ask, and how to look once."""
 
@@ -127,6 +136,7 @@ class LongPoll(View):
         try:
             query = bodies.decode_query(request, self.query_type)
             caller, toll = await Looking.run(self._admit, request)
+            let_in(request)
             if self._streams(request):
                 query = self.resumed(query, request.headers.get("Last-Event-ID", ""))
                 stream = self._stream(request, caller, query, path)

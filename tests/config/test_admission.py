@@ -3,31 +3,35 @@
 import asyncio
 import json
 import threading
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from django.core.handlers.wsgi import WSGIRequest
 from django.db import OperationalError
 
 from config import admission
 from config.admission import Admission, Shed, Visit
-from config.bridge import Bridge, Look
+from config.bridge import Bridge, Look, environ
+from monitor.api.problems import Problem
 
 TRACES, BEAT = "/v1/traces", "/api/v1/executions/1/heartbeat"
+EVENTS = "/api/v1/agents/a/events"
 
 
 def rooms(**given: int) -> tuple[Admission, Counter[tuple[str, str]]]:
     told: Counter[tuple[str, str]] = Counter()
     most = {"threads": 4, "ingest_threads": 2, "most_waiting": 4, "most_bytes": 1000, "strangers_bytes": 200}
-    most |= {"stranger_bytes": 100} | given
+    most |= {"stranger_bytes": 100, "most_listening": 8} | given
     return Admission(**most, tell=lambda *what: told.update([what])), told
 
 
 def visit(admitting: Admission, key: str, path: str = TRACES) -> Visit:
     """A request of a key that was let in before."""
-    admitting.accepted("authorization", shown(key))
+    admitting.accepted("authorization", path, shown(key))
     return admitting.visit(path, shown(key))
 
 
@@ -37,7 +41,7 @@ def stranger(admitting: Admission, key: str, path: str = TRACES) -> Visit:
 
 
 def shown(key: str) -> list[tuple[bytes, bytes]]:
-    return [(b"authorization", key.encode())]
+    return [(b"authorization", f"Bearer {key}".encode())]
 
 
 def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -251,16 +255,126 @@ def test_who_was_let_in_is_known_for_a_while_and_not_by_another_header(monkeypat
     monkeypatch.setattr(admission, "MOST_KNOWN", 2)
     admitting, _ = rooms()
     cookies = [(b"cookie", b"theme=dark; handrail_session=abc; more=1"), *shown("made up")]
-    admitting.accepted("cookie", cookies)
+    admitting.accepted("cookie", TRACES, cookies)
     assert not is_known(admitting, cookies)
-    admitting.accepted("session", cookies)
+    admitting.accepted("session", TRACES, cookies)
     assert is_known(admitting, [(b"cookie", b"handrail_session=abc")])
     assert not is_known(admitting, shown("made up"))
     for key in ("a", "b"):
-        admitting.accepted("authorization", shown(key))
+        admitting.accepted("authorization", TRACES, shown(key))
     assert [is_known(admitting, one) for one in (cookies, shown("a"), shown("b"))] == [False, True, True]
     monkeypatch.setattr(admission, "KNOWN_FOR_S", 0.0)
     assert not is_known(admitting, shown("b"))
+
+
+KEY, PUBLIC = "hr_0123456789ab_x-_y", "/api/public/ingestion"
+
+
+def basic(words: str) -> str:
+    return f"Basic {b64encode(words.encode()).decode()}"
+
+
+def test_a_key_is_one_however_it_is_written() -> None:
+    admitting, _ = rooms(most_bytes=10_000)
+    admitting.accepted("authorization", TRACES, [(b"authorization", f"Bearer {KEY}".encode())])
+    ways = [f"bearer {KEY}", f"BEARER  {KEY}", f"Bearer \t{KEY} ", f"Bearer {KEY}\xa0", basic(f"any:{KEY}")]
+    ways += [basic(f":{KEY}"), basic(f"other: {KEY}").replace("Basic", "bAsIC ")]
+    visits = [admitting.visit(PUBLIC, [(b"authorization", way.encode("latin-1"))]) for way in ways]
+    # Half of the room is the most that one key may have.
+    for one in visits[:4]:
+        one.hold(1250)
+    with pytest.raises(Shed) as shed:
+        visits[-1].hold(1)
+    assert shed.value.reason == "greedy"
+    assert is_known(admitting, [(b"authorization", f"bearer   {KEY}".encode())])
+    # Elsewhere nobody is let in by a name and a password, and by two keys nobody is anywhere.
+    assert not is_known(admitting, [(b"authorization", basic(f":{KEY}").encode())])
+    assert not is_known(admitting, shown(KEY) * 2)
+
+
+def test_many_ways_to_write_a_key_displace_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MOST_KNOWN", 2)
+    admitting, _ = rooms()
+    admitting.accepted("authorization", TRACES, shown("polite"))
+    for spaces in range(1, 10):
+        admitting.accepted("authorization", TRACES, [(b"authorization", b"Bearer" + b" " * spaces + b"greedy")])
+    assert is_known(admitting, shown("polite"))
+
+
+COOKIES = [
+    [b"handrail_session=abc"],
+    [b"handrail_session=first; handrail_session=abc"],
+    [b"handrail_session=first", b"theme=dark", b"handrail_session=abc"],
+    [b'a=b;  handrail_session = "abc" ;x'],
+    [b"handrail_session=abc; not_handrail_session=x; handrail_session"],
+    ["\u2003handrail_session\xa0=\u2003abc\u2003".encode()],
+    [b"a=\xff; handrail_session=abc"],
+]
+
+
+@pytest.mark.parametrize("cookies", COOKIES)
+def test_a_session_is_the_one_that_django_takes(cookies: list[bytes]) -> None:
+    headers = [(b"cookie", one) for one in cookies]
+    scope = {"path": "/", "method": "GET", "query_string": b"", "http_version": "1.1", "headers": headers}
+    assert WSGIRequest(environ(scope, b"", None)).COOKIES["handrail_session"] == "abc"
+    admitting, _ = rooms()
+    admitting.accepted("session", TRACES, headers)
+    assert is_known(admitting, [(b"cookie", b"handrail_session=abc")])
+    assert not is_known(admitting, [(b"cookie", b"handrail_session=first")])
+
+
+@pytest.mark.parametrize("cookie", [b"", b"handrail_session", b"handrail_session=abc; handrail_session=", b"x=;y"])
+def test_without_a_session_nothing_is_shown(cookie: bytes) -> None:
+    assert rooms()[0].shows_nothing(TRACES, [(b"cookie", cookie)])
+
+
+def listen(admitting: Admission, key: str) -> str:
+    """Why no more may listen with a key, "" when one more does."""
+    try:
+        admitting.listener(EVENTS, shown(key))
+    except Shed as shed:
+        return shed.reason
+    return ""
+
+
+def test_a_key_listens_no_more_than_half_as_often_as_all_may() -> None:
+    admitting, _ = rooms(most_listening=8)
+    for key in ("greedy", "polite", "third"):
+        admitting.accepted("authorization", EVENTS, shown(key))
+    first = admitting.listener(EVENTS, shown("greedy"))
+    assert [listen(admitting, "greedy") for _ in range(5)] == ["", "", "", "greedy", "greedy"]
+    assert [listen(admitting, "polite") for _ in range(4)] == [""] * 4
+    assert listen(admitting, "third") == "full"
+    # An eighth is apart from it for those whom nobody knows.
+    assert [listen(admitting, key) for key in ("made up", "made up too")] == ["", "unknown"]
+    first.leave()
+    assert [listen(admitting, "third"), listen(admitting, "third")] == ["", "full"]
+
+
+def test_who_listens_counts_for_their_key_once_they_were_let_in() -> None:
+    admitting, _ = rooms(most_listening=4)
+    headers = shown("new")
+    first = admitting.listener(EVENTS, headers)
+    assert listen(admitting, "other") == "unknown"
+    admitting.let_in(first, "authorization", EVENTS, headers)
+    assert listen(admitting, "other") == ""
+    assert [listen(admitting, "new"), listen(admitting, "new")] == ["", "greedy"]
+
+
+def test_who_came_before_their_key_was_known_is_told_that_it_has_enough() -> None:
+    admitting, told = rooms(most_listening=16)
+    headers = shown("new")
+    coming = [admitting.listener(EVENTS, headers) for _ in range(2)]
+    admitting.accepted("authorization", EVENTS, headers)
+    for _ in range(8):
+        assert listen(admitting, "new") == ""
+    with pytest.raises(Problem) as problem:
+        admitting.let_in(coming[0], "authorization", EVENTS, headers)
+    assert (problem.value.status, problem.value.headers) == (429, {"Retry-After": "2"})
+    assert told == {("listening", "greedy"): 1}
+    assert listen(admitting, "other") == "unknown"
+    coming[0].leave()
+    assert listen(admitting, "other") == ""
 
 
 def is_known(admitting: Admission, headers: list[tuple[bytes, bytes]]) -> bool:
@@ -433,7 +547,7 @@ def test_a_large_body_of_a_key_that_is_new_here_comes_through_and_is_looked_at_o
         await settled()
         go_on.set()
         assert [body for _, _, body in await asyncio.gather(*asked)] == [LARGE] * 3
-        assert (looked, told) == (["good"], {})
+        assert (looked, told) == (["Bearer good"], {})
         # It counts as any that is known.
         visit(admitting, "good").hold(500)
 

@@ -167,7 +167,9 @@ def test_who_does_not_take_a_long_answer_keeps_no_thread(monkeypatch: pytest.Mon
         yield b"end"
 
     limits = {"most_waiting": 9, "most_bytes": 1000, "strangers_bytes": 1000, "stranger_bytes": 1000}
-    admission = Admission(threads=2, ingest_threads=1, **limits, tell=lambda *what: told.append(what[1]))
+    admission = Admission(
+        threads=2, ingest_threads=1, most_listening=1, **limits, tell=lambda *what: told.append(what[1])
+    )
     bridge = Bridge(answer, threads=2, max_body_bytes=1000, max_otlp_bytes=1000, admission=admission)
     with running(bridge) as port, socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

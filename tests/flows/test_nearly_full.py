@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from launcher.child import Child
+from launcher.up import SERVE
 from monitor.models import Span
 from monitor.tenancy import tenant
 from tests.flows.clientprograms import interpreter
@@ -62,7 +63,7 @@ def small(committed_db: None, tmp_path: Path) -> Iterator[tuple[str, Disk]]:
     mount = f"mount -t tmpfs -o size=16m tmpfs {folder}"
     if shutil.which("unshare") is None or _can_mount(mount) != 0:
         pytest.skip("no file system can be mounted here without rights; NO FULL DISK WAS TRIED")
-    web = f"exec {sys.executable} -W ignore -m uvicorn config.asgi:application --port {port} --log-level warning"
+    web = f"exec {sys.executable} -W ignore {' '.join(SERVE)} config.asgi:application --port {port} --log-level warning"
     env = os.environ | {"HANDRAIL_DISK_PATH": str(folder), "HANDRAIL_STANDBY": "0", "HANDRAIL_DB_POOL": "5"}
     # `exec` twice, so that the child is the web process itself and its view of the disk can be reached.
     child = Child(["unshare", "-rm", "sh", "-c", f"{mount} && {web}"], env=env, grace_s=5)

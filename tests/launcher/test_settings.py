@@ -124,6 +124,7 @@ def test_a_home_of_another_user_is_named(tmp_path: Path) -> None:
                 ("HANDRAIL_WEB_THREADS", "0", "1 to 1000"),
                 ("HANDRAIL_INGEST_THREADS", "-3", "1 to 1000"),
                 ("HANDRAIL_MOST_WAITING", "-1", "1 to 1000000"),
+                ("HANDRAIL_MOST_LISTENING", "0", "1 to 1000000"),
                 ("HANDRAIL_MAX_OTLP_BYTES", "-1", "1024 to 1073741824"),
                 ("HANDRAIL_RATE_GENERAL", "-1", "0 to 1000000000"),
                 ("HANDRAIL_DB_MAX_BYTES", "-1", "0 to 9223372036854775807"),

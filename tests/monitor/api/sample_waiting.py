@@ -13,8 +13,10 @@ from django.conf import settings
 django.setup()
 settings.ROOT_URLCONF = __name__
 
+from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
+from config import operations, protocol
 from config.asgi import Application
 from dashboard.live import Events
 from monitor import listen
@@ -46,14 +48,21 @@ class SampleEvents(LongPoll):
             yield Event(event, id=str(event["seq"]))
 
 
+def how_many_wait(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(str(sum(len(ears) for ears in listen.ears._by_channel.values())))
+
+
 # Soon enough for a test.
+protocol.WITHIN_S = 3.0
 waiting.RECHECK_S = 1.0
 listen.PATIENCE_S = float(os.environ.get("SAMPLE_PATIENCE_S", listen.PATIENCE_S))
 
 urlpatterns = [
     *sample_urls.urlpatterns,
     path("api/v1/sample/events", SampleEvents.as_view()),
+    path("api/v1/sample/waiting", how_many_wait),
     path("events/", Events.as_view()),
+    path("health", operations.health),
 ]
 handler400, handler404, handler500 = sample_urls.handler400, sample_urls.handler404, sample_urls.handler500
 application = Application()

@@ -15,6 +15,7 @@ import psutil
 from django.db import connection
 
 from launcher.child import Child
+from launcher.up import SERVE
 from monitor import events
 from monitor.models import Project
 from monitor.tenancy import tenant
@@ -44,15 +45,16 @@ class Web:
 
 
 @contextmanager
-def serving(redis_url: str, *, patience_s: float | None = None) -> Iterator[Web]:
-    """`patience_s` is after how long whoever hears no news looks by itself."""
+def serving(redis_url: str, *, patience_s: float | None = None, **settings: str) -> Iterator[Web]:
+    """`patience_s` is after how long whoever hears no news looks by itself; `settings` are of the environment."""
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
-        command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "tests.monitor.api.sample_waiting:application"]
+        command = [sys.executable, "-W", "ignore", *SERVE, "tests.monitor.api.sample_waiting:application"]
         command += ["--fd", str(listener.fileno()), "--no-access-log", "--log-level", "warning"]
         command += ["--timeout-graceful-shutdown", "2"]
         env = os.environ | {"REDIS_URL": redis_url, "HANDRAIL_DB_POOL": "5", "HANDRAIL_WEB_THREADS": "5"}
         # Nobody turns the crank behind a test's back.
         env |= {"HANDRAIL_STANDBY": "0"}
+        env |= settings
         if patience_s is not None:
             env |= {"SAMPLE_PATIENCE_S": str(patience_s)}
         child = Child(command, env=env, pass_fds=(listener.fileno(),), grace_s=5)

@@ -1,0 +1,100 @@
+"""HTTP as the web process hears it: uvicorn's, with an end to what it holds before anybody knows whose it is.
+
+uvicorn keeps as many headers as come, of any size, and waits for the rest of them for ever.
+"""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+# The address and the headers of one request. The largest that browsers and proxies send have a quarter of it.
+MOST_HEAD_BYTES = 64 * 1024
+MOST_HEADERS = 200
+# So long a connection may be without a whole head, and without the end of a body that has been answered.
+WITHIN_S = 20.0
+WORDS = b"The address and the headers of this request are too large.\n"
+REFUSAL = STATUS_LINE[431] + b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+REFUSAL += b"content-length: %d\r\n\r\n" % len(WORDS) + WORDS
+
+
+class TooLarge(Exception):
+    """Ends the reading of a head."""
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._is_refused = False
+        # What came since the last whole head or piece of a body: more of a head, of what follows a body, or nothing.
+        self._useless = 0
+        self._was_useful = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_more()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._useless += len(data)
+        self._was_useful = False
+        super().data_received(data)
+        if self._was_useful:
+            self._useless = 0
+        elif self._useless > MOST_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse()
+        if self._deadline is None and not self._is_at_work():
+            self._expect_more()
+
+    def on_headers_complete(self) -> None:
+        self._was_useful = True
+        if self._deadline is not None:
+            self._expect_nothing()
+        if len(self.headers) > MOST_HEADERS or (self._useless > MOST_HEAD_BYTES and self._head() > MOST_HEAD_BYTES):
+            self._is_refused = True
+            raise TooLarge
+        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            # What follows a body comes as headers too, and would be taken for some that stood before it.
+            self.headers = []
+
+    def on_body(self, body: bytes) -> None:
+        self._was_useful = True
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        if self._is_refused:
+            self._refuse()
+        else:
+            super().send_400_response(msg)
+
+    def _head(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+
+    def _is_at_work(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self) -> None:
+        # An answer may be half sent.
+        if not self._is_at_work():
+            self.transport.write(REFUSAL)
+        self.transport.close()
+
+    def _expect_more(self) -> None:
+        self._deadline = self.loop.call_later(WITHIN_S, self._give_up)
+
+    def _expect_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if not self.transport.is_closing():
+            self.transport.close()
