@@ -124,7 +124,7 @@ def accept(project_id: int, messages: Sequence[Message], *, now: datetime) -> Ke
     (((mask_pii, mask_ips),),) = pipeline.flush([Statement(RULE, {"project_id": project_id})])
     # Masked before the traces are locked: long messages take their time.
     keeping = _keeping(project_id, rows, masking.rule_of(mask_pii, mask_ips), now=now)
-    _, new = pipeline.flush([locking(project_id, {one.trace_id.hex() for one in rows}), keeping])
+    *_, new = pipeline.flush([*locking(project_id, {one.trace_id.hex() for one in rows}), keeping])
     places = sorted(set(new))
     filled = 0
     for part in _parts(places):
