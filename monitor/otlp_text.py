@@ -91,7 +91,7 @@ def _readable(body: bytes, at: int, end: int, message: Descriptor, depth: int, c
 def shallow(body: bytes, brackets: bytes = b"{") -> bytes:
     """Return a JSON document without what nests too deep and begins with one of the brackets.
 
-    Raises RecursionError when it has too many to look.
+    Raises RecursionError when it has too many to look, or when what is too deep does not end.
     """
     if body.count(b"[") + body.count(b"{") > MOST_BRACKETS:
         raise RecursionError("nested too deep")
@@ -109,6 +109,8 @@ def shallow(body: bytes, brackets: bytes = b"{") -> bytes:
         if cut_at and depth == cut_at:
             kept_to, cut_at = at, 0
         depth -= 1
+    if cut_at:
+        raise RecursionError("nested too deep")
     return bytes(out) + body[kept_to:]
 
 

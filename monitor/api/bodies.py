@@ -86,10 +86,10 @@ def _plain(request: HttpRequest, raw: bytes, *, limit: int) -> bytes:
         raise Problem(400, "Bad request", str(error)) from error
 
 
-def decode(raw: bytes, into: type[T]) -> T:
+def decode(raw: bytes, into: type[T], *, is_cut: bool = False) -> T:
     """The JSON document as `into`. Raises a Problem that names the field.
 
-    An empty body is an empty object where nothing is required.
+    An empty body is an empty object where nothing is required. With `is_cut` what nests too deep has been cut.
     """
     if not raw.strip():
         raw = b"{}"
@@ -98,15 +98,15 @@ def decode(raw: bytes, into: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise of(error) from error
     except RecursionError as error:
-        cut = shallow_parts(raw) if getattr(into, "checks_parts", False) else None
+        cut = shallow_parts(raw) if getattr(into, "checks_parts", False) and not is_cut else None
         if cut is None:
             raise too_deep() from error
-        return decode(cut, into)
+        return decode(cut, into, is_cut=True)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         mended_raw = mended(raw) if getattr(into, "checks_parts", False) else None
         if mended_raw is None:
             raise unreadable(error) from error
-        return decode(mended_raw, into)
+        return decode(mended_raw, into, is_cut=is_cut)
     if not getattr(into, "checks_parts", False):
         check(raw)
     return value

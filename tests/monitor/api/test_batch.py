@@ -173,6 +173,14 @@ def test_days_and_hours_are_those_of_utc_whatever_clock_tells_a_time(db: None, h
         assert list(found) == [(at.replace(minute=0), 2)]
 
 
+def test_a_body_that_never_comes_out_of_its_depth_is_refused_at_once(db: None) -> None:
+    project = spending.a_project()
+    client = client_with(make_key(project)[1])
+    body = b'{"events":[' + b"[" * 200 + b"1" + b"]" * 200 + b"," + b"[" * 1500
+    answer = client.post("/api/v1/batch", body, content_type="application/json")
+    assert (answer.status_code, "nests deeper" in answer.json()["detail"]) == (400, True)
+
+
 @pytest.mark.parametrize("as_lines", [False, True], ids=["an object", "lines"])
 def test_a_text_cut_in_the_middle_of_an_emoji_costs_nothing(db: None, *, as_lines: bool) -> None:
     project = spending.a_project()
