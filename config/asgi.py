@@ -24,6 +24,7 @@ from config.bridge import Bridge, Message, Receive, Scope, Send
 from config.crank import start_standby
 from config.hearing import start_signing
 from config.shedding import ShedCounts
+from monitor.api.caller import with_one_cookie
 from monitor.api.waiting import LET_IN, LongPoll, Looking
 from monitor.checks import role_problems
 from monitor.listen import ears
@@ -121,6 +122,7 @@ class Application:
     async def _wait(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         headers = [(name, value) for name, value in scope["headers"] if name not in OF_BODIES]
+        headers = with_one_cookie(path, headers)
         scope, receive = {**scope, "headers": headers}, _without_body(receive)
         if path == "/health":
             await self._waiting(scope, receive, send)

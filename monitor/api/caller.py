@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64decode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
@@ -111,6 +111,18 @@ def shown(path: str, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         if ours and (session := parse_cookie(ours[-1])[settings.SESSION_COOKIE_NAME]):
             found[SESSION] = session
     return found
+
+
+def with_one_cookie(path: str, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers with no cookie but the session, as `shown` reads it.
+
+    Where a call comes to Django without the bridge, it would take another of several, and one session count as many.
+    """
+    others = [(name, value) for name, value in headers if name != b"cookie"]
+    session = shown(path, headers).get(SESSION, "")
+    if not (session.isascii() and session.isalnum()):
+        return others
+    return [*others, (b"cookie", f"{settings.SESSION_COOKIE_NAME}={session}".encode())]
 
 
 def key_text(path: str, header: str) -> str:

@@ -7,15 +7,18 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
+from io import BytesIO
 from typing import Any
 
 import pytest
+from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIRequest
 from django.db import OperationalError
 
 from config import admission
 from config.admission import Admission, Shed, Visit
 from config.bridge import Bridge, Look, environ
+from monitor.api import caller
 from monitor.api.problems import Problem
 
 TRACES, BEAT = "/v1/traces", "/api/v1/executions/1/heartbeat"
@@ -321,6 +324,26 @@ def test_a_session_is_the_one_that_django_takes(cookies: list[bytes]) -> None:
     admitting.accepted("session", TRACES, headers)
     assert is_known(admitting, [(b"cookie", b"handrail_session=abc")])
     assert not is_known(admitting, [(b"cookie", b"handrail_session=first")])
+
+
+@pytest.mark.parametrize(
+    "cookies",
+    [
+        [b"handrail_session=abc;", b"handrail_session=zzz"],
+        [b"handrail_session=abc;", b"handrail_session="],
+        [b"handrail_session\xa0=abc"],
+        [b"handrail_session=\xa0abc"],
+        [b'handrail_session="abc\\073zzz"'],
+        [b"theme=dark; handrail_session=abc"],
+    ],
+)
+def test_a_call_that_waits_shows_django_the_session_that_counts_and_no_other(cookies: list[bytes]) -> None:
+    path = "/events/live"
+    headers = caller.with_one_cookie(path, [(b"host", b"x"), *((b"cookie", one) for one in cookies)])
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers}
+    taken = ASGIRequest(scope, BytesIO()).COOKIES.get("handrail_session")
+    assert taken == caller.shown(path, headers).get(caller.SESSION)
+    assert taken in (None, caller.shown(path, [(b"cookie", one) for one in cookies]).get(caller.SESSION))
 
 
 @pytest.mark.parametrize("cookie", [b"", b"handrail_session", b"handrail_session=abc; handrail_session=", b"x=;y"])
