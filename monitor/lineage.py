@@ -64,6 +64,8 @@ def places(
         whole = Place(work.agent, work.conversation_id, work.run_id, work.id, False, None, True, True)
     torn = whole._replace(is_rooted=False)
     found: dict[int, Place] = {}
+    # Those below the bereft.
+    orphaned: set[int] = set()
     for start in spans:
         if start in found:
             continue
@@ -76,9 +78,17 @@ def places(
         top = whole if spans[first].parent_span_id is None else torn
         if (held := bereft.get(first)) is not None:
             top = _as_it_was(top, held, project_id, trace)
+            orphaned.add(first)
+        if at in orphaned or first in orphaned:
+            orphaned.update(path)
         above = top if at is None else found[at]
         for span_id in reversed(path):
-            above = found[span_id] = _below(above, spans[span_id], project_id, trace)
+            span = spans[span_id]
+            if span_id in orphaned and isinstance(span, Known) and span.kind == "agent" and span.inherits & EXECUTION:
+                # Whether one above was there to take the execution of the API does not show any more, but here.
+                is_own = span.execution_id == execution_id(project_id, trace, span_id)
+                above = above._replace(awaits_agent=not is_own)
+            above = found[span_id] = _below(above, span, project_id, trace)
     return found
 
 

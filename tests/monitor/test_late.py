@@ -239,6 +239,36 @@ def test_what_stands_below_a_span_that_has_left_stays_where_it_is(db: None) -> N
         assert spent() == {"night": 2}
 
 
+def test_an_agent_below_one_that_has_left_stays_the_execution_that_it_is(db: None) -> None:
+    """The one that left took the execution of the API; between both stands a step."""
+    project, began, at = a_project(), NOW - 6 * DAY, NOW - 2 * DAY
+    agents = {"kind": "agent", "agent_stated": True}
+    accept(project, [a_bare_span(1, BOSS, agent="boss", started_at=began, **agents)], now=began + MINUTE)
+    below = [
+        a_bare_span(1, 1, BOSS, kind="step", started_at=at),
+        a_bare_span(1, 2, 1, agent="helper", started_at=at, **agents),
+        a_bare_span(1, 3, 2, started_at=at),
+    ]
+    accept(project, below, now=at + MINUTE)
+    work = register(project)
+
+    def where() -> dict[int, UUID | None]:
+        return dict(Span.objects.filter(span_id__in=(1, 2, 3)).values_list("span_id", "execution_id"))
+
+    with tenant(project.pk):
+        stood = where()
+        assert stood[1] == work.id
+        assert stood[2] == stood[3] != work.id
+    said(project, spans=5)
+    keeping.forget()
+    leave()
+    assert accept(project, [a_bare_span(1, 4, 1, kind="step", started_at=SOON)]).accepted == 1
+    with tenant(project.pk):
+        assert not Span.objects.filter(span_id=BOSS)
+        assert where() == stood
+        assert Execution.objects.get(id=stood[2]).api_calls == 1
+
+
 def test_an_execution_that_has_left_does_not_come_back_empty(db: None) -> None:
     project, at = a_project(), NOW - 20 * DAY
     said(project, executions=8)
