@@ -4,7 +4,6 @@ import gc
 import os
 import signal
 import threading
-from functools import lru_cache
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -17,15 +16,15 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
-from django.urls import Resolver404, resolve
 
 from config.admission import LISTENING, Admission, Shed
 from config.bridge import Bridge, Message, Receive, Scope, Send
 from config.crank import start_standby
 from config.hearing import start_signing
 from config.shedding import ShedCounts
+from config.waits import waits
 from monitor.api.caller import with_one_cookie
-from monitor.api.waiting import LET_IN, LongPoll, Looking
+from monitor.api.waiting import LET_IN, Looking
 from monitor.checks import role_problems
 from monitor.listen import ears
 
@@ -45,43 +44,6 @@ class WaitingHandler(ASGIHandler):
         self._template_response_middleware: list[Any] = []
         self._exception_middleware: list[Any] = []
         self._middleware_chain = convert_exception_to_response(self._get_response_async)  # type: ignore[attr-defined]
-
-
-# How it is with a longer path is asked each time, for anybody may ask for any.
-LONGEST_PATH = 200
-
-
-def _is_long_poll(path: str) -> bool:
-    return _known(path) if len(path) <= LONGEST_PATH else _resolved(path)
-
-
-@lru_cache(maxsize=1000)
-def _known(path: str) -> bool:
-    return _resolved(path)
-
-
-def _resolved(path: str) -> bool:
-    try:
-        view = resolve(path).func
-    except Resolver404:
-        return False
-    return issubclass(getattr(view, "view_class", object), LongPoll)
-
-
-def waits(scope: Scope) -> bool:
-    """Whether a request may wait: a stream for pages, or a GET that says how long it waits or wants a stream.
-
-    Whether the process is up is asked here too, for no thread must be needed to say so.
-    """
-    if scope["method"] != "GET":
-        return False
-    path = scope["path"]
-    if path.startswith("/events/") or path == "/health":
-        return True
-    asks = b"wait=" in scope["query_string"] or any(
-        name == b"accept" and value.startswith(b"text/event-stream") for name, value in scope["headers"]
-    )
-    return asks and path.startswith("/api/") and _is_long_poll(path)
 
 
 class Application:

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from config import asgi
+from config.waits import waits
 from dashboard import markdown
 from monitor import fields, prices, spanrows
 from monitor.prices import PriceOverride, Rates
@@ -47,7 +47,7 @@ def priced(text: str) -> None:
 
 def asked(text: str) -> None:
     scope = {"method": "GET", "path": f"/api/v1/{text}", "query_string": b"wait=1", "headers": []}
-    assert not asgi.waits(scope)
+    assert not waits(scope)
 
 
 @pytest.mark.parametrize("work", [spread, priced, asked, markdown.render])
