@@ -17,11 +17,11 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.handlers.wsgi import WSGIHandler
 
-from config.admission import LISTENING, Admission, Shed
+from config.admission import LISTENING, Admission
 from config.bridge import Bridge, Message, Receive, Scope, Send
 from config.crank import start_standby
 from config.hearing import start_signing
-from config.shedding import ShedCounts
+from config.shedding import Shed, ShedCounts
 from config.waits import waits
 from monitor.api.caller import with_one_cookie
 from monitor.api.waiting import LET_IN, Looking

@@ -15,7 +15,9 @@ from urllib.parse import unquote_to_bytes
 
 from django.core.handlers.wsgi import WSGIRequest
 
-from config.admission import BODY_WITHIN_S, OTLP_PREFIXES, Admission, Shed, Visit, late, nobody, slow
+from config.admission import OTLP_PREFIXES, Admission
+from config.rooms import Visit
+from config.shedding import BODY_WITHIN_S, Shed, late, nobody, slow
 from monitor.api import problems
 from monitor.api.caller import INVALID_KEY, KNOWN_BY, NO_KEY, known_by
 from monitor.api.waiting import tidily

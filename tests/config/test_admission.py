@@ -16,8 +16,10 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.db import OperationalError
 
 from config import admission
-from config.admission import Admission, Shed, Visit
+from config.admission import Admission
 from config.bridge import Bridge, Look, environ
+from config.rooms import Visit
+from config.shedding import Shed
 from monitor.api import caller
 from monitor.api.problems import Problem
 
@@ -105,7 +107,7 @@ def test_calls_that_never_end_leave_a_thread_for_other_keys(monkeypatch: pytest.
             await settled()
         assert [one.done() for one in waiting] == [True, True, True, False, False, False]
         # Until the others have been away for long.
-        monkeypatch.setattr(admission, "OTHERS_FOR_S", 0.0)
+        monkeypatch.setattr("config.rooms.OTHERS_FOR_S", 0.0)
         await visit(admitting, "greedy", path).turn()
         for one in waiting:
             one.cancel()
@@ -143,7 +145,7 @@ def test_a_key_that_is_alone_has_all_threads_and_who_comes_then_has_the_first_th
 
 
 def test_a_room_is_bounded_and_no_key_fills_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "TURN_WITHIN_S", 0.2)
+    monkeypatch.setattr("config.rooms.TURN_WITHIN_S", 0.2)
 
     async def story() -> None:
         admitting, _ = rooms()
@@ -201,7 +203,7 @@ def test_made_up_keys_take_no_bytes_from_a_room() -> None:
 
 
 def test_made_up_keys_share_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "TURN_WITHIN_S", 5)
+    monkeypatch.setattr("config.rooms.TURN_WITHIN_S", 5)
 
     async def story() -> None:
         admitting, _ = rooms()
@@ -619,7 +621,7 @@ def test_a_body_that_makes_room_while_it_is_asked_whose_it_is_holds_its_thread_u
 
 
 def test_whoever_stops_waiting_for_a_turn_to_be_asked_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "TURN_WITHIN_S", 0.1)
+    monkeypatch.setattr("config.rooms.TURN_WITHIN_S", 0.1)
 
     async def story() -> None:
         admitting, told = rooms(ingest_threads=1)
