@@ -33,7 +33,7 @@ class Protocol(HttpToolsProtocol):
         self._useless = 0
         self._was_useful = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._expect_more()
 

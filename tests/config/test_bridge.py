@@ -16,24 +16,10 @@ from config.admission import Admission
 from config.bridge import Bridge
 from monitor.models import Membership, Person, Project
 from monitor.tenancy import crossing
-from tests.conftest import Slate
-from tests.monitor.api.conftest import make_key, make_project
-from tests.monitor.api.web import Web, serving
+from tests.monitor.api.conftest import make_key
+from tests.monitor.api.web import Web
 
 CALLS = "/api/v1/sample/calls"
-
-
-@pytest.fixture(scope="module")
-def web(slate: Slate) -> Iterator[Web]:
-    with serving(settings.REDIS_URL) as started:
-        yield started
-    # It says that somebody listens until it has ended, after the last test has cleaned up.
-    slate.wipe()
-
-
-@pytest.fixture
-def north(committed_db: None) -> Project:
-    return make_project("north")
 
 
 def test_a_body_sent_in_chunks_arrives_whole(web: Web, north: Project) -> None:

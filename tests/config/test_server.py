@@ -15,24 +15,11 @@ from django.conf import settings
 from monitor.models import Project
 from tests.conftest import Slate
 from tests.launcher.instance import until
-from tests.monitor.api.conftest import make_key, make_project
+from tests.monitor.api.conftest import make_key
 from tests.monitor.api.web import Web, serving
 
 MIB = 1024 * 1024
 EVENTS = "/api/v1/sample/events"
-
-
-@pytest.fixture(scope="module")
-def web(slate: Slate) -> Iterator[Web]:
-    with serving(settings.REDIS_URL) as started:
-        yield started
-    # It says that somebody listens until it has ended, after the last test has cleaned up.
-    slate.wipe()
-
-
-@pytest.fixture
-def north(committed_db: None) -> Project:
-    return make_project("north")
 
 
 @contextmanager
@@ -106,6 +93,9 @@ def test_who_listens_too_often_is_told_to_come_back(small_web: Web, north: Proje
     def waiting() -> int:
         return int(httpx.get(f"{small_web.url}/api/v1/sample/waiting", timeout=20).text)
 
+    def are_waiting(number: int) -> None:
+        until(lambda: waiting() == number, f"{number} listen", within_s=10)
+
     def listen(line: socket.socket, key: str, accept: str) -> None:
         head = f"GET {EVENTS}?wait=25 HTTP/1.1\r\nHost: localhost\r\nAuthorization: bearer {key}\r\nAccept: {accept}"
         line.sendall(f"{head}\r\n\r\n".encode())
@@ -115,7 +105,7 @@ def test_who_listens_too_often_is_told_to_come_back(small_web: Web, north: Proje
         first = lines.enter_context(line_to(small_web))
         for number, accept in enumerate(("text/event-stream", "application/json"), 1):
             listen(first if number == 1 else lines.enter_context(line_to(small_web)), greedy, accept)
-            until(lambda number=number: waiting() == number, "they listen", within_s=10)  # type: ignore[misc]
+            are_waiting(number)
         answer = httpx.get(f"{small_web.url}{EVENTS}?wait=25", headers={"Authorization": f"Bearer {greedy}"})
         assert (answer.status_code, answer.headers["Retry-After"], answer.json()["status"]) == (429, "2", 429)
         # Others come in, whoever is made up among them.
@@ -123,10 +113,10 @@ def test_who_listens_too_often_is_told_to_come_back(small_web: Web, north: Proje
         assert httpx.get(f"{small_web.url}{EVENTS}?wait=25", headers=made_up).status_code == 401
         assert polite.get(f"{EVENTS}?wait=0.1").status_code == 200
         first.close()
-        until(lambda: waiting() == 1, "the first has left", within_s=10)
+        are_waiting(1)
         with line_to(small_web) as again:
             listen(again, greedy, "application/json")
-            until(lambda: waiting() == 2, "another listens", within_s=10)
+            are_waiting(2)
 
 
 ENDLESS = {

@@ -147,7 +147,7 @@ def test_a_day_that_is_dropped_before_its_span_is_written_is_known_to_be_gone(
     telling_of = [a_span(2, 2, started_at=at), a_span(2, 3)]
     with ThreadPoolExecutor(1) as pool, psycopg.connect(owner_dsn) as holder:
         for lock in locks:
-            holder.execute(lock.sql, lock.parameters)  # type: ignore[arg-type]
+            holder.execute(lock.sql.encode(), lock.parameters)
         telling = meanwhile(pool, lambda: accept(project, telling_of))
         wait_for_somebody_waiting()
         # It has seen the day. Another process shortens what is kept, and drops it.
