@@ -20,12 +20,15 @@ from tests.monitor.test_otlp_parts import field
 BODIES = [(one.body, one.content_type) for client in clients() for one in requests(client)]
 
 
-def storable(body: bytes, content_type: str) -> None:
-    """What is read must fit where it goes: text without NUL, JSON, signed 64-bit ids."""
+def storable(body: bytes, content_type: str) -> int | None:
+    """What is read must fit where it goes: text without NUL, JSON, signed 64-bit ids.
+
+    How many spans were kept or named; None where the export was refused as a whole.
+    """
     try:
         spans, rejections = otlp.spans(otlp.decode(body, content_type))
     except otlp.OtlpError:
-        return
+        return None
     for span in spans:
         text = msgspec.json.encode(span)
         assert b"\\u0000" not in text
@@ -36,6 +39,7 @@ def storable(body: bytes, content_type: str) -> None:
         assert isinstance(rejection, Rejection)
     otlp.partial_success(content_type, rejections)
     counted(spans)
+    return len(spans) + len(rejections)
 
 
 @settings(max_examples=120, deadline=None)
@@ -63,12 +67,16 @@ def test_bytes_without_sense(body, content_type):
 OTHERS = [one for client in clients() for one in others(client)]
 
 
-def readable(body: bytes, content_type: str) -> None:
-    """The same of logs and metrics: messages that can be put together and stored, or an error of ours."""
+def readable(body: bytes, content_type: str) -> bool:
+    """The same of logs and metrics: messages that can be put together and stored, or an error of ours.
+
+    Whether logs were not refused as a whole.
+    """
+    are_logs = True
     try:
         found = otlp_logs.read(otlp_logs.decode(body, content_type))
     except otlp.OtlpError:
-        pass
+        are_logs = False
     else:
         for message in found.messages:
             assert -(2**63) <= message.span_id < 2**63
@@ -82,6 +90,7 @@ def readable(body: bytes, content_type: str) -> None:
         assert otlp_metrics.decode(body, content_type).points >= 0
     except otlp.OtlpError:
         pass
+    return are_logs
 
 
 @settings(max_examples=120, deadline=None)
@@ -186,7 +195,7 @@ def test_numbers_that_no_attribute_holds_wherever_they_stand(written):
     (resource,) = request["resourceSpans"]
     parts = resource["resource"], resource["scopeSpans"][0]["scope"], span, span["events"][0], span["links"][0]
     put(dict(zip(PLACES, parts, strict=True)), written)
-    storable(as_json(request), otlp.JSON)
+    assert storable(as_json(request), otlp.JSON) == 1
 
 
 @settings(max_examples=200, deadline=None)
@@ -200,7 +209,7 @@ def test_the_same_numbers_in_log_records(written, body, name):
     request = logs_export(record)
     (resource,) = request["resourceLogs"]
     put({"resource": resource["resource"], "scope": resource["scopeLogs"][0]["scope"], "record": record}, written)
-    readable(as_json(request), otlp.JSON)
+    assert readable(as_json(request), otlp.JSON)
 
 
 @settings(max_examples=100, deadline=None)
@@ -241,7 +250,7 @@ def test_the_numbers_of_protobuf_wherever_they_stand(written):
     parts = dict(zip(PLACES, (resource.resource, scope.scope, span, span.events[0], span.links.add()), strict=True))
     for place, key, held in written:
         parts[place].attributes.add(key=key, value=held)
-    storable(message.SerializeToString(), otlp.PROTOBUF)
+    assert storable(message.SerializeToString(), otlp.PROTOBUF) == 1
 
 
 @settings(max_examples=100, deadline=None)
@@ -257,7 +266,7 @@ def test_the_numbers_of_protobuf_in_log_records(written):
             continue
         part = {"resource": resource.resource, "scope": scope.scope, "record": record}[place]
         part.attributes.add(key="gen_ai.input.messages", value=held)
-    readable(message.SerializeToString(), otlp.PROTOBUF)
+    assert readable(message.SerializeToString(), otlp.PROTOBUF)
 
 
 LIST = '{"arrayValue":{"values":[%s]}}'
@@ -310,9 +319,9 @@ def test_a_value_is_cut_at_one_place_on_whatever_wire(shape, depth):
 def test_values_nested_without_end(depth):
     body = as_json(export(json_span(attributes={"x": "~"})))
     deep = b'{"arrayValue":{"values":[' * depth + b'{"intValue":1}' + b"]}}" * depth
-    storable(body.replace(b'{"stringValue": "~"}', deep), otlp.JSON)
+    assert storable(body.replace(b'{"stringValue": "~"}', deep), otlp.JSON) == 1
     record = as_json(logs_export(log("gen_ai.user.message", "~")))
-    readable(record.replace(b'{"stringValue": "~"}', deep), otlp.JSON)
+    assert readable(record.replace(b'{"stringValue": "~"}', deep), otlp.JSON)
     resource = as_json(export(json_span(), resource={"x": "~"}))
-    storable(resource.replace(b'{"stringValue": "~"}', deep), otlp.JSON)
-    readable(as_json(logs_export(log("gen_ai.user.message", '{"a":' * depth + "1" + "}" * depth))), otlp.JSON)
+    assert storable(resource.replace(b'{"stringValue": "~"}', deep), otlp.JSON) == 1
+    assert readable(as_json(logs_export(log("gen_ai.user.message", '{"a":' * depth + "1" + "}" * depth))), otlp.JSON)
