@@ -64,7 +64,7 @@ def places(
         whole = Place(work.agent, work.conversation_id, work.run_id, work.id, False, None, True, True)
     torn = whole._replace(is_rooted=False)
     found: dict[int, Place] = {}
-    # Those below the bereft.
+    # The bereft, and those below them.
     orphaned: set[int] = set()
     for start in spans:
         if start in found:
@@ -78,8 +78,7 @@ def places(
         top = whole if spans[first].parent_span_id is None else torn
         if (held := bereft.get(first)) is not None:
             top = _as_it_was(top, held, project_id, trace)
-            orphaned.add(first)
-        if at in orphaned or first in orphaned:
+        if first in bereft or at in orphaned:
             orphaned.update(path)
         above = top if at is None else found[at]
         for span_id in reversed(path):
