@@ -24,8 +24,8 @@ EXECUTIONS = 8_000
 AGENTS = 10_000
 LOOPS = 2_000
 SPANS = 12_000
-# Spans come twice a second, 60 in a trace; every fifth is the same call of a tool, and every other trace is of an
-# execution.
+# Spans come twice a second, 60 in a trace, of which one is an operation and every fifth the same call of a tool; every
+# other trace is of an execution.
 SPANS_A_TRACE = 60
 # Of so many executions one is overdue, one has stalled and is told of, one has stalled and begins again, and one, that
 # only its trace tells of, is to be looked at.
@@ -57,8 +57,8 @@ FILL_SPANS = """
 INSERT INTO monitor_span (project_id, trace_id, span_id, started_at, ended_at, received_at, kind, name, agent,
     execution_id, digest, attributes, tool, input)
 SELECT %(project_id)s, trace_id, n, begun, begun + interval '1 s', begun + interval '2 s',
-       CASE n %% 5 WHEN 1 THEN 'tool' WHEN 2 THEN 'operation' ELSE 'llm' END, 'work', 'planner',
-       CASE WHEN n / %(spans_a_trace)s %% 2 = 0 THEN trace_id END, '', '{}', 'search', '{}'
+       CASE WHEN n %% 5 = 1 THEN 'tool' WHEN n %% %(spans_a_trace)s = 2 THEN 'operation' ELSE 'llm' END, 'work',
+       'planner', CASE WHEN n / %(spans_a_trace)s %% 2 = 0 THEN trace_id END, '', '{}', 'search', '{}'
   FROM (SELECT n, lpad(to_hex(n / %(spans_a_trace)s), 32, '0')::uuid AS trace_id,
                %(now)s - make_interval(secs => (%(spans)s - n) / 2.0) AS begun
           FROM generate_series(%(spans_a_trace)s, %(spans)s) AS n) AS made
