@@ -4,6 +4,7 @@ uvicorn keeps as many headers as come, of any size, and waits for the rest of th
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -27,6 +28,7 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.on_end: Callable[[], None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._is_refused = False
         # What came since the last whole head or piece of a body: more of a head, of what follows a body, or nothing.
@@ -40,6 +42,8 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
         super().connection_lost(exc)
+        if self.on_end is not None:
+            self.on_end()
 
     def data_received(self, data: bytes) -> None:
         self._useless += len(data)

@@ -15,7 +15,7 @@ import psutil
 from django.db import connection
 
 from launcher.child import Child
-from launcher.up import SERVE
+from launcher.web import SERVE
 from monitor import events
 from monitor.models import Project
 from monitor.tenancy import tenant
