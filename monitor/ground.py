@@ -31,8 +31,10 @@ TRACES = """
 SELECT encode(uuid_send(trace_id), 'hex'), first_at, last_at, spans FROM monitor_trace
  WHERE project_id = %(project_id)s AND trace_id = ANY(%(traces)s::uuid[])
 """
+# An execution that spans tell of lies in a trace and owns none.
 WORKS = """
-SELECT id::text, encode(uuid_send(trace_id), 'hex'), run_id, agent, department, conversation_id
+SELECT id::text, CASE WHEN NOT from_spans THEN encode(uuid_send(trace_id), 'hex') END, run_id, agent, department,
+       conversation_id
   FROM monitor_execution WHERE project_id = %(project_id)s AND id = ANY(%(works)s::uuid[])
 UNION
 SELECT id::text, encode(uuid_send(trace_id), 'hex'), run_id, agent, department, conversation_id
