@@ -86,8 +86,8 @@ class Ground(NamedTuple):
     """What stands before the batch: executions by id and by trace, own prices, the spans of known traces.
 
     Of the traces in `parts`, which are long, `known` holds what the batch touches and what that depends on. `began` is
-    when the first span of each known trace started, also of those that have left. `logged` are the traces of which
-    there are messages in log records.
+    when the first span of each known trace started, also of those that have left. `torn` are the traces that spans have
+    left, and all long ones: of them nobody counts. `logged` are the traces of which there are messages in log records.
     """
 
     works: dict[str, Work]
@@ -96,6 +96,7 @@ class Ground(NamedTuple):
     known: dict[str, dict[int, Known]]
     parts: dict[str, Part]
     began: dict[str, datetime] = {}
+    torn: frozenset[str] = frozenset()
     logged: frozenset[str] = frozenset()
 
 
@@ -149,6 +150,7 @@ def read(
         known,
         parts,
         {trace: first for trace, first, *_ in places},
+        frozenset(trace for trace, _, _, came in places if trace in parts or len(known[trace]) != came),
         frozenset(trace for (trace,) in logged),
     )
 
