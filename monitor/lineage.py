@@ -17,9 +17,10 @@ TOLD_BY_SPANS = UUID("6d6a6f0e-3c0b-4b52-9c53-4a7f2d1f9e31")
 class Place(NamedTuple):
     """Where a span stands: what it and those below it go by; "" and None where nobody says.
 
-    `is_own` is true of an agent's span that is an execution itself, `parent_id` is then the execution above it.
-    `awaits_agent` is true while an execution of the API has no agent's span yet on the way down, None where one that
-    took it may have left. `is_rooted` is true when nothing above is missing.
+    `is_own` is true of an agent's span that is an execution itself, `parent_id` is then the execution above it;
+    with `parent_left` that does not show any more in the spans, but in the execution alone. `awaits_agent` is true
+    while an execution of the API has no agent's span yet on the way down, None where one that took it may have left.
+    `is_rooted` is true when nothing above is missing.
     """
 
     agent: str
@@ -30,6 +31,7 @@ class Place(NamedTuple):
     parent_id: str | None
     awaits_agent: bool | None
     is_rooted: bool
+    parent_left: bool = False
 
 
 def execution_id(project_id: int, trace: str, span_id: int) -> str:
@@ -104,7 +106,7 @@ def _as_it_was(above: Place, held: Known, project_id: int, trace: str, *, has_le
     if not _is_execution(held, project_id, trace):
         return kept._replace(execution_id=held.execution_id, awaits_agent=None if is_torn else True)
     if is_torn:
-        return kept._replace(execution_id=None, awaits_agent=False)
+        return kept._replace(execution_id=None, awaits_agent=False, parent_left=True)
     return kept
 
 
@@ -116,7 +118,7 @@ def _is_execution(held: Known, project_id: int, trace: str) -> bool:
 def _below(above: Place, span: Known | Row, held: Known | None, project_id: int, trace: str) -> Place:
     """Where a span stands below another; `held` is how it was stored, where that may tell more than what is above."""
     unsaid = span.inherits
-    is_own, parent = False, None
+    is_own, parent, parent_left = False, None, False
     execution, awaits = above.execution_id, above.awaits_agent
     if not unsaid & EXECUTION:
         execution, awaits = span.execution_id, span.kind != "agent"
@@ -125,6 +127,8 @@ def _below(above: Place, span: Known | Row, held: Known | None, project_id: int,
             awaits = held is not None and _took(held, project_id, trace)
         if not awaits:
             is_own, parent = True, execution
+            # Of an agent's span above it tells of its own parent.
+            parent_left = above.parent_left and not above.is_own
             execution = execution_id(project_id, trace, span.span_id)
         awaits = False
     return Place(
@@ -136,6 +140,7 @@ def _below(above: Place, span: Known | Row, held: Known | None, project_id: int,
         parent,
         awaits,
         above.is_rooted,
+        parent_left,
     )
 
 

@@ -197,6 +197,7 @@ def _book(old: Row | None, fresh: Row | None, turn: _Turn, done: Settlement, *, 
     books.tell(
         agentwork.of(old, turn.parent_before) if old is not None and lineage.is_own(old) else None,
         agentwork.of(stays, turn.place.parent_id) if turn.place.is_own else None,
+        parent_left=turn.place.parent_left,
     )
     after_line = line(stays, turn.becomes)
     stays.bookings = books.move(line(old, turn.was) if old else None, after_line, old.bookings if old else 0)

@@ -400,6 +400,32 @@ def test_an_agent_told_anew_stays_the_execution_that_it_took_from_what_has_left(
         assert set(stand) == {(REPORTED, "night")}
 
 
+def test_an_execution_keeps_its_parent_whose_span_has_left(db: None) -> None:
+    project, began, at = a_project(), NOW - 6 * DAY, NOW - 2 * DAY
+    accept(project, [an_agent(1, BOSS, agent="boss", agent_stated=True, started_at=began)], now=began + MINUTE)
+    helper = an_agent(1, 2, BOSS, agent="helper", agent_stated=True, started_at=at, ended_at=SOON)
+    child = an_agent(1, 4, 5, agent="child", agent_stated=True, started_at=at)
+    accept(project, [pending(helper), child], now=at + MINUTE)
+    boss = works(project)["boss"]
+    assert [works(project)[name].parent_id for name in ("helper", "child")] == [boss.id, None]
+    said(project, spans=5)
+    keeping.forget()
+    leave()
+    # What was between it and its child comes with its end.
+    between = an_agent(1, 5, 2, agent="between", agent_stated=True, started_at=at)
+    assert accept(project, [helper, between]).accepted == 2
+    found = works(project)
+    assert found["helper"].status == "completed"
+    stand = {name: one.parent_id for name, one in found.items()}
+    assert stand == {"boss": None, "helper": boss.id, "between": found["helper"].id, "child": found["between"].id}
+    # A version that stands below another says so.
+    at_last = an_agent(1, 2, 3, agent="helper", agent_stated=True, started_at=at, ended_at=SOON + MINUTE)
+    accept(project, [an_agent(1, 3, agent="chief", agent_stated=True, started_at=SOON), at_last])
+    with tenant(project.pk):
+        assert not Span.objects.filter(span_id=BOSS)
+    assert works(project)["helper"].parent_id == works(project)["chief"].id
+
+
 def test_an_execution_that_has_left_does_not_come_back_empty(db: None) -> None:
     project, at = a_project(), NOW - 20 * DAY
     said(project, executions=8)
