@@ -127,7 +127,7 @@ def _below(above: Place, span: Known | Row, held: Known | None, project_id: int,
             awaits = held is not None and _took(held, project_id, trace)
         if not awaits:
             is_own, parent = True, execution
-            # Of an agent's span above it tells of its own parent.
+            # Where an agent's span is above, it tells of the parent of that one.
             parent_left = above.parent_left and not above.is_own
             execution = execution_id(project_id, trace, span.span_id)
         awaits = False
