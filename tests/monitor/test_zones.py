@@ -115,6 +115,24 @@ def test_a_stop_of_the_new_day_stands_until_it_is_reset(db: None) -> None:
     assert spend(project, "0.4", 4).remaining == Decimal("0.2")
 
 
+def test_a_stop_stands_when_the_zone_is_set_and_set_back(db: None) -> None:
+    project = a_project(time_zone="UTC")
+    a_budget(project, "project", "1")
+    # Before the day of Los Angeles begins: there it stops nothing.
+    stopped_at = MIDNIGHT + HOUR
+    assert not spend(project, "2", 1, now=stopped_at).allowed
+    move(project, "America/Los_Angeles")
+    with tenant(project.pk):
+        assert budgets.standing(project.pk, now=NOW).allowed
+    move(project, "UTC")
+    with tenant(project.pk):
+        assert BudgetWindow.objects.get(scope="project", period="day", starts_at=MIDNIGHT).tripped_at == stopped_at
+    assert not spend(project, "0.1", 2).allowed
+    with tenant(project.pk):
+        trips.reset(Trip.objects.get(), note="", top_up_usd=Decimal(1), actor="ada", project_id=project.pk, now=NOW)
+    assert spend(project, "0.1", 3).remaining == Decimal("0.9")
+
+
 def test_a_stop_and_a_top_up_of_the_day_before_stay_there(db: None) -> None:
     project = a_project(time_zone=KOLKATA)
     a_budget(project, "project", "1")
