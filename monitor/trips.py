@@ -104,8 +104,7 @@ def reset(trip: Trip, *, note: str, top_up_usd: Decimal | None, actor: str, proj
     if trip.scope == BudgetScope.RUN:
         # Whoever spends takes the run before its window.
         Run.objects.select_for_update(no_key=True).filter(project_id=project_id, run_id=trip.target).first()
-    # Made where it is gone: by its row a call that begins it again waits, and finds what is granted.
-    window, _ = BudgetWindow.objects.select_for_update().get_or_create(**_window(trip, project_id))
+    window = _held(trip, project_id)
     limit_usd = _limit_usd(trip)
     granted_usd = limit_usd if top_up_usd is None else top_up_usd
     allowance_usd = max(limit_usd + window.top_up_usd, window.spent_usd) + granted_usd
@@ -150,6 +149,20 @@ def _tell_reset(project_id: int, trip: Trip, *, now: datetime) -> None:
             now=now,
             actor=trip.reset_by,
         )
+
+
+def _held(trip: Trip, project_id: int) -> BudgetWindow:
+    """The window of an open trip, locked; made where it is gone, so that a call that begins it again waits.
+
+    Whoever changes the time zone takes it too, and the trip may be another's by the time it is ours. Raises
+    ResetRefused.
+    """
+    while trip.reset_at is None:
+        window, _ = BudgetWindow.objects.select_for_update().get_or_create(**_window(trip, project_id))
+        trip.refresh_from_db()
+        if trip.reset_at is None and trip.window_starts_at == window.starts_at:
+            return window
+    raise ResetRefused(trip)
 
 
 def _window(trip: Trip, project_id: int) -> dict[str, Any]:

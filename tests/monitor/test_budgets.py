@@ -264,6 +264,10 @@ def test_a_trip_is_reset_though_its_window_is_gone(db: None, top_up: Decimal | N
     assert changes_of(project, "trip") == ["open", "reset"]
     with tenant(project.pk):
         assert Trip.objects.filter(reset_at=None).count() == 0
+        BudgetWindow.objects.filter(scope="run").delete()
+        with pytest.raises(trips.ResetRefused):
+            trips.reset(trip, note="", top_up_usd=top_up, actor="bob", project_id=project.pk, now=NOW)
+        assert not BudgetWindow.objects.filter(scope="run").exists()
 
 
 @pytest.mark.parametrize("is_first", [False, True])

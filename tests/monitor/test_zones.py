@@ -149,6 +149,45 @@ def test_a_stop_and_a_top_up_of_the_day_before_stay_there(db: None) -> None:
 
 
 @pytest.mark.parametrize("is_first", [False, True])
+def test_a_reset_at_the_same_moment_grants_from_what_the_new_window_holds(committed_db: None, is_first: bool) -> None:
+    project = a_project(time_zone=KOLKATA)
+    a_budget(project, "project", "2")
+    spend(project, "1", 1, now=LAST_NIGHT)
+    assert not spend(project, "2", 2).allowed
+    with tenant(project.pk):
+        trip = Trip.objects.get()
+
+    def reset() -> None:
+        trips.reset(trip, note="", top_up_usd=Decimal(1), actor="ada", project_id=project.pk, now=NOW)
+
+    def other() -> None:
+        try:
+            if is_first:
+                with tenant(project.pk):
+                    reset()
+            else:
+                move(project, "UTC")
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            if is_first:
+                assert zones.move(project.pk, "UTC", now=NOW)
+            else:
+                reset()
+            late = pool.submit(other)
+            await_a_waiter("transactionid")
+        late.result(timeout=30)
+    with tenant(project.pk):
+        project.refresh_from_db()
+        assert project.time_zone == "UTC"
+        assert Trip.objects.get().reset_by == "ada"
+        standing = budgets.standing(project.pk, now=NOW)
+        assert (standing.allowed, standing.remaining) == (True, 1)
+
+
+@pytest.mark.parametrize("is_first", [False, True])
 def test_a_batch_at_the_same_moment_is_in_the_windows_that_run(committed_db: None, is_first: bool) -> None:
     project = a_project(time_zone=KOLKATA)
     spend(project, "1", 1)
