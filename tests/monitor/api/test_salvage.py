@@ -17,7 +17,7 @@ from psycopg import sql
 from monitor import doorcounts
 from monitor.api import problems, salvage
 from monitor.api.problems import Problem
-from monitor.models import Message, Project, Span, SpanLog
+from monitor.models import Execution, Message, Project, Span, SpanLog
 from monitor.tenancy import tenant
 from tests.monitor.api.conftest import client_with, make_key, make_project
 from tests.monitor.otlp_builders import as_json, export, json_span, log, logs_export
@@ -227,7 +227,9 @@ def test_what_follows_lies_in_tables_that_there_are() -> None:
     assert {model._meta.db_table for model in apps.get_models()} >= problems.FOLLOWING
 
 
-def test_nor_is_a_report_blamed_for_a_fault_of_ours(refusing: Refusing, north: Project, client: Client) -> None:
+def test_nor_is_an_event_of_a_batch_blamed_for_a_fault_of_ours(
+    refusing: Refusing, north: Project, client: Client
+) -> None:
     refusing("monitor_run", REFUSALS["IntegrityError"][0].format(sql.Identifier("run_id")))
     refusing("monitor_span", REFUSALS["IntegrityError"][0].format(sql.Identifier("tool")))
     events = reports(4, count=8)
@@ -237,6 +239,13 @@ def test_nor_is_a_report_blamed_for_a_fault_of_ours(refusing: Refusing, north: P
     assert [(one["index"], one["retryable"]) for one in told["rejected"]] == [(2, True), (4, False)]
     with tenant(north.pk):
         assert Span.objects.count() == 6
+    # Nor is any other event: here the journal refuses.
+    refusing("monitor_statechange", REFUSALS["IntegrityError"][0].format(sql.SQL("(data ->> 'agent')")))
+    told = send(client, [{"type": "execution.started", "agent": name} for name in ("a", "culprit", "b")])
+    assert told["accepted"] == 2
+    assert [(one["index"], one["retryable"]) for one in told["rejected"]] == [(1, True)]
+    with tenant(north.pk):
+        assert set(Execution.objects.values_list("agent", flat=True)) == {"a", "b"}
     alone = client.post("/api/v1/calls", {"model": "gpt-4o", "run_id": "culprit"}, content_type=JSON)
     assert alone.status_code == 503
     assert int(alone.headers["Retry-After"]) >= 1
