@@ -680,12 +680,12 @@ def test_many_that_name_an_execution_while_it_is_registered_are_all_summed(commi
     assert_books_balance(project)
 
 
-def await_a_waiter() -> None:
-    """Return once a connection waits for a lock of a trace."""
+def await_a_waiter(kind: str = "advisory") -> None:
+    """Return once a connection waits for a lock of a trace, or of another kind; `transactionid` are rows."""
     deadline_s = time.monotonic() + 30
     with connection.cursor() as cursor:
         while True:
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = %s AND NOT granted", [kind])
             if cursor.fetchone()[0]:
                 return
             assert time.monotonic() < deadline_s, "nobody waits"
