@@ -19,6 +19,7 @@ from monitor.models import (
     HourRollup,
     Keeping,
     LedgerEntry,
+    MinuteRollup,
     Project,
     Run,
     Span,
@@ -58,6 +59,13 @@ def told_of(project: Project, at: datetime) -> Told:
     with tenant(project.pk):
         found = rollups.totals(project.pk, since=since, until=since + HOUR, kinds=("llm",), group_by="agent")
         return {one.group: (one.count, one.cost_usd) for one in found if one.count or one.cost_usd}
+
+
+def counted_of(project: Project) -> list[tuple[int, int]]:
+    """How many executions ended and failed, by the minutes of their ends."""
+    with tenant(project.pk):
+        found = MinuteRollup.objects.filter(kind="execution").exclude(count=0).order_by("minute")
+        return list(found.values_list("count", "failed"))
 
 
 def ten_calls(project: Project, at: datetime) -> Told:
@@ -320,9 +328,28 @@ def test_what_is_given_up_counts_unless_that_is_too_long_ago(db: None, days_ago:
     if days_ago == 80:
         # Its end comes after all, and what it counted as is taken back.
         accept(project, [a_span(77, 77, kind="agent", started_at=at)])
-        silence.look(now=NOW)
         closing.close(now=NOW + HOUR)
         assert_books_balance(project)
+
+
+def test_a_lost_one_counts_once_when_it_comes_back_after_its_line_in_the_journal_has_left(db: None) -> None:
+    project, at = a_project(trace_lost_s=3600), NOW - 50 * DAY
+    a_project("keeps the days of all")
+    retention.make_partitions(now=at)
+    said(project, journal=35)
+    whole = a_span(1, 1, kind="agent", started_at=at, ended_at=SOON)
+    accept(project, [pending(whole)], now=at + MINUTE)
+    assert silence.look(now=at + 2 * HOUR) == 1
+    leave()
+    with tenant(project.pk):
+        assert (Execution.objects.get().status, StateChange.objects.count()) == ("timeout", 0)
+    accept(project, [whole])
+    assert [silence.look(now=NOW + n * MINUTE) for n in range(3)] == [0, 0, 0]
+    with tenant(project.pk):
+        one = Execution.objects.get()
+        assert (one.status, one.lost_at, one.look_at) == ("completed", None, None)
+    assert counted_of(project) == [(1, 0)]
+    assert_books_balance(project)
 
 
 # Days that were shorter
