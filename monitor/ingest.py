@@ -115,8 +115,7 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> T
     for told, reason in unbookable:
         fit[told.batch] -= 1
         rejected[told.batch].append(Refused(told.place, reason))
-    if ground.logged:
-        spanlogs.complete(project_id, (one for rows in by_trace.values() for one in rows.values()), ground.logged)
+    spanlogs.complete(project_id, (one for rows in by_trace.values() for one in rows.values()), ground)
     verdict = _book(project_id, by_trace, ground, late, now=now)
     if by_trace:
         news.tell(project_id, "spans")
