@@ -471,6 +471,23 @@ def test_a_call_told_again_is_answered_although_its_span_has_left(db: None, ledg
         assert not Span.objects.exists()
 
 
+def test_a_long_call_told_again_is_answered_although_nothing_of_it_is_left(db: None) -> None:
+    project, at = a_project(), NOW - 6 * DAY
+    said(project, spans=3)
+    # What an instrumentation tells as well stands in the ledger for both.
+    accept(project, [a_span(1, 1, response_id="resp-1", started_at=at)], now=at + MINUTE)
+    long = call(
+        7, trace_id=f"{1:032x}", response_id="resp-1", occurred_at=at, latency_ms=1_800_000, cost_usd=Decimal("0.25")
+    )
+    assert record(project, long, now=at + MINUTE)[1]
+    leave()
+    with tenant(project.pk):
+        assert not Span.objects.exists()
+        assert list(LedgerEntry.objects.values_list("span_id", flat=True)) == [1]
+    again, is_new = record(project, long, now=NOW)
+    assert (is_new, again.reported_cost_usd, again.computed_cost_usd) == (False, Decimal("0.25"), None)
+
+
 def test_an_id_is_kept_only_for_what_was_taken(db: None) -> None:
     project = a_project()
     keep(project, spans=3)
