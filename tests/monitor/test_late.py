@@ -352,6 +352,42 @@ def test_a_lost_one_counts_once_when_it_comes_back_after_its_line_in_the_journal
     assert_books_balance(project)
 
 
+# Days that become shorter
+
+
+def test_what_is_taken_by_the_longer_days_finds_its_minutes(db: None) -> None:
+    project, at = a_project(), NOW - 50 * DAY
+    before = ten_calls(project, at)
+    longer = keeping.late(project.pk, now=NOW)
+    keep(project, spans=3, minutes=10)
+    retention.prune(now=NOW + timedelta(seconds=5))
+    # Another process remembers them for a while.
+    keeping._remembered[project.pk] = NOW - timedelta(seconds=1), longer
+    assert accept(project, [a_span(50, 50, started_at=at)], now=NOW + timedelta(seconds=6)).accepted == 1
+    closing.close(now=NOW + MINUTE)
+    with tenant(project.pk):
+        assert MinuteRollup.objects.exists()
+    retention.prune(now=NOW + 2 * MINUTE)
+    with tenant(project.pk):
+        assert not MinuteRollup.objects.exists()
+    after = told_of(project, at)
+    assert {agent: count for agent, (count, _) in after.items()} == {"shop": 1, "planner": 10}
+    assert after["shop"] == before["shop"]
+
+
+def test_an_hour_that_is_summed_yet_keeps_its_minutes(db: None) -> None:
+    project, at = a_project(), NOW - 50 * DAY
+    ten_calls(project, at)
+    assert accept(project, [a_span(50, 50, started_at=at)]).accepted == 1
+    keep(project, spans=3, minutes=10)
+    for _ in range(2):
+        retention.prune(now=NOW + 2 * MINUTE)
+        closing.close(now=NOW + 2 * MINUTE)
+        assert {agent: count for agent, (count, _) in told_of(project, at).items()} == {"shop": 1, "planner": 10}
+    with tenant(project.pk):
+        assert not MinuteRollup.objects.exists()
+
+
 # Days that were shorter
 
 
@@ -372,7 +408,7 @@ def test_spans_that_left_by_mistake_are_refused_by_name_and_those_beside_them_ta
     project = a_project()
     first = a_span(1, 1, started_at=NOW - 5 * DAY)
     accept(project, [first], now=NOW - 5 * DAY + MINUTE)
-    keep(project, spans=3)
+    keep(project, spans=3, now=NOW - MINUTE)
     leave()
     keep(project, spans=None)
     told = accept(project, [first, a_span(2, 2)])
@@ -402,7 +438,7 @@ def test_days_of_all_that_were_shorter_are_remembered_for_those_who_follow(db: N
     keep(own, spans=90)
     for project in (follower, own):
         accept(project, [a_span(1, 1, started_at=NOW - 5 * DAY), a_span(2, 2)])
-    keeping.change_for_all({"spans": 3}, actor=ADA, now=NOW)
+    keeping.change_for_all({"spans": 3}, actor=ADA, now=NOW - MINUTE)
     leave()
     keeping.change_for_all({"spans": None}, actor=ADA, now=NOW)
     fresh = a_project("west")
