@@ -99,9 +99,16 @@ SELECT FROM monitor_dirtyhour AS mark
  WHERE mark.project_id = monitor_hourrollup.project_id AND mark.hour = monitor_hourrollup.hour
 """
 
+# An hour that is marked is summed from its minutes yet.
+STILL_SUMMED = """
+SELECT FROM monitor_dirtyhour AS mark
+ WHERE mark.project_id = monitor_minuterollup.project_id
+   AND mark.hour = date_trunc('hour', monitor_minuterollup.minute, 'UTC')
+"""
+
 # What refers to another table's rows stands before that table. Nothing open is pruned.
 PRUNED = (
-    Pruned("monitor_minuterollup", "minute", "minutes", EACH_PROJECT),
+    Pruned("monitor_minuterollup", "minute", "minutes", f"{EACH_PROJECT} AND NOT EXISTS ({STILL_SUMMED})"),
     Pruned("monitor_hourrollup", "hour", "hours", f"{EACH_PROJECT} AND NOT EXISTS ({STILL_MARKED})"),
     # The day before its sums: then its hours stand for it.
     Pruned("monitor_rolledday", "starts_at", "hours", EACH_PROJECT),
@@ -183,12 +190,18 @@ def _drop(table: str, day: date) -> bool:
 
 
 def prune(*, now: datetime) -> int:
-    """Delete old rows in bounded batches, each its own transaction; what is left over is the next run's."""
+    """Delete old rows in bounded batches, each its own transaction; what is left over is the next run's.
+
+    So are kinds that were shortened just now: who takes a span by the longer days finds what it changes.
+    """
+    settling = keeping.settling(now=now)
     kept = keeping.standing()
-    deleted = sum(_prune(pruned, kept, now=now) for pruned in PRUNED)
-    for days, whose, values in groups(kept, "runs"):
-        rundays.fold(f"{EACH_PROJECT} AND {whose}", values, before=now - timedelta(days=days))
-    return deleted + sum(_prune_days(table, one, kept, now=now) for table, one in PARTITIONED.items())
+    deleted = sum(_prune(pruned, kept, now=now) for pruned in PRUNED if pruned.kind not in settling)
+    if "runs" not in settling:
+        for days, whose, values in groups(kept, "runs"):
+            rundays.fold(f"{EACH_PROJECT} AND {whose}", values, before=now - timedelta(days=days))
+    in_days = [(table, one) for table, one in PARTITIONED.items() if one.kind not in settling]
+    return deleted + sum(_prune_days(table, one, kept, now=now) for table, one in in_days)
 
 
 def _prune(pruned: Pruned, kept: Standing, *, now: datetime) -> int:

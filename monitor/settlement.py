@@ -187,11 +187,12 @@ def _book(old: Row | None, fresh: Row | None, turn: _Turn, done: Settlement, *, 
     What it contributed before is taken back from the budgets' windows that were charged with it, and what only
     moves to another agent or run stays in the windows of that time; new money is charged now.
     """
+    before_line = line(old, turn.was) if old else None
     stays = fresh
     if stays is None:
         assert old is not None
         stays = _put(replace(old), turn.place)
-        if turn.was is Role.NOTHING:
+        if before_line is None or not before_line.has_entry:
             stays.received_at = now
     books = done.books
     books.tell(
@@ -200,7 +201,7 @@ def _book(old: Row | None, fresh: Row | None, turn: _Turn, done: Settlement, *, 
         parent_left=turn.place.parent_left,
     )
     after_line = line(stays, turn.becomes)
-    stays.bookings = books.move(line(old, turn.was) if old else None, after_line, old.bookings if old else 0)
+    stays.bookings = books.move(before_line, after_line, old.bookings if old else 0)
     price_into(stays, after_line)
     if fresh is not None:
         books.moves(fresh)

@@ -444,11 +444,12 @@ def test_a_call_that_only_moves_to_another_agent_stays_in_the_windows_of_its_tim
     assert_books_balance(project)
 
 
-def test_a_call_that_counts_only_now_is_charged_now(db: None) -> None:
+@pytest.mark.parametrize("kind", ["llm", "tool"])
+def test_a_call_that_counts_only_now_is_charged_now(db: None, kind: str) -> None:
     project = a_project()
     a_budget(project, "project", "1", "hour")
     began = NOW - DAY
-    above = a_span(1, 1, reported_usd=Decimal(5), started_at=began)
+    above = a_span(1, 1, reported_usd=Decimal(5), started_at=began, kind=kind, tool="buy")
     below = a_span(1, 2, 1, reported_usd=Decimal("0.01"), started_at=began)
     accept(project, [above, below], now=began + HOUR)
     silent = sealed(replace(below, reported_usd=None, tokens=Tokens(), kind="step", ended_at=began + 2 * HOUR))

@@ -20,6 +20,7 @@ from monitor.models import (
     HourRollup,
     Keeping,
     LedgerEntry,
+    MinuteRollup,
     Project,
     Run,
     Span,
@@ -71,6 +72,13 @@ def told_of(project: Project, at: datetime) -> Told:
     with tenant(project.pk):
         found = rollups.totals(project.pk, since=since, until=since + HOUR, kinds=("llm",), group_by="agent")
         return {one.group: (one.count, one.cost_usd) for one in found if one.count or one.cost_usd}
+
+
+def counted_of(project: Project) -> list[tuple[int, int]]:
+    """How many executions ended and failed, by the minutes of their ends."""
+    with tenant(project.pk):
+        found = MinuteRollup.objects.filter(kind="execution").exclude(count=0).order_by("minute")
+        return list(found.values_list("count", "failed"))
 
 
 def ten_calls(project: Project, at: datetime) -> Told:
@@ -477,9 +485,64 @@ def test_what_is_given_up_counts_unless_that_is_too_long_ago(db: None, days_ago:
     if days_ago == 80:
         # Its end comes after all, and what it counted as is taken back.
         accept(project, [a_span(77, 77, kind="agent", started_at=at)])
-        silence.look(now=NOW)
         closing.close(now=NOW + HOUR)
         assert_books_balance(project)
+
+
+def test_a_lost_one_counts_once_when_it_comes_back_after_its_line_in_the_journal_has_left(db: None) -> None:
+    project, at = a_project(trace_lost_s=3600), NOW - 50 * DAY
+    a_project("keeps the days of all")
+    retention.make_partitions(now=at)
+    said(project, journal=35)
+    whole = a_span(1, 1, kind="agent", started_at=at, ended_at=SOON)
+    accept(project, [pending(whole)], now=at + MINUTE)
+    assert silence.look(now=at + 2 * HOUR) == 1
+    leave()
+    with tenant(project.pk):
+        assert (Execution.objects.get().status, StateChange.objects.count()) == ("timeout", 0)
+    accept(project, [whole])
+    assert [silence.look(now=NOW + n * MINUTE) for n in range(3)] == [0, 0, 0]
+    with tenant(project.pk):
+        one = Execution.objects.get()
+        assert (one.status, one.lost_at, one.look_at) == ("completed", None, None)
+    assert counted_of(project) == [(1, 0)]
+    assert_books_balance(project)
+
+
+# Days that become shorter
+
+
+def test_what_is_taken_by_the_longer_days_finds_its_minutes(db: None) -> None:
+    project, at = a_project(), NOW - 50 * DAY
+    before = ten_calls(project, at)
+    longer = keeping.late(project.pk, now=NOW)
+    keep(project, spans=3, minutes=10)
+    retention.prune(now=NOW + timedelta(seconds=5))
+    # Another process remembers them for a while.
+    keeping._remembered[project.pk] = NOW - timedelta(seconds=1), longer
+    assert accept(project, [a_span(50, 50, started_at=at)], now=NOW + timedelta(seconds=6)).accepted == 1
+    closing.close(now=NOW + MINUTE)
+    with tenant(project.pk):
+        assert MinuteRollup.objects.exists()
+    retention.prune(now=NOW + 2 * MINUTE)
+    with tenant(project.pk):
+        assert not MinuteRollup.objects.exists()
+    after = told_of(project, at)
+    assert {agent: count for agent, (count, _) in after.items()} == {"shop": 1, "planner": 10}
+    assert after["shop"] == before["shop"]
+
+
+def test_an_hour_that_is_summed_yet_keeps_its_minutes(db: None) -> None:
+    project, at = a_project(), NOW - 50 * DAY
+    ten_calls(project, at)
+    assert accept(project, [a_span(50, 50, started_at=at)]).accepted == 1
+    keep(project, spans=3, minutes=10)
+    for _ in range(2):
+        retention.prune(now=NOW + 2 * MINUTE)
+        closing.close(now=NOW + 2 * MINUTE)
+        assert {agent: count for agent, (count, _) in told_of(project, at).items()} == {"shop": 1, "planner": 10}
+    with tenant(project.pk):
+        assert not MinuteRollup.objects.exists()
 
 
 # Days that were shorter
@@ -502,7 +565,7 @@ def test_spans_that_left_by_mistake_are_refused_by_name_and_those_beside_them_ta
     project = a_project()
     first = a_span(1, 1, started_at=NOW - 5 * DAY)
     accept(project, [first], now=NOW - 5 * DAY + MINUTE)
-    keep(project, spans=3)
+    keep(project, spans=3, now=NOW - MINUTE)
     leave()
     keep(project, spans=None)
     told = accept(project, [first, a_span(2, 2)])
@@ -532,7 +595,7 @@ def test_days_of_all_that_were_shorter_are_remembered_for_those_who_follow(db: N
     keep(own, spans=90)
     for project in (follower, own):
         accept(project, [a_span(1, 1, started_at=NOW - 5 * DAY), a_span(2, 2)])
-    keeping.change_for_all({"spans": 3}, actor=ADA, now=NOW)
+    keeping.change_for_all({"spans": 3}, actor=ADA, now=NOW - MINUTE)
     leave()
     keeping.change_for_all({"spans": None}, actor=ADA, now=NOW)
     fresh = a_project("west")
@@ -599,6 +662,23 @@ def test_a_call_told_again_is_answered_although_its_span_has_left(db: None, ledg
         record(project, call(7, cost_usd=Decimal(1), run_id="r"), now=NOW)
     with tenant(project.pk):
         assert not Span.objects.exists()
+
+
+def test_a_long_call_told_again_is_answered_although_nothing_of_it_is_left(db: None) -> None:
+    project, at = a_project(), NOW - 6 * DAY
+    said(project, spans=3)
+    # What an instrumentation tells as well stands in the ledger for both.
+    accept(project, [a_span(1, 1, response_id="resp-1", started_at=at)], now=at + MINUTE)
+    long = call(
+        7, trace_id=f"{1:032x}", response_id="resp-1", occurred_at=at, latency_ms=1_800_000, cost_usd=Decimal("0.25")
+    )
+    assert record(project, long, now=at + MINUTE)[1]
+    leave()
+    with tenant(project.pk):
+        assert not Span.objects.exists()
+        assert list(LedgerEntry.objects.values_list("span_id", flat=True)) == [1]
+    again, is_new = record(project, long, now=NOW)
+    assert (is_new, again.reported_cost_usd, again.computed_cost_usd) == (False, Decimal("0.25"), None)
 
 
 def test_an_id_is_kept_only_for_what_was_taken(db: None) -> None:
