@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import psycopg
 from django.db import connection
 
-
 # A cursor and its answer stay in memory until all of a trip are there.
 MOST_TOGETHER = 500
 
@@ -23,7 +22,10 @@ class Statement(NamedTuple):
 
 
 def flush(statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
-    """Run the statements in order on the transaction's connection and return the rows of each; many go in several trips."""
+    """Run the statements in order on the transaction's connection and return the rows of each.
+
+    Many go in several trips.
+    """
     if not statements:
         return []
     connection.ensure_connection()
