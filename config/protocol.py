@@ -1,17 +1,20 @@
 """HTTP as the web process hears it: uvicorn's, with an end to what it holds before anybody knows whose it is.
 
-uvicorn keeps as many headers as come, of any size, and waits for the rest of them for ever.
+uvicorn keeps as many headers as come, of any size, and as many requests one behind the other, and waits for the rest of
+a head for ever.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 # The address and the headers of one request. The largest that browsers and proxies send have a quarter of it.
 MOST_HEAD_BYTES = 64 * 1024
 MOST_HEADERS = 200
+# So many requests may come before those in front of them have been answered. Nearly nobody sends a second one.
+MOST_BEHIND = 100
 # So long a connection may be without a whole head, and without the end of a body that has been answered.
 WITHIN_S = 20.0
 WORDS = b"The address and the headers of this request are too large.\n"
@@ -19,8 +22,8 @@ REFUSAL = STATUS_LINE[431] + b"content-type: text/plain; charset=utf-8\r\nconnec
 REFUSAL += b"content-length: %d\r\n\r\n" % len(WORDS) + WORDS
 
 
-class TooLarge(Exception):
-    """Ends the reading of a head."""
+class TooMuch(Exception):
+    """Ends the reading of a connection."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -31,6 +34,8 @@ class Protocol(HttpToolsProtocol):
         self.on_end: Callable[[], None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._is_refused = False
+        # uvicorn's own is the newest request, which may wait behind this one.
+        self._working: RequestResponseCycle | None = None
         # What came since the last whole head or piece of a body: more of a head, of what follows a body, or nothing.
         self._useless = 0
         self._was_useful = False
@@ -41,6 +46,10 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
+        # It is told to the request at work, and those behind it are nobody's any more.
+        self.pipeline.clear()
+        if self._working is not None:
+            self.cycle = self._working
         super().connection_lost(exc)
         if self.on_end is not None:
             self.on_end()
@@ -60,9 +69,10 @@ class Protocol(HttpToolsProtocol):
         self._was_useful = True
         if self._deadline is not None:
             self._expect_nothing()
-        if len(self.headers) > MOST_HEADERS or (self._useless > MOST_HEAD_BYTES and self._head() > MOST_HEAD_BYTES):
+        is_too_large = self._useless > MOST_HEAD_BYTES and self._head() > MOST_HEAD_BYTES
+        if is_too_large or len(self.headers) > MOST_HEADERS or len(self.pipeline) >= MOST_BEHIND:
             self._is_refused = True
-            raise TooLarge
+            raise TooMuch
         super().on_headers_complete()
         if not self.parser.should_upgrade():
             # What follows a body comes as headers too, and would be taken for some that stood before it.
@@ -78,16 +88,21 @@ class Protocol(HttpToolsProtocol):
         else:
             super().send_400_response(msg)
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._working = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _head(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
 
     def _is_at_work(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._working is not None and not self._working.response_complete
 
     def _refuse(self) -> None:
         # An answer may be half sent.
         if not self._is_at_work():
             self.transport.write(REFUSAL)
+        self.pipeline.clear()
         self.transport.close()
 
     def _expect_more(self) -> None:

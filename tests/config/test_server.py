@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPResponse
@@ -194,6 +195,44 @@ def test_who_does_not_go_on_is_left(web: Web, begin: bytes, answers: int) -> Non
         with suppress(ConnectionError):
             line.sendall(b"x" if begin else b"")
             assert line.recv(1) == b""
+
+
+def test_requests_one_behind_the_other_have_an_end(web: Web) -> None:
+    one, many = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 20_000
+    with line_to(web) as line:
+        sending = threading.Thread(target=send_or_lose, args=(line, one * many))
+        sending.start()
+        got = all_of(line)
+        sending.join()
+    assert got.count(b"HTTP/1.1 200") < many / 2
+
+
+def send_or_lose(line: socket.socket, what: bytes) -> None:
+    with suppress(ConnectionError):
+        line.sendall(what)
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+def test_who_leaves_is_missed_whatever_they_sent_behind(web: Web, north: Project, accept: str) -> None:
+    def waiting() -> int:
+        return int(httpx.get(f"{web.url}/api/v1/sample/waiting", timeout=20).text)
+
+    with line_to(web) as line:
+        line.sendall(
+            f"GET {EVENTS}?wait=25 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {make_key(north)[1]}\r\n"
+            f"Accept: {accept}\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        )
+        until(lambda: waiting() == 1, "it waits", within_s=10)
+    until(lambda: waiting() == 0, "nobody waits", within_s=10)
+
+
+def all_of(line: socket.socket) -> bytes:
+    """What comes until a line ends, however it does."""
+    got = b""
+    with suppress(ConnectionError):
+        while more := line.recv(MIB):
+            got += more
+    return got
 
 
 def test_a_line_is_good_for_many_requests_one_after_the_other(web: Web) -> None:
