@@ -3,10 +3,12 @@
 import os
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -14,6 +16,7 @@ import pytest
 from django.conf import settings
 
 from monitor.models import Project
+from tests.config.server import running
 from tests.conftest import Slate
 from tests.launcher.instance import until
 from tests.monitor.api.conftest import make_key
@@ -226,6 +229,50 @@ def test_who_leaves_is_missed_whatever_they_sent_behind(web: Web, north: Project
     until(lambda: waiting() == 0, "nobody waits", within_s=10)
 
 
+def answering(size: int) -> Callable[..., Any]:
+    """An application whose answers are so long, in one piece."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", str(size).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * size})
+
+    return answer
+
+
+ASK = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LAST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+@contextmanager
+def small_line_to(port: int, what: bytes) -> Iterator[socket.socket]:
+    """A line of which the system keeps no more than a little for its reader."""
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.settimeout(20)
+        line.connect(("127.0.0.1", port))
+        line.sendall(what)
+        yield line
+
+
+@pytest.mark.parametrize(
+    ("what", "size"),
+    [(ASK, 300_000), (ASK * 50, 300_000), (LAST, 300_000), (ASK, 40_000), (LAST, 40_000)],
+    ids=["a long answer", "many", "a long one and the end", "a short one", "a short one and the end"],
+)
+def test_who_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch, what: bytes, size: int) -> None:
+    monkeypatch.setattr("config.protocol.WITHIN_S", 0.5)
+    with (
+        running(answering(size), timeout_keep_alive=1) as (port, connections),
+        small_line_to(port, what) as line,
+    ):
+        assert line.recv(15) == b"HTTP/1.1 200 OK"
+        assert len(connections) == 1
+        until(lambda: not connections, "it is let go of", within_s=10)
+        # What it did not read is not there any more.
+        assert len(all_of(line)) < size
+
+
 def all_of(line: socket.socket) -> bytes:
     """What comes until a line ends, however it does."""
     got = b""
@@ -233,6 +280,19 @@ def all_of(line: socket.socket) -> bytes:
         while more := line.recv(MIB):
             got += more
     return got
+
+
+@pytest.mark.parametrize("what", [ASK, LAST])
+def test_who_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch, what: bytes) -> None:
+    # Nobody reads that slowly, but all of it takes many times as long as a connection may rest.
+    monkeypatch.setattr("config.protocol.SLOWEST_BYTES_S", 1000)
+    monkeypatch.setattr("config.protocol.WITHIN_S", 0.5)
+    size = 300_000
+    with running(answering(size)) as (port, _), small_line_to(port, what) as line:
+        got = b""
+        while not got.endswith(b"x" * 1000) or len(got) < size:
+            got += line.recv(4096) or pytest.fail(f"only {len(got)} bytes came")
+            time.sleep(0.02)
 
 
 def test_a_line_is_good_for_many_requests_one_after_the_other(web: Web) -> None:
