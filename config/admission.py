@@ -20,7 +20,7 @@ from typing import Any
 
 from config.lobby import Listener, Lobby
 from config.rooms import Key, Room, Visit
-from config.shedding import Shed, ending
+from config.shedding import Shed
 from monitor.api.caller import shown
 from monitor.api.problems import API_PATHS, Unauthenticated, render
 
@@ -124,10 +124,6 @@ class Admission:
         key = self._key(path, headers)
         within_s = TRACES_WITHIN_S if is_ingest and path.startswith(OTLP_PREFIXES) else None
         return Visit(self._ingest if is_ingest else self._other, key, within_s)
-
-    async def end(self, path: str, send: Send) -> None:
-        """Answer a request for whose thread a process that stops waits no longer."""
-        await self.refuse(ending(), path, send)
 
     async def refuse(self, shed: Shed, path: str, send: Send, room: str = "") -> None:
         """Answer a request that was shed, and count it, by default for the room of its path."""

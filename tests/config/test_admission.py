@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from io import BytesIO
 from typing import Any
+from weakref import ref
 
 import pytest
 from django.core.handlers.asgi import ASGIRequest
@@ -635,6 +636,60 @@ def test_whoever_stops_waiting_for_a_turn_to_be_asked_leaves_the_line(monkeypatc
     run(story)
 
 
+class Piece(bytearray):
+    """Of a body; may be referred to without being held."""
+
+
+@pytest.mark.parametrize("reason", ["nobody", "slow", "waited", "ending"])
+def test_a_refusal_that_nobody_reads_holds_nothing_of_the_body(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    monkeypatch.setattr("config.rooms.TURN_WITHIN_S", 0.1)
+    if reason == "slow":
+        monkeypatch.setattr("config.bridge.BODY_WITHIN_S", 0.1)
+
+    async def story() -> None:
+        admitting, told = rooms(ingest_threads=1)
+        bridge = a_bridge(admitting, lambda _: None)
+        if reason == "waited":
+            await visit(admitting, "at work").turn()
+        body = [Piece(LARGE[:60]), Piece(LARGE[60:] if reason == "nobody" else b"x")]
+        held = [ref(piece) for piece in body]
+        messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in body]
+        messages[-1]["more_body"] = reason != "waited"
+        body.clear()
+
+        async def receive() -> Any:
+            return messages.pop(0) if messages else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            await asyncio.Event().wait()
+
+        asked = asyncio.create_task(bridge(a_scope(TRACES, shown("made up")), receive, send))
+        if reason == "ending":
+            await settled()
+            asked.cancel()
+        while not told:
+            await asyncio.sleep(0.01)
+        assert told == {("ingest", reason): 1}
+        assert [piece() for piece in held] == [None, None]
+        # The next that comes needs all that strangers have, and nobody has to make room.
+        stranger(admitting, "next").hold(200)
+        assert not asked.done()
+        asked.cancel()
+
+    run(story)
+
+
+def a_scope(path: str, headers: Sequence[tuple[bytes, bytes]]) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": headers,
+        "query_string": b"",
+        "http_version": "1.1",
+    }
+
+
 async def ask(
     bridge: Bridge,
     path: str,
@@ -657,13 +712,5 @@ async def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": path,
-        "headers": headers,
-        "query_string": b"",
-        "http_version": "1.1",
-    }
-    await bridge(scope, receive, send)
+    await bridge(a_scope(path, headers), receive, send)
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
