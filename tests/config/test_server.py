@@ -67,22 +67,19 @@ def test_whether_it_is_up_is_answered_before_a_body_has_ended(web: Web) -> None:
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
 def test_who_waits_has_no_body_and_is_missed_when_they_leave(web: Web, north: Project, accept: str) -> None:
-    def waiting() -> int:
-        return int(httpx.get(f"{web.url}/api/v1/sample/waiting", timeout=20).text)
-
     with line_to(web) as line:
         line.sendall(
             f"GET {EVENTS}?wait=25 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {make_key(north)[1]}\r\n"
             f"Accept: {accept}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
         )
-        until(lambda: waiting() == 1, "it waits", within_s=10)
+        until(lambda: web.waiting() == 1, "it waits", within_s=10)
         before = written_down(web)
         # More than Django holds in memory.
         for _ in range(8):
             line.sendall(a_chunk(MIB))
         assert written_down(web) == before
-        assert waiting() == 1
-    until(lambda: waiting() == 0, "nobody waits", within_s=10)
+        assert web.waiting() == 1
+    until(lambda: web.waiting() == 0, "nobody waits", within_s=10)
 
 
 @pytest.fixture
@@ -94,11 +91,8 @@ def small_web(slate: Slate) -> Iterator[Web]:
 
 
 def test_who_listens_too_often_is_told_to_come_back(small_web: Web, north: Project) -> None:
-    def waiting() -> int:
-        return int(httpx.get(f"{small_web.url}/api/v1/sample/waiting", timeout=20).text)
-
     def are_waiting(number: int) -> None:
-        until(lambda: waiting() == number, f"{number} listen", within_s=10)
+        until(lambda: small_web.waiting() == number, f"{number} listen", within_s=10)
 
     def listen(line: socket.socket, key: str, accept: str) -> None:
         head = f"GET {EVENTS}?wait=25 HTTP/1.1\r\nHost: localhost\r\nAuthorization: bearer {key}\r\nAccept: {accept}"
@@ -217,16 +211,13 @@ def send_or_lose(line: socket.socket, what: bytes) -> None:
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
 def test_who_leaves_is_missed_whatever_they_sent_behind(web: Web, north: Project, accept: str) -> None:
-    def waiting() -> int:
-        return int(httpx.get(f"{web.url}/api/v1/sample/waiting", timeout=20).text)
-
     with line_to(web) as line:
         line.sendall(
             f"GET {EVENTS}?wait=25 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {make_key(north)[1]}\r\n"
             f"Accept: {accept}\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         )
-        until(lambda: waiting() == 1, "it waits", within_s=10)
-    until(lambda: waiting() == 0, "nobody waits", within_s=10)
+        until(lambda: web.waiting() == 1, "it waits", within_s=10)
+    until(lambda: web.waiting() == 0, "nobody waits", within_s=10)
 
 
 def answering(size: int) -> Callable[..., Any]:
