@@ -2,8 +2,9 @@
 
 There are two rooms, each with threads of its own: for reports, which come in floods, and for everything else, which is
 pages, heartbeats and ends. In a room, whoever waits is let in by turns of their keys, those first that hold the fewest
-threads, and no key may fill more than half of the room. While several keys come, the last free thread goes to none that
-has one already, so that calls which take long keep nobody else out.
+threads, and no key may fill more than half of the room; in a full one the key that has the most makes room for others.
+While several keys come, the last free thread goes to none that has one already, so that calls which take long keep
+nobody else out.
 
 Anybody can make up keys. So a key, or a session, counts for itself only after this process has seen it accepted; all
 others are strangers, who share one turn and a few bytes of their own, and take nothing from the room. Of a stranger's

@@ -160,9 +160,16 @@ def test_a_room_is_bounded_and_no_key_fills_it(monkeypatch: pytest.MonkeyPatch) 
         assert (greedy.value.reason, greedy.value.problem.status) == ("greedy", 429)
         waiting.append(asyncio.create_task(visit(admitting, "c").turn()))
         await settled()
-        with pytest.raises(Shed) as full:
-            await visit(admitting, "d").turn()
-        assert (full.value.reason, full.value.problem.status) == ("full", 503)
+        # Who has fewer than others takes the place of the newest of theirs.
+        waiting.append(asyncio.create_task(visit(admitting, "d").turn()))
+        await settled()
+        with pytest.raises(Shed) as displaced:
+            await waiting.pop(1)
+        assert (displaced.value.reason, displaced.value.problem.status) == ("full", 503)
+        for key in ("a", "e"):
+            with pytest.raises(Shed) as full:
+                await visit(admitting, key).turn()
+            assert (full.value.reason, full.value.problem.status) == ("full", 503)
         # The other room is open all the while.
         await visit(admitting, "a", BEAT).turn()
         ends = await asyncio.gather(*waiting, return_exceptions=True)
@@ -170,6 +177,31 @@ def test_a_room_is_bounded_and_no_key_fills_it(monkeypatch: pytest.MonkeyPatch) 
         for one in working:
             one.leave()
         await visit(admitting, "a").turn()
+
+    run(story)
+
+
+def test_who_leaves_as_they_make_room_gives_nothing_back() -> None:
+    async def story() -> None:
+        admitting, _ = rooms(ingest_threads=1)
+        at_work = visit(admitting, "at work")
+        await at_work.turn()
+        waiting = [visit(admitting, key) for key in ("a", "a", "b", "c")]
+        turns = [asyncio.create_task(one.turn()) for one in waiting]
+        await settled()
+        turns.append(asyncio.create_task(visit(admitting, "d").turn()))
+        await asyncio.sleep(0)
+        # It has come, and who made room for it has not heard of that yet.
+        assert not turns[1].done()
+        turns[1].cancel()
+        waiting[1].leave()
+        await settled()
+        assert [one.done() for one in turns] == [False, True, False, False, False]
+        at_work.leave()
+        await settled()
+        assert [one.done() for one in turns] == [True, True, False, False, False]
+        for one in turns:
+            one.cancel()
 
     run(story)
 
