@@ -72,6 +72,9 @@ DELETE FROM monitor_budgetwindow AS held USING gone
  WHERE held.project_id = gone.project_id AND held.scope = 'run' AND held.target = gone.run_id
 """
 
+# What it spent, and the window that a reset grants more in, stand until a person has reset its trip.
+NOT_STOPPED = "tripped_at IS NULL"
+
 # Lets an index that begins with the project find the age.
 EACH_PROJECT = "project_id = ANY(ARRAY(SELECT id FROM monitor_project))"
 # A person has it or is asked for.
@@ -107,7 +110,7 @@ PRUNED = (
     Pruned("monitor_spanlog", "received_at", "logs"),
     # It tells where its spans are. Found by its start, which does not move with each of its spans.
     Pruned("monitor_trace", "first_at", "spans", "last_at < %(before)s", more=2),
-    Pruned("monitor_run", "last_at", "runs", EACH_PROJECT, along=WINDOWS_OF_RUNS),
+    Pruned("monitor_run", "last_at", "runs", f"{EACH_PROJECT} AND {NOT_STOPPED}", along=WINDOWS_OF_RUNS),
     Pruned("monitor_message", "created_at", "messages", f"NOT {OF_PEOPLE}"),
     Pruned("monitor_loop", "ended_at", "loops"),
     Pruned("monitor_command", "issued_at", "executions", f"NOT EXISTS ({STILL_OPEN})"),

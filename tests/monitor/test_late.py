@@ -1,5 +1,6 @@
 """What comes for a time of which something has left already: what was booked then stays as it is."""
 
+import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -10,7 +11,7 @@ import pytest
 from django.db import connection
 from msgspec import structs
 
-from monitor import closing, keeping, reporting, retention, rollups, silence
+from monitor import closing, keeping, nearby, reporting, retention, rollups, silence
 from monitor.api import executions
 from monitor.deadlocks import unhindered
 from monitor.ingest import Accepted
@@ -31,7 +32,19 @@ from monitor.registration import NewExecution
 from monitor.reporting import CallAnswer, IdTaken
 from monitor.reports import Call, ToolCall
 from monitor.tenancy import crossing, tenant
-from tests.monitor.spending import NOW, a_bare_span, a_project, a_span, accept, assert_books_balance, pending
+from tests.monitor.spending import (
+    NOW,
+    REPORTED,
+    a_bare_span,
+    a_family,
+    a_project,
+    a_span,
+    accept,
+    assert_books_balance,
+    books_of,
+    pending,
+)
+from tests.monitor.test_settlement import an_agent, older, reported, works
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 SOON = NOW - 5 * MINUTE
@@ -267,6 +280,150 @@ def test_an_agent_below_one_that_has_left_stays_the_execution_that_it_is(db: Non
         assert not Span.objects.filter(span_id=BOSS)
         assert where() == stood
         assert Execution.objects.get(id=stood[2]).api_calls == 1
+
+
+@pytest.mark.parametrize("top", ["stays", "leaves"])
+@pytest.mark.parametrize("days", [None, 5])
+def test_an_agent_takes_the_execution_that_comes_between_it_and_what_is_older(
+    db: None, days: int | None, top: str
+) -> None:
+    """Nothing that has left, or may have, stands between them."""
+    project, at = a_project(), NOW - 2 * DAY
+    reported(project)
+    began = NOW - (6 * DAY if top == "leaves" else 4 * DAY + 12 * HOUR)
+    accept(project, [pending(a_bare_span(1, BOSS, kind="step", started_at=began))], now=began + MINUTE)
+    below = [
+        a_bare_span(1, 1, BOSS, kind="step", started_at=at),
+        an_agent(1, 3, 2, agent="triage", agent_stated=True, started_at=at),
+        a_bare_span(1, 4, 3, started_at=at),
+    ]
+    accept(project, below, now=at + MINUTE)
+    if days is not None:
+        said(project, spans=days)
+        keeping.forget()
+        leave()
+    assert set(works(project)) == {"triage"}
+    accept(project, [a_bare_span(1, 2, 1, kind="step", execution_id=REPORTED, started_at=at)])
+    assert works(project) == {}
+    with tenant(project.pk):
+        assert Span.objects.filter(span_id=BOSS).exists() == (days is None or top == "stays")
+        assert Execution.objects.get().api_calls == 1
+
+
+@pytest.mark.parametrize("most_whole", [nearby.MOST_WHOLE, 0])
+@pytest.mark.parametrize("seed", range(10))
+def test_an_old_trace_that_nothing_has_left_ends_in_the_books_of_any_other(
+    db: None, monkeypatch: pytest.MonkeyPatch, seed: int, most_whole: int
+) -> None:
+    monkeypatch.setattr(nearby, "MOST_WHOLE", most_whole)
+    rng = random.Random(seed)
+    began, cuts = NOW - 4 * DAY - 12 * HOUR, 2 + rng.randrange(10)
+    top = pending(a_bare_span(1, 1, kind="step", started_at=began))
+    spans = [one for one in a_family(1, rng) if one.span_id != 1]
+    told = [*spans, *(older(one, rng) for one in spans if rng.random() < 0.4)]
+    rng.shuffle(told)
+    straight, old = a_project("straight"), a_project("old")
+    said(old, spans=5)
+    for project, parts in ((straight, [spans]), (old, [told[n::cuts] for n in range(cuts)])):
+        reported(project)
+        accept(project, [top], now=began + MINUTE)
+        for part in parts:
+            accept(project, part)
+        assert_books_balance(project)
+    assert books_of(old) == books_of(straight)
+
+
+@pytest.mark.parametrize("days", [None, 5])
+def test_an_execution_registered_for_an_old_trace_that_nothing_has_left_takes_it_over(
+    db: None, days: int | None
+) -> None:
+    """What is above the agent has not come yet."""
+    project, began, at = a_project(), NOW - 4 * DAY - 12 * HOUR, NOW - DAY
+    accept(project, [pending(a_bare_span(1, 1, kind="step", started_at=began))], now=began + MINUTE)
+    agent = an_agent(1, 3, 2, agent="triage", agent_stated=True, started_at=at)
+    accept(project, [agent, a_bare_span(1, 4, 3, started_at=at)], now=at + MINUTE)
+    if days is not None:
+        said(project, spans=days)
+        keeping.forget()
+    work = register(project)
+    assert works(project) == {}
+    with tenant(project.pk):
+        assert Execution.objects.get(id=work.id).api_calls == 1
+
+
+def test_an_execution_registered_when_what_was_above_has_left_takes_what_nobody_had(db: None) -> None:
+    project, began, at = a_project(), NOW - 6 * DAY, NOW - 2 * DAY
+    accept(project, [a_bare_span(1, BOSS, kind="step", started_at=began)], now=began + MINUTE)
+    below = [
+        a_bare_span(1, 1, BOSS, kind="step", started_at=at),
+        an_agent(1, 2, 1, agent="triage", agent_stated=True, started_at=at),
+        a_bare_span(1, 3, 2, started_at=at),
+    ]
+    accept(project, below, now=at + MINUTE)
+    said(project, spans=5)
+    keeping.forget()
+    leave()
+    # No agent can have been above the step: it would stand under an execution.
+    work = register(project)
+    assert works(project) == {}
+    with tenant(project.pk):
+        assert not Span.objects.filter(span_id=BOSS)
+        assert Execution.objects.get(id=work.id).api_calls == 1
+
+
+@pytest.mark.parametrize("leaves", ["span", "execution"])
+def test_an_agent_told_anew_stays_the_execution_that_it_took_from_what_has_left(db: None, leaves: str) -> None:
+    """Either the span that named it, or the execution itself, which had ended long before its trace."""
+    project, began, at = a_project(), NOW - 12 * DAY, NOW - 2 * DAY
+    retention.make_partitions(now=began)
+    top = a_bare_span(1, BOSS, kind="step", started_at=began)
+    if leaves == "span":
+        reported(project)
+        top = a_bare_span(1, BOSS, kind="step", started_at=began, execution_id=REPORTED)
+    else:
+        reported(project, trace_id=UUID(int=1), status="completed", ended_at=began)
+    accept(project, [top], now=began + MINUTE)
+    agent = an_agent(1, 2, 1, agent="triage", agent_stated=True, started_at=at, ended_at=SOON)
+    below = [a_bare_span(1, 1, BOSS, kind="step", started_at=at), pending(agent), a_bare_span(1, 3, 2, started_at=at)]
+    accept(project, below, now=at + MINUTE)
+    assert works(project) == {}
+    said(project, **({"spans": 5} if leaves == "span" else {"executions": 8}))
+    keeping.forget()
+    leave()
+    with tenant(project.pk):
+        assert Span.objects.filter(span_id=BOSS).exists() == (leaves == "execution")
+        assert Execution.objects.exists() == (leaves == "span")
+    assert accept(project, [agent]).accepted == 1
+    assert works(project) == {}
+    with tenant(project.pk):
+        stand = Span.objects.filter(span_id__in=(1, 2, 3)).values_list("execution_id", "run_id")
+        assert set(stand) == {(REPORTED, "night")}
+
+
+def test_an_execution_keeps_its_parent_whose_span_has_left(db: None) -> None:
+    project, began, at = a_project(), NOW - 6 * DAY, NOW - 2 * DAY
+    accept(project, [an_agent(1, BOSS, agent="boss", agent_stated=True, started_at=began)], now=began + MINUTE)
+    helper = an_agent(1, 2, BOSS, agent="helper", agent_stated=True, started_at=at, ended_at=SOON)
+    child = an_agent(1, 4, 5, agent="child", agent_stated=True, started_at=at)
+    accept(project, [pending(helper), child], now=at + MINUTE)
+    boss = works(project)["boss"]
+    assert [works(project)[name].parent_id for name in ("helper", "child")] == [boss.id, None]
+    said(project, spans=5)
+    keeping.forget()
+    leave()
+    # What was between it and its child comes with its end.
+    between = an_agent(1, 5, 2, agent="between", agent_stated=True, started_at=at)
+    assert accept(project, [helper, between]).accepted == 2
+    found = works(project)
+    assert found["helper"].status == "completed"
+    stand = {name: one.parent_id for name, one in found.items()}
+    assert stand == {"boss": None, "helper": boss.id, "between": found["helper"].id, "child": found["between"].id}
+    # A version that stands below another says so.
+    at_last = an_agent(1, 2, 3, agent="helper", agent_stated=True, started_at=at, ended_at=SOON + MINUTE)
+    accept(project, [an_agent(1, 3, agent="chief", agent_stated=True, started_at=SOON), at_last])
+    with tenant(project.pk):
+        assert not Span.objects.filter(span_id=BOSS)
+    assert works(project)["helper"].parent_id == works(project)["chief"].id
 
 
 def test_an_execution_that_has_left_does_not_come_back_empty(db: None) -> None:
