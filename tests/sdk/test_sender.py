@@ -157,6 +157,31 @@ def test_the_rejected_go_and_those_not_stored_come_again() -> None:
     assert len(server.batches[1]) == 1
 
 
+def test_a_server_without_room_is_asked_again_after_a_rest_and_for_the_rest() -> None:
+    error = [{"field": "event", "message": "was not stored: the disk of the database is nearly full"}]
+
+    def full(events: list[dict[str, Any]]) -> httpx.Response:
+        calls = [n for n, one in enumerate(events) if one["type"] == "call"]
+        return taken(*({"index": n, "errors": error, "retryable": True} for n in calls))
+
+    server = Server(lambda _: taken())
+    with client(server, pace=QUICK._replace(linger_s=0.3)) as made:
+        with made.execution("clerk") as ex:
+            until(lambda: bool(server.kept), "it is registered", 5)
+            server.answers = [full]
+            ex.call(model="m", input_tokens=0)
+        until(lambda: made._line.free_in_s() > 0, "batches rest", 5)
+        assert made.flush(0.3) is False
+        assert [len(one) for one in server.batches] == [1, 2]
+        assert not made._line.is_away
+        server.answers = [lambda _: taken()]
+        made._line._busy_until_s = 0.0
+        made._sender._wake.set()
+        assert made.flush(5)
+        assert (tokens(server), made.dropped) == ([0], 0)
+    assert [one["type"] for one in server.kept] == ["execution.started", "execution.completed", "call"]
+
+
 def test_a_lost_answer_doubles_nothing() -> None:
     def lost(events: list[dict[str, Any]]) -> httpx.Response:
         raise httpx.ReadError("the connection broke")

@@ -233,7 +233,8 @@ class Sender:
                 level = logging.WARNING if one.kind == STARTED else logging.INFO
                 log.log(level, "handrail: an execution of %s: %s", agent_of(one), _reasons(rejected[index]))
         if later == 0:
-            raise Away("the server could not store anything")
+            # It has no room, or trouble of its own, and at once would say the same again.
+            self._line.rest()
         return [again] if again else []
 
     def _halve(self, records: list[Record], answer: Answer) -> list[list[Record]]:
