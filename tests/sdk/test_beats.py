@@ -54,7 +54,7 @@ def test_a_message_that_is_refused_stops_no_heartbeats() -> None:
     assert sum("message" in one for one in server.bodies) == 1
 
 
-@pytest.mark.parametrize("status", [413, 400])
+@pytest.mark.parametrize("status", [413, 400, 403, 401])
 def test_what_a_proxy_says_of_a_batch_stops_no_heartbeats(status: int, caplog: pytest.LogCaptureFixture) -> None:
     server = Beaten(well)
     with client(server, beat_every_s=0.05) as made, made.execution("clerk") as ex:

@@ -98,15 +98,63 @@ def test_a_poisonous_event_is_found_and_left_out(status: int) -> None:
     assert (told["agent"], told["operation"], told["metadata"]) == ("clerk", "handrail.dropped", {"dropped": 1})
 
 
-def test_a_server_that_stumbles_over_an_event_gets_the_others() -> None:
+@pytest.mark.parametrize(("status", "said"), [(500, b"{}"), (403, b"<html>blocked</html>")])
+def test_who_stumbles_over_an_event_gets_the_others(status: int, said: bytes, caplog: pytest.LogCaptureFixture) -> None:
     def stumbling(events: list[dict[str, Any]]) -> httpx.Response:
         bad = any(one.get("input_tokens") == 2 for one in events)
-        return httpx.Response(500, json={}) if bad else taken()
+        return httpx.Response(status, content=said) if bad else taken()
 
     server = Server(stumbling)
     with client(server) as made:
         tell(made, 4)
         until(lambda: tokens(server) == [0, 1, 3], "the others arrive", 20)
+        until(lambda: made.dropped == 1, "the one is given up", 20)
+    assert caplog.text.count("no batch gets through") == (status == 403)
+
+
+def test_a_proxy_that_lets_nothing_through_is_outlasted_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._line.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("handrail._line.MOST_BACKOFF_S", 0.02)
+    monkeypatch.setattr("handrail._sender.PATIENCE_S", 0.0)
+    monkeypatch.setattr("handrail._sender.MOST_ALONE_S", 0.0)
+    server = Server(*[lambda _: httpx.Response(403, text="<html>blocked</html>")] * 12, lambda _: taken())
+    with client(server) as made:
+        tell(made, 4)
+        assert made.flush(10)
+        assert (sorted(tokens(server)), made.dropped) == (list(range(4)), 0)
+    assert [one["type"] for one in server.kept if one["type"] != "call"] == ["execution.started", "execution.completed"]
+
+
+@pytest.mark.parametrize(("status", "said"), [(500, b"{}"), (403, b"<html>blocked</html>")])
+def test_a_failure_that_is_not_heard_goes_with_what_came_behind_it(
+    status: int, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handrail._line.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("handrail._line.MOST_BACKOFF_S", 0.02)
+    monkeypatch.setattr("handrail._sender.PATIENCE_S", 0.3)
+    asked: list[str] = []
+
+    class Deaf(Server):
+        def handle(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/fail"):
+                asked.append(request.url.path)
+                return httpx.Response(status, content=said)
+            return super().handle(request)
+
+    server = Deaf(lambda _: taken())
+    with client(server) as made:
+        with made.execution("clerk") as ex:
+            ex.fail("HTTP 500", retryable=True)
+        until(lambda: len(asked) > 3, "it is tried again and again", 5)
+        tell(made, 2)
+        assert made.flush(5)
+        assert (tokens(server), made.dropped) == ([0, 1], 0)
+    kinds = [one["type"] for one in server.kept if one["type"] != "call"]
+    assert sorted(kinds) == sorted(
+        ["execution.started", "execution.started", "execution.completed", "execution.failed"]
+    )
+    (failed,) = (one for one in server.kept if one["type"] == "execution.failed")
+    assert (failed["execution_id"], failed["error"], failed["retryable"]) == (ex.id, "HTTP 500", True)
 
 
 def test_a_server_that_is_ill_for_a_while_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

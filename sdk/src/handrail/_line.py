@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -18,12 +19,14 @@ MOST_BACKOFF_S = 15.0
 # A key that is refused may be put right while the program runs.
 REFUSED_FOR_S = 60.0
 BUSY_FOR_S = 5.0
+# A proxy that lets some batches through and others not is news so often at most.
+UNHEARD_EVERY_S = 60.0
 
 T = TypeVar("T")
 
 
 class Away(Exception):
-    """The server can't be asked now; `status` is its answer, 0 when there was none."""
+    """The server can't be asked now; `status` is its answer where that may be this request's own fault, else 0."""
 
     def __init__(self, why: str, status: int = 0) -> None:
         super().__init__(why)
@@ -45,8 +48,9 @@ class Line:
         self._busy_until_s = 0.0
         # Whether only batches were refused: then only one that is taken is the end of that.
         self._is_of_batches = False
-        # Whether something before the server refuses batches, for the one line in the log.
+        # Whether something before the server refuses batches, and since when, for the one line in the log.
         self._is_unheard = False
+        self._unheard_at_s = -math.inf
         # Why nobody answers, "" while all is well; and whether the log has its one line of it.
         self.trouble = ""
         self._is_told = False
@@ -102,20 +106,20 @@ class Line:
             raise self._gone(str(error)) from error
         if answer.status == 429:
             self.rest(answer.retry_after_s)
-            raise Away("too many requests", 429)
+            raise Away("too many requests")
         if answer.status == 500:
             # Perhaps only this request's fault: what others say goes on.
             with self._failing:
                 if self.free_in_s() == 0:
                     self._busy_until_s = time.monotonic() + self._backoff_s()
             raise Away("status 500", 500)
-        if answer.status in (401, 403):
-            why = f"the key is refused ({answer.detail})"
-            raise self._gone(why, for_s=REFUSED_FOR_S, is_refusal=True, is_of_batches=not urgent)
         # A body that isn't an object is the word of some other server, or of a proxy in between.
         is_foreign = answer.body is None
+        if answer.status in (401, 403) and not is_foreign:
+            why = f"the key is refused ({answer.detail})"
+            raise self._gone(why, for_s=REFUSED_FOR_S, is_refusal=True, is_of_batches=not urgent)
         if is_foreign and not urgent and 400 <= answer.status < 500 and answer.status not in (408, 413):
-            raise self.unheard(f"status {answer.status}")
+            raise self.unheard(f"status {answer.status}", answer.status)
         if answer.status >= 500 or answer.status == 408 or (is_foreign and answer.status != 413):
             raise self._gone(f"status {answer.status}", for_s=answer.retry_after_s, is_of_batches=not urgent)
         if not urgent:
@@ -133,13 +137,15 @@ class Line:
         """Batches wait, as long as the server said if it did."""
         self._busy_until_s = time.monotonic() + (for_s or BUSY_FOR_S)
 
-    def unheard(self, why: str) -> Away:
+    def unheard(self, why: str, status: int = 0) -> Away:
         """Batches rest: what a proxy has against one says nothing of heartbeats."""
+        self._is_of_batches = True
         self._busy_until_s = time.monotonic() + self._backoff_s()
-        if not self._is_unheard:
+        if not self._is_unheard and time.monotonic() >= self._unheard_at_s + UNHEARD_EVERY_S:
+            self._unheard_at_s = time.monotonic()
             log.warning("handrail: no batch gets through to the server, events are kept until one does: %s", why)
         self._is_unheard = True
-        return Away(why)
+        return Away(why, status)
 
     def _gone(
         self, why: str, *, for_s: float | None = None, is_refusal: bool = False, is_of_batches: bool = False

@@ -202,6 +202,11 @@ class Outbox:
         """Events that wait."""
         return sum(one.count for one in (*self._own, *self._adopted))
 
+    @property
+    def behind(self) -> int:
+        """Events that wait behind those that were peeked at last."""
+        return self.count - (self._taking[1] if self._taking else 0)
+
     def put(self, records: Sequence[Record]) -> list[Record]:
         """Keep them behind all others; those for which there is no room are given back."""
         with self._lock:
