@@ -15,12 +15,15 @@ from handrail._stand_in import until
 
 from tests.sdk.answering import QUICK, Server, client, over, taken, tell, tokens
 
+# What a program tells in one breath comes in one batch.
+AT_ONCE = QUICK._replace(linger_s=0.3)
+
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 401, 408])
 def test_what_passes_is_waited_out(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handrail._line.REFUSED_FOR_S", 0.05)
     server = Server(status, lambda _: taken())
-    with client(server) as made:
+    with client(server, pace=AT_ONCE) as made:
         tell(made, 5)
         assert made.flush(5)
         assert (tokens(server), made.dropped, made.pending) == (list(range(5)), 0, 0)
@@ -32,7 +35,7 @@ def test_the_servers_time_is_kept() -> None:
         return httpx.Response(429, json={}, headers={"retry-after": "240"})
 
     server = Server(busy, lambda _: taken())
-    with client(server) as made:
+    with client(server, pace=AT_ONCE) as made:
         tell(made, 1)
         until(lambda: made._line.free_in_s() > 200, "the time is understood", 5)
         assert made.flush(0.2) is False
@@ -213,7 +216,7 @@ def test_a_server_without_room_is_asked_again_after_a_rest_and_for_the_rest() ->
         return taken(*({"index": n, "errors": error, "retryable": True} for n in calls))
 
     server = Server(lambda _: taken())
-    with client(server, pace=QUICK._replace(linger_s=0.3)) as made:
+    with client(server, pace=AT_ONCE) as made:
         with made.execution("clerk") as ex:
             until(lambda: bool(server.kept), "it is registered", 5)
             server.answers = [full]
@@ -230,12 +233,36 @@ def test_a_server_without_room_is_asked_again_after_a_rest_and_for_the_rest() ->
     assert [one["type"] for one in server.kept] == ["execution.started", "execution.completed", "call"]
 
 
+def test_an_end_does_not_wait_for_the_room_that_a_call_before_it_needs() -> None:
+    def full(events: list[dict[str, Any]]) -> httpx.Response:
+        calls = [n for n, one in enumerate(events) if one["type"] == "call"]
+        if len(calls) == len(events):
+            return httpx.Response(503, json={"detail": "no room"}, headers={"retry-after": "0.05"})
+        return taken(*({"index": n, "errors": [], "retryable": True} for n in calls))
+
+    server = Server(lambda _: taken())
+    with client(server, exit_s=0.2) as made:
+        with made.execution("clerk") as ex:
+            until(lambda: bool(server.kept), "it is registered", 5)
+            server.answers = [full]
+            ex.call(model="m", input_tokens=0)
+            until(lambda: len(server.batches) > 2, "there is no room for the call", 5)
+        until(lambda: server.kept[-1]["type"] == "execution.completed", "the end is taken", 5)
+        assert tokens(server) == []
+        server.answers = [lambda _: taken()]
+        made._line._busy_until_s = 0.0
+        made._sender._wake.set()
+        assert made.flush(5)
+        assert (tokens(server), made.dropped) == ([0], 0)
+    assert [one["type"] for one in server.kept] == ["execution.started", "execution.completed", "call"]
+
+
 def test_a_lost_answer_doubles_nothing() -> None:
     def lost(events: list[dict[str, Any]]) -> httpx.Response:
         raise httpx.ReadError("the connection broke")
 
     server = Server(lost, lambda _: taken())
-    with client(server) as made:
+    with client(server, pace=AT_ONCE) as made:
         tell(made, 3)
         assert made.flush(5)
     assert server.batches[0] == server.batches[1]

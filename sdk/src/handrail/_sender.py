@@ -158,18 +158,26 @@ class Sender:
     def _begin(self) -> bool:
         """Whether there is a batch in hand: what is left of the last one, else the next."""
         if self._hand is not None:
+            if len(self._hand) == 1 and self._suspect_since_s is None:
+                # A server without room for the first of it takes the ends that came meanwhile.
+                self._hand[0] += self._to_tell(self.outbox.peek_further(MOST_IN_BATCH, MOST_BYTES), self._hand[0])
             return True
         found = self.outbox.peek(MOST_IN_BATCH, MOST_BYTES)
         if not found:
             return False
+        self._ends, self._suspect_since_s, self._stumbles = {}, None, 0
+        left = self._to_tell(found, [])
+        self._hand = [left] if left else []
+        return True
+
+    def _to_tell(self, found: list[Record], before: list[Record]) -> list[Record]:
+        """Those of the found that are to be sent, behind `before`."""
         records = [one for one in found if _is_event(one)]
         for _ in range(len(found) - len(records)):
             self.intake.drop("", "a stored event could not be read")
-        self._ends, self._suspect_since_s, self._stumbles = {}, None, 0
-        whole = {identity for one in records if one.kind == STARTED and (identity := _id(one)) in self._wholes}
-        left = [one for one in records if not self._is_told(one, whole)]
-        self._hand = [left] if left else []
-        return True
+        starts = [_id(one) for one in (*before, *records) if one.kind == STARTED]
+        whole = {identity for identity in starts if identity in self._wholes}
+        return [one for one in records if not self._is_told(one, whole)]
 
     def _is_told(self, record: Record, whole: set[str]) -> bool:
         """Whether the beginning of its execution tells, or told, how that ended; `whole` are those in this batch."""
