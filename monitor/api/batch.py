@@ -9,6 +9,7 @@ from itertools import islice
 from operator import or_
 from time import monotonic
 from typing import Any, ClassVar, NamedTuple
+from uuid import UUID
 
 import msgspec
 from django.db import DatabaseError, InterfaceError
@@ -22,6 +23,7 @@ from monitor.api.messages import MessageEvent, message_from_event
 from monitor.api.problems import Problem, bad_field
 from monitor.deadlocks import unhindered
 from monitor.masking import Rule
+from monitor.registration import NewExecution
 from monitor.reports import REPORTS, Report
 
 MOST_EVENTS = 10_000
@@ -108,6 +110,7 @@ def _execution(name: str, caller: Caller, event: Any, now: datetime) -> bool | P
 ALWAYS_TAKEN = {"execution.heartbeat", "execution.completed", "execution.failed", "message"}
 NO_ROOM = "was not stored: the disk of the database is nearly full"
 NO_TIME = "was not stored: those before it took too long"
+NO_BEGINNING = "was not stored: the beginning of its execution was not either"
 # Events beside reports, each told in a transaction of its own.
 TELLINGS: Mapping[str, Telling] = {
     "message": Telling(MessageEvent, _message),
@@ -145,11 +148,15 @@ class Batch(Door):
         answer = BatchAnswer(0, 0, [])
         reports: dict[int, Report] = {}
         tellings: dict[int, tuple[str, msgspec.Struct]] = {}
+        # Executions whose beginning is to be sent again: what does not find them is to come with it.
+        unbegun: set[UUID] = set()
         for index, (name, event) in enumerate(read(body.events, caller.rule)):
             if isinstance(event, Problem):
                 answer.rejected.append(_rejected(index, event))
             elif is_shut and name not in ALWAYS_TAKEN:
                 answer.rejected.append(RejectedEvent(index, [FieldError("event", NO_ROOM)], True))
+                if isinstance(event, NewExecution) and event.id is not None:
+                    unbegun.add(event.id)
             elif isinstance(event, Report):
                 reports[index] = event
             else:
@@ -166,8 +173,15 @@ class Batch(Door):
                     answer.rejected += [RejectedEvent(one, [FieldError("event", NO_TIME)], True) for one in untold]
                     left -= untold
                     break
-                _tell(answer, caller, index, name, event, now=now)
+                done = _tell(caller, name, event, now=now)
                 left.discard(index)
+                if not isinstance(done, Problem):
+                    answer.accepted += done
+                    answer.duplicates += not done
+                elif done.status == HTTPStatus.NOT_FOUND and getattr(event, "execution_id", None) in unbegun:
+                    answer.rejected.append(RejectedEvent(index, [FieldError("event", NO_BEGINNING)], True))
+                else:
+                    answer.rejected.append(_rejected(index, done))
             _take(answer, caller, reports, left, now=now)
         except (DatabaseError, InterfaceError) as error:
             refusal = problems.of(error)
@@ -224,24 +238,18 @@ def _event(raw: bytes, rule: Rule | None) -> tuple[str, msgspec.Struct]:
     return name, event
 
 
-def _tell(answer: BatchAnswer, caller: Caller, index: int, name: str, event: msgspec.Struct, *, now: datetime) -> None:
-    """Tell one event in a transaction of its own and add it to the answer.
+def _tell(caller: Caller, name: str, event: msgspec.Struct, *, now: datetime) -> bool | Problem:
+    """Tell one event in a transaction of its own: whether it was new, or why it is refused.
 
     Several in one would be hardly faster, and hold the hour of the rollups and the counter of events all the while.
     """
     try:
-        is_new = unhindered(caller.project_id, partial(TELLINGS[name].tell, caller, event, now))
+        return unhindered(caller.project_id, partial(TELLINGS[name].tell, caller, event, now))
     except (Problem, DatabaseError) as error:
         refusal = problems.of(error) if isinstance(error, Problem) or problems.refuses(error) else None
         if refusal is None:
             raise
-        answer.rejected.append(_rejected(index, refusal))
-        return
-    if isinstance(is_new, Problem):
-        answer.rejected.append(_rejected(index, is_new))
-        return
-    answer.accepted += is_new
-    answer.duplicates += not is_new
+        return refusal
 
 
 def _take(answer: BatchAnswer, caller: Caller, reports: dict[int, Report], left: set[int], *, now: datetime) -> None:

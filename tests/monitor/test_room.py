@@ -232,6 +232,11 @@ def registered(project: Project, **said: Any) -> str:
         return str(work.id)
 
 
+def states(project: Project) -> dict[str, str]:
+    with tenant(project.pk):
+        return {str(name): state for name, state in Execution.objects.values_list("id", "status")}
+
+
 def test_what_ends_beats_or_asks_for_a_person_works_to_the_last(client: Client, project: Project, fill: Fill) -> None:
     beats, ends, fails = (registered(project) for _ in range(3))
     assert client.post("/api/v1/conversations", {"conversation_id": "talk"}, content_type=JSON).status_code == 201
@@ -247,13 +252,7 @@ def test_what_ends_beats_or_asks_for_a_person_works_to_the_last(client: Client, 
         assert answer.status_code in (200, 201), (path, answer.content)
     assert client.get("/api/v1/executions").status_code == 200
     assert client.get("/ready").status_code == 200
-    with tenant(project.pk):
-        states = dict(Execution.objects.values_list("id", "status"))
-    assert {str(name): state for name, state in states.items()} == {
-        beats: "cancelled",
-        ends: "completed",
-        fails: "failed",
-    }
+    assert states(project) == {beats: "cancelled", ends: "completed", fails: "failed"}
 
 
 def test_of_a_batch_the_ends_are_taken_and_the_rest_is_to_be_sent_again(
@@ -277,6 +276,36 @@ def test_of_a_batch_the_ends_are_taken_and_the_rest_is_to_be_sent_again(
     fill(0.5)
     again = [events[one["index"]] for one in answer["rejected"] if one["retryable"]]
     assert client.post("/api/v1/batch", {"events": again}, content_type=JSON).json()["accepted"] == 2
+
+
+def test_of_a_batch_what_ends_comes_again_with_the_beginning_that_found_no_room(
+    client: Client, project: Project, fill: Fill
+) -> None:
+    fill(0.96)
+    known, done, failed, tracked = registered(project), *(str(uuid4()) for _ in range(3))
+    no_room = "was not stored: the disk of the database is nearly full", True
+    no_beginning = "was not stored: the beginning of its execution was not either", True
+    told: list[tuple[dict[str, Any], tuple[str, bool] | None]] = [
+        ({"type": "execution.started", "agent": "planner", "id": known}, no_room),
+        ({"type": "execution.started", "agent": "planner", "id": done}, no_room),
+        ({"type": "execution.started", "agent": "planner", "id": failed}, no_room),
+        ({"type": "execution.tracked", "agent": "planner", "id": tracked, "status": "cancelled"}, no_room),
+        ({"type": "execution.heartbeat", "execution_id": tracked}, no_beginning),
+        ({"type": "execution.heartbeat", "execution_id": done}, no_beginning),
+        ({"type": "execution.completed", "execution_id": done}, no_beginning),
+        ({"type": "execution.failed", "execution_id": failed, "error": "", "retryable": False}, no_beginning),
+        ({"type": "execution.completed", "execution_id": known}, None),
+        ({"type": "execution.completed", "execution_id": str(uuid4())}, ("There is no execution with this id.", False)),
+    ]
+    answer = client.post("/api/v1/batch", {"events": [event for event, _ in told]}, content_type=JSON).json()
+    refused = {one["index"]: (one["errors"][0]["message"], one["retryable"]) for one in answer["rejected"]}
+    assert refused == {index: why for index, (_, why) in enumerate(told) if why}
+    assert (answer["accepted"], states(project)) == (1, {known: "completed"})
+    fill(0.5)
+    again = [told[one["index"]][0] for one in answer["rejected"] if one["retryable"]]
+    answer = client.post("/api/v1/batch", {"events": again}, content_type=JSON).json()
+    assert [one for one in answer["rejected"] if one["retryable"]] == []
+    assert states(project) == {known: "completed", done: "completed", failed: "failed", tracked: "cancelled"}
 
 
 def test_protobuf_is_refused_in_the_same_words(client: Client, fill: Fill) -> None:

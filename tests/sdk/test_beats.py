@@ -1,6 +1,7 @@
 """Heartbeats go on whatever becomes of one, of a message or of a batch."""
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def test_a_message_that_is_refused_stops_no_heartbeats() -> None:
     assert sum("message" in one for one in server.bodies) == 1
 
 
-@pytest.mark.parametrize("status", [413, 400])
+@pytest.mark.parametrize("status", [413, 400, 403, 401])
 def test_what_a_proxy_says_of_a_batch_stops_no_heartbeats(status: int, caplog: pytest.LogCaptureFixture) -> None:
     server = Beaten(well)
     with client(server, beat_every_s=0.05) as made, made.execution("clerk") as ex:
@@ -81,6 +82,53 @@ def test_what_a_proxy_says_of_a_batch_stops_no_heartbeats(status: int, caplog: p
         assert made.flush(5)
         assert (tokens(server), made.dropped) == ([0, 1, 2], 0)
     assert caplog.text.count(f"status {status}") == (0 if status == 413 else 1)
+
+
+@pytest.mark.parametrize("status", [503, 401, 408, 502])
+@pytest.mark.parametrize("said", [b'{"detail": "no"}', b"<html>nginx</html>"])
+def test_what_a_batch_is_answered_stops_no_heartbeats(status: int, said: bytes) -> None:
+    server = Beaten(well)
+    with client(server, beat_every_s=0.05, exit_s=0.2) as made, made.execution("clerk") as ex:
+        until(lambda: bool(server.bodies), "it beats", 5)
+        server.answers = [lambda _: httpx.Response(status, content=said, headers={"retry-after": "240"})]
+        ex.call(model="m", input_tokens=0)
+        until(lambda: made._line.free_in_s() > 0, "batches rest", 5)
+        beats, batches = len(server.bodies), len(server.batches)
+        until(lambda: len(server.bodies) > beats + 2, "it beats on", 5)
+        assert (len(server.batches), tokens(server)) == (batches, [])
+
+
+def test_a_heartbeat_that_is_told_to_wait_makes_batches_wait_too(caplog: pytest.LogCaptureFixture) -> None:
+    def away(_: dict[str, Any]) -> httpx.Response:
+        return httpx.Response(503, json={"detail": "no"}, headers={"retry-after": "240"})
+
+    server = Beaten(away)
+    with client(server, exit_s=0.2) as made, made.execution("clerk") as ex:
+        until(lambda: made._line.is_away, "it was told to wait", 5)
+        batches = len(server.batches)
+        ex.call(model="m", input_tokens=0)
+        assert made.flush(0.2) is False
+        assert (len(server.bodies), len(server.batches)) == (1, batches)
+    assert "no answer from the server" not in caplog.text
+
+
+def test_batches_that_are_refused_while_heartbeats_are_heard_are_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "handrail")
+    server = Beaten(well)
+
+    def full(_: object) -> httpx.Response:
+        beats = len(server.bodies)
+        until(lambda: len(server.bodies) > beats, "it beats between two batches", 5)
+        return httpx.Response(503, json={"detail": "no"}, headers={"retry-after": "0.05"})
+
+    with client(server, beat_every_s=0.01) as made, made.execution("clerk") as ex:
+        until(lambda: bool(server.bodies), "it beats", 5)
+        server.answers = [full, full, full, full, lambda _: taken()]
+        ex.call(model="m", input_tokens=0)
+        assert made.flush(5)
+    assert (caplog.text.count("no answer from the server"), caplog.text.count("answers again")) == (1, 1)
 
 
 def test_a_heartbeat_that_did_not_arrive_comes_again_as_soon_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:

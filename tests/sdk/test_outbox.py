@@ -42,6 +42,24 @@ def test_what_goes_in_comes_out_in_order(tmp_path: Path, on_disk: bool) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_what_came_since_is_added_to_what_was_peeked_at(tmp_path: Path, on_disk: bool) -> None:
+    outbox = Outbox(tmp_path if on_disk else None, **PLENTY)
+    assert outbox.peek_further(5, 10_000) == []
+    outbox.put([record(n) for n in range(2)])
+    assert numbers(outbox.peek(5, 10_000)) == [0, 1]
+    assert outbox.peek_further(5, 10_000) == []
+    outbox.put([record(n) for n in range(2, 9)])
+    assert numbers(outbox.peek_further(5, 10_000)) == [2, 3, 4]
+    assert (outbox.peek_further(5, 10_000), outbox.behind) == ([], 4)
+    outbox.taken()
+    assert numbers(outbox.peek(5, 10_000)) == [5, 6, 7, 8]
+    outbox.put([record(9, FAILED), record(10)])
+    assert outbox.peek_further(7, 10_000) == []
+    outbox.taken()
+    assert drain(outbox) == [9, 10]
+
+
 def test_many_segments_and_none_stays(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path, **PLENTY)
     for n in range(30):

@@ -15,12 +15,15 @@ from handrail._stand_in import until
 
 from tests.sdk.answering import QUICK, Server, client, over, taken, tell, tokens
 
+# What a program tells in one breath comes in one batch.
+AT_ONCE = QUICK._replace(linger_s=0.3)
+
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 401, 408])
 def test_what_passes_is_waited_out(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handrail._line.REFUSED_FOR_S", 0.05)
     server = Server(status, lambda _: taken())
-    with client(server) as made:
+    with client(server, pace=AT_ONCE) as made:
         tell(made, 5)
         assert made.flush(5)
         assert (tokens(server), made.dropped, made.pending) == (list(range(5)), 0, 0)
@@ -32,7 +35,7 @@ def test_the_servers_time_is_kept() -> None:
         return httpx.Response(429, json={}, headers={"retry-after": "240"})
 
     server = Server(busy, lambda _: taken())
-    with client(server) as made:
+    with client(server, pace=AT_ONCE) as made:
         tell(made, 1)
         until(lambda: made._line.free_in_s() > 200, "the time is understood", 5)
         assert made.flush(0.2) is False
@@ -98,15 +101,63 @@ def test_a_poisonous_event_is_found_and_left_out(status: int) -> None:
     assert (told["agent"], told["operation"], told["metadata"]) == ("clerk", "handrail.dropped", {"dropped": 1})
 
 
-def test_a_server_that_stumbles_over_an_event_gets_the_others() -> None:
+@pytest.mark.parametrize(("status", "said"), [(500, b"{}"), (403, b"<html>blocked</html>")])
+def test_who_stumbles_over_an_event_gets_the_others(status: int, said: bytes, caplog: pytest.LogCaptureFixture) -> None:
     def stumbling(events: list[dict[str, Any]]) -> httpx.Response:
         bad = any(one.get("input_tokens") == 2 for one in events)
-        return httpx.Response(500, json={}) if bad else taken()
+        return httpx.Response(status, content=said) if bad else taken()
 
     server = Server(stumbling)
     with client(server) as made:
         tell(made, 4)
         until(lambda: tokens(server) == [0, 1, 3], "the others arrive", 20)
+        until(lambda: made.dropped == 1, "the one is given up", 20)
+    assert caplog.text.count("no batch gets through") == (status == 403)
+
+
+def test_a_proxy_that_lets_nothing_through_is_outlasted_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handrail._line.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("handrail._line.MOST_BACKOFF_S", 0.02)
+    monkeypatch.setattr("handrail._sender.PATIENCE_S", 0.0)
+    monkeypatch.setattr("handrail._sender.MOST_ALONE_S", 0.0)
+    server = Server(*[lambda _: httpx.Response(403, text="<html>blocked</html>")] * 12, lambda _: taken())
+    with client(server) as made:
+        tell(made, 4)
+        assert made.flush(10)
+        assert (sorted(tokens(server)), made.dropped) == (list(range(4)), 0)
+    assert [one["type"] for one in server.kept if one["type"] != "call"] == ["execution.started", "execution.completed"]
+
+
+@pytest.mark.parametrize(("status", "said"), [(500, b"{}"), (403, b"<html>blocked</html>")])
+def test_a_failure_that_is_not_heard_goes_with_what_came_behind_it(
+    status: int, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handrail._line.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("handrail._line.MOST_BACKOFF_S", 0.02)
+    monkeypatch.setattr("handrail._sender.PATIENCE_S", 0.3)
+    asked: list[str] = []
+
+    class Deaf(Server):
+        def handle(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/fail"):
+                asked.append(request.url.path)
+                return httpx.Response(status, content=said)
+            return super().handle(request)
+
+    server = Deaf(lambda _: taken())
+    with client(server) as made:
+        with made.execution("clerk") as ex:
+            ex.fail("HTTP 500", retryable=True)
+        until(lambda: len(asked) > 3, "it is tried again and again", 5)
+        tell(made, 2)
+        assert made.flush(5)
+        assert (tokens(server), made.dropped) == ([0, 1], 0)
+    kinds = [one["type"] for one in server.kept if one["type"] != "call"]
+    assert sorted(kinds) == sorted(
+        ["execution.started", "execution.started", "execution.completed", "execution.failed"]
+    )
+    (failed,) = (one for one in server.kept if one["type"] == "execution.failed")
+    assert (failed["execution_id"], failed["error"], failed["retryable"]) == (ex.id, "HTTP 500", True)
 
 
 def test_a_server_that_is_ill_for_a_while_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,12 +208,61 @@ def test_the_rejected_go_and_those_not_stored_come_again() -> None:
     assert len(server.batches[1]) == 1
 
 
+def test_a_server_without_room_is_asked_again_after_a_rest_and_for_the_rest() -> None:
+    error = [{"field": "event", "message": "was not stored: the disk of the database is nearly full"}]
+
+    def full(events: list[dict[str, Any]]) -> httpx.Response:
+        calls = [n for n, one in enumerate(events) if one["type"] == "call"]
+        return taken(*({"index": n, "errors": error, "retryable": True} for n in calls))
+
+    server = Server(lambda _: taken())
+    with client(server, pace=AT_ONCE) as made:
+        with made.execution("clerk") as ex:
+            until(lambda: bool(server.kept), "it is registered", 5)
+            server.answers = [full]
+            ex.call(model="m", input_tokens=0)
+        until(lambda: made._line.free_in_s() > 0, "batches rest", 5)
+        assert made.flush(0.3) is False
+        assert [len(one) for one in server.batches] == [1, 2]
+        assert not made._line.is_away
+        server.answers = [lambda _: taken()]
+        made._line._busy_until_s = 0.0
+        made._sender._wake.set()
+        assert made.flush(5)
+        assert (tokens(server), made.dropped) == ([0], 0)
+    assert [one["type"] for one in server.kept] == ["execution.started", "execution.completed", "call"]
+
+
+def test_an_end_does_not_wait_for_the_room_that_a_call_before_it_needs() -> None:
+    def full(events: list[dict[str, Any]]) -> httpx.Response:
+        calls = [n for n, one in enumerate(events) if one["type"] == "call"]
+        if len(calls) == len(events):
+            return httpx.Response(503, json={"detail": "no room"}, headers={"retry-after": "0.05"})
+        return taken(*({"index": n, "errors": [], "retryable": True} for n in calls))
+
+    server = Server(lambda _: taken())
+    with client(server, exit_s=0.2) as made:
+        with made.execution("clerk") as ex:
+            until(lambda: bool(server.kept), "it is registered", 5)
+            server.answers = [full]
+            ex.call(model="m", input_tokens=0)
+            until(lambda: len(server.batches) > 2, "there is no room for the call", 5)
+        until(lambda: server.kept[-1]["type"] == "execution.completed", "the end is taken", 5)
+        assert tokens(server) == []
+        server.answers = [lambda _: taken()]
+        made._line._busy_until_s = 0.0
+        made._sender._wake.set()
+        assert made.flush(5)
+        assert (tokens(server), made.dropped) == ([0], 0)
+    assert [one["type"] for one in server.kept] == ["execution.started", "execution.completed", "call"]
+
+
 def test_a_lost_answer_doubles_nothing() -> None:
     def lost(events: list[dict[str, Any]]) -> httpx.Response:
         raise httpx.ReadError("the connection broke")
 
     server = Server(lost, lambda _: taken())
-    with client(server) as made:
+    with client(server, pace=AT_ONCE) as made:
         tell(made, 3)
         assert made.flush(5)
     assert server.batches[0] == server.batches[1]

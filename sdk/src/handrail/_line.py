@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -18,12 +19,14 @@ MOST_BACKOFF_S = 15.0
 # A key that is refused may be put right while the program runs.
 REFUSED_FOR_S = 60.0
 BUSY_FOR_S = 5.0
+# A proxy that lets some batches through and others not is news so often at most.
+UNHEARD_EVERY_S = 60.0
 
 T = TypeVar("T")
 
 
 class Away(Exception):
-    """The server can't be asked now; `status` is its answer, 0 when there was none."""
+    """The server can't be asked now; `status` is its answer where that may be this request's own fault, else 0."""
 
     def __init__(self, why: str, status: int = 0) -> None:
         super().__init__(why)
@@ -31,25 +34,36 @@ class Away(Exception):
 
 
 class Line:
-    """Beats speak when only batches rest (429, 500, a proxy's refusal); nobody speaks while it is away."""
+    """What a batch is answered says nothing of heartbeats, which ask for themselves; if nobody answers, nobody asks."""
 
     def __init__(self, transport: Transport, *, on_gone: Callable[[], None] = lambda: None) -> None:
         self._transport = transport
         self._on_gone = on_gone
         self._failing = threading.Lock()
         self._failures = 0
+        # Until when batches are away, and everything is.
         self._away_until_s = 0.0
+        self._silent_until_s = 0.0
         self._was_told_when = False
         self._busy_until_s = 0.0
-        # Whether something before the server refuses batches, for the one line in the log.
+        # Whether only batches were refused: then only one that is taken is the end of that.
+        self._is_of_batches = False
+        # Whether something before the server refuses batches, and since when, for the one line in the log.
         self._is_unheard = False
+        self._unheard_at_s = -math.inf
         # Why nobody answers, "" while all is well; and whether the log has its one line of it.
         self.trouble = ""
         self._is_told = False
 
     @property
     def is_away(self) -> bool:
+        """Whether nothing of what happened can be told now."""
         return time.monotonic() < self._away_until_s
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nobody may be asked anything now."""
+        return time.monotonic() < self._silent_until_s
 
     def free_in_s(self) -> float:
         """Seconds until a batch may be sent; 0 for now."""
@@ -63,7 +77,7 @@ class Line:
 
     def get(self, path: str, params: Mapping[str, Any], *, timeout_s: float) -> Answer:
         """A long-poll, whose failure says little about the rest. Raises Away."""
-        if self.is_away:
+        if self.is_silent:
             raise Away(self.trouble)
         try:
             answer = self._transport.get(path, params, timeout_s=timeout_s)
@@ -78,37 +92,40 @@ class Line:
     def once_more(self) -> None:
         """A program that ends asks a silent server again, however early; one that said when is heeded."""
         if not self._was_told_when:
-            self._away_until_s = 0.0
+            self._away_until_s = self._silent_until_s = 0.0
 
     def close(self) -> None:
         self._transport.close()
 
     def _ask(self, ask: Callable[[], Answer], *, urgent: bool) -> Answer:
-        if self.is_away or (not urgent and self.free_in_s() > 0):
+        if self.is_silent if urgent else self.free_in_s() > 0:
             raise Away(self.trouble)
         try:
             answer = ask()
         except Unreachable as error:
             raise self._gone(str(error)) from error
         if answer.status == 429:
-            self._busy_until_s = time.monotonic() + (answer.retry_after_s or BUSY_FOR_S)
-            raise Away("too many requests", 429)
+            self.rest(answer.retry_after_s)
+            raise Away("too many requests")
         if answer.status == 500:
             # Perhaps only this request's fault: what others say goes on.
             with self._failing:
                 if self.free_in_s() == 0:
                     self._busy_until_s = time.monotonic() + self._backoff_s()
             raise Away("status 500", 500)
-        if answer.status in (401, 403):
-            raise self._gone(f"the key is refused ({answer.detail})", for_s=REFUSED_FOR_S, is_refusal=True)
         # A body that isn't an object is the word of some other server, or of a proxy in between.
         is_foreign = answer.body is None
+        if answer.status in (401, 403) and not is_foreign:
+            why = f"the key is refused ({answer.detail})"
+            raise self._gone(why, for_s=REFUSED_FOR_S, is_refusal=True, is_of_batches=not urgent)
         if is_foreign and not urgent and 400 <= answer.status < 500 and answer.status not in (408, 413):
-            raise self.unheard(f"status {answer.status}")
+            raise self.unheard(f"status {answer.status}", answer.status)
         if answer.status >= 500 or answer.status == 408 or (is_foreign and answer.status != 413):
-            raise self._gone(f"status {answer.status}", for_s=answer.retry_after_s)
+            raise self._gone(f"status {answer.status}", for_s=answer.retry_after_s, is_of_batches=not urgent)
         if not urgent:
-            self._is_unheard = False
+            self._is_unheard = self._is_of_batches = False
+        if self._is_of_batches:
+            return answer
         self.trouble = ""
         if self._is_told:
             log.info("handrail: the server answers again")
@@ -116,23 +133,36 @@ class Line:
         self._failures = 0
         return answer
 
-    def unheard(self, why: str) -> Away:
+    def rest(self, for_s: float | None = None) -> None:
+        """Batches wait, as long as the server said if it did."""
+        self._busy_until_s = time.monotonic() + (for_s or BUSY_FOR_S)
+
+    def unheard(self, why: str, status: int = 0) -> Away:
         """Batches rest: what a proxy has against one says nothing of heartbeats."""
+        self._is_of_batches = True
         self._busy_until_s = time.monotonic() + self._backoff_s()
-        if not self._is_unheard:
+        if not self._is_unheard and time.monotonic() >= self._unheard_at_s + UNHEARD_EVERY_S:
+            self._unheard_at_s = time.monotonic()
             log.warning("handrail: no batch gets through to the server, events are kept until one does: %s", why)
         self._is_unheard = True
-        return Away(why)
+        return Away(why, status)
 
-    def _gone(self, why: str, *, for_s: float | None = None, is_refusal: bool = False) -> Away:
+    def _gone(
+        self, why: str, *, for_s: float | None = None, is_refusal: bool = False, is_of_batches: bool = False
+    ) -> Away:
         with self._failing:
-            if self.is_away:
+            was_away = self.is_away
+            if self.is_silent or (is_of_batches and was_away):
                 # Who asked at the same time has found out already: that is one failure.
                 return Away(why)
-            self._away_until_s = time.monotonic() + (self._backoff_s() if for_s is None else for_s)
+            until_s = time.monotonic() + (for_s or self._backoff_s())
+            self._away_until_s = max(self._away_until_s, until_s)
+            if not is_of_batches:
+                self._silent_until_s = until_s
+            self._is_of_batches = is_of_batches
             self._was_told_when = for_s is not None
             # A server that has too much to do for a moment says when to come back; it is news only if it says so again.
-            is_news = for_s is None or is_refusal or bool(self.trouble)
+            is_news = for_s is None or is_refusal or (bool(self.trouble) and not was_away)
             if is_news and not self._is_told:
                 log.warning("handrail: no answer from the server, events are kept until there is one: %s", why)
                 self._is_told = True

@@ -172,6 +172,19 @@ class FileSegment(Segment):
         os.close(self._fd)
 
 
+def _first(segment: Segment, most: int, most_bytes: int) -> tuple[list[Record], int]:
+    """The first of those not taken, and the place behind them; a failure by itself."""
+    found: list[Record] = []
+    size, behind = 0, 0
+    for record, at in segment.ahead() if segment.count else ():
+        size += len(record.payload)
+        if found and (len(found) == most or size > most_bytes or FAILED in (record.kind, found[0].kind)):
+            break
+        found.append(record)
+        behind = at
+    return found, behind
+
+
 class Outbox:
     """All segments of this process, and those it took over. `most_bytes` bounds the whole folder.
 
@@ -202,6 +215,11 @@ class Outbox:
         """Events that wait."""
         return sum(one.count for one in (*self._own, *self._adopted))
 
+    @property
+    def behind(self) -> int:
+        """Events that wait behind those that were peeked at last."""
+        return self.count - (self._taking[1] if self._taking else 0)
+
     def put(self, records: Sequence[Record]) -> list[Record]:
         """Keep them behind all others; those for which there is no room are given back."""
         with self._lock:
@@ -223,14 +241,7 @@ class Outbox:
         """The oldest, up to so many; the same again until `taken` is said. A failure comes by itself."""
         with self._lock:
             for segment in (*self._own, *self._adopted):
-                found: list[Record] = []
-                size, behind = 0, 0
-                for record, at in segment.ahead() if segment.count else ():
-                    size += len(record.payload)
-                    if found and (len(found) == most or size > most_bytes or FAILED in (record.kind, found[0].kind)):
-                        break
-                    found.append(record)
-                    behind = at
+                found, behind = _first(segment, most, most_bytes)
                 if found:
                     self._taking = segment, len(found), behind
                     return found
@@ -238,6 +249,17 @@ class Outbox:
                     log.warning("handrail: %d stored events could not be read and are lost", segment.count)
                 self._drop(segment)
             return []
+
+    def peek_further(self, most: int, most_bytes: int) -> list[Record]:
+        """What came behind those that were peeked at last, as far as `peek` would now show it with them."""
+        with self._lock:
+            if self._taking is None:
+                return []
+            segment, count, _ = self._taking
+            found, behind = _first(segment, most, most_bytes)
+            if len(found) > count:
+                self._taking = segment, len(found), behind
+            return found[count:]
 
     def taken(self) -> None:
         """What was peeked at last is the server's."""

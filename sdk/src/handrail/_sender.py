@@ -158,24 +158,32 @@ class Sender:
     def _begin(self) -> bool:
         """Whether there is a batch in hand: what is left of the last one, else the next."""
         if self._hand is not None:
+            if len(self._hand) == 1 and self._suspect_since_s is None:
+                # A server without room for the first of it takes the ends that came meanwhile.
+                self._hand[0] += self._to_tell(self.outbox.peek_further(MOST_IN_BATCH, MOST_BYTES), self._hand[0])
             return True
         found = self.outbox.peek(MOST_IN_BATCH, MOST_BYTES)
         if not found:
             return False
+        self._ends, self._suspect_since_s, self._stumbles = {}, None, 0
+        left = self._to_tell(found, [])
+        self._hand = [left] if left else []
+        return True
+
+    def _to_tell(self, found: list[Record], before: list[Record]) -> list[Record]:
+        """Those of the found that are to be sent, behind `before`."""
         records = [one for one in found if _is_event(one)]
         for _ in range(len(found) - len(records)):
             self.intake.drop("", "a stored event could not be read")
-        self._ends, self._suspect_since_s, self._stumbles = {}, None, 0
-        whole = {identity for one in records if one.kind == STARTED and (identity := _id(one)) in self._wholes}
-        left = [one for one in records if not self._is_told(one, whole)]
-        self._hand = [left] if left else []
-        return True
+        starts = [_id(one) for one in (*before, *records) if one.kind == STARTED]
+        whole = {identity for identity in starts if identity in self._wholes}
+        return [one for one in records if not self._is_told(one, whole)]
 
     def _is_told(self, record: Record, whole: set[str]) -> bool:
         """Whether the beginning of its execution tells, or told, how that ended; `whole` are those in this batch."""
         if record.kind not in (ENDED, PROGRESS) or not (whole or self._told_whole or self._wholes):
             return False
-        identity = str(json.loads(record.payload)["execution_id"])
+        identity = _of(record)
         is_told = identity in whole or identity in self._told_whole
         if record.kind == ENDED:
             if identity in whole:
@@ -189,11 +197,7 @@ class Sender:
         """Until each in hand is taken or refused for good. Raises Away."""
         while self._hand:
             part = self._hand[0]
-            if part[0].kind == FAILED:
-                self._send_failure(part[0])
-                self._hand = []
-            else:
-                self._hand[:1] = self._send_batch(part)
+            self._hand[:1] = self._send_failure(part[0]) if part[0].kind == FAILED else self._send_batch(part)
 
     def _send_batch(self, records: list[Record]) -> list[list[Record]]:
         """What is to be sent again, in parts. Raises Away, when all of it is to be sent again later."""
@@ -201,8 +205,6 @@ class Sender:
         try:
             answer = self._line.post("/api/v1/batch", b'{"events":[' + b",".join(payloads) + b"]}")
         except Away as away:
-            if away.status != 500:
-                raise
             return self._stumbled(records, away)
         self._stumbles = 0
         if not answer.is_good:
@@ -233,7 +235,8 @@ class Sender:
                 level = logging.WARNING if one.kind == STARTED else logging.INFO
                 log.log(level, "handrail: an execution of %s: %s", agent_of(one), _reasons(rejected[index]))
         if later == 0:
-            raise Away("the server could not store anything")
+            # It has no room, or trouble of its own, and at once would say the same again.
+            self._line.rest()
         return [again] if again else []
 
     def _halve(self, records: list[Record], answer: Answer) -> list[list[Record]]:
@@ -245,7 +248,12 @@ class Sender:
         return [records[:half], records[half:]]
 
     def _stumbled(self, records: list[Record], away: Away) -> list[list[Record]]:
-        """Over one of these, or the server is ill: that shows in whether it takes others. Raises Away."""
+        """Over one of these, or the server is ill: that shows in whether it takes others. Raises Away.
+
+        So does a proxy, except that what it alone refuses is never given up before others get through.
+        """
+        if not away.status:
+            raise away
         self._stumbles += 1
         now = time.monotonic()
         if self._suspect_since_s is None:
@@ -258,18 +266,34 @@ class Sender:
         lasted_s = now - self._suspect_since_s
         if records[0].kind != REPORT and lasted_s < PATIENCE_S:
             raise away
-        if self._is_well or lasted_s > MOST_ALONE_S:
+        if self._is_well or (lasted_s > MOST_ALONE_S and away.status == 500):
             return self._halve(records, refused)
         if self._hand is not None and len(self._hand) > 1:
-            self._hand.append(records)
+            return self._put_behind(records[0], self._hand)
+        if records[0].kind == FAILED and self.outbox.behind:
+            # Nobody waits any more for what is said to it: it goes in a batch with those that came meanwhile.
+            self.intake.keep([Record(ENDED, records[0].payload)])
             return []
         raise away
 
-    def _send_failure(self, record: Record) -> None:
+    def _put_behind(self, record: Record, hand: list[list[Record]]) -> list[list[Record]]:
+        """Others of the hand are tried first, but never what tells more of an execution before its beginning."""
+        identity = _id(record) if record.kind == STARTED else None
+        kin = [one for part in hand[1:] for one in part if one.kind in (ENDED, PROGRESS) and _of(one) == identity]
+        parts = [[one for one in part if one not in kin] for part in hand[1:]]
+        hand[1:] = [part for part in (*parts, [record], kin) if part]
+        return []
+
+    def _send_failure(self, record: Record) -> list[list[Record]]:
+        """What is to be sent again. Raises Away."""
         event = json.loads(record.payload)
         body = {name: event[name] for name in ("error", "retryable", "attempt") if name in event}
-        answer = self._line.post(f"/api/v1/executions/{event['execution_id']}/fail", body, urgent=True)
+        try:
+            answer = self._line.post(f"/api/v1/executions/{event['execution_id']}/fail", body)
+        except Away as away:
+            return self._stumbled([record], away)
         self._heard(FAILED, event["execution_id"], answer)
+        return []
 
     def _payload(self, record: Record) -> bytes:
         if record.kind == STARTED and self._wholes:
@@ -299,6 +323,11 @@ def _is_event(record: Record) -> bool:
 
 def _id(record: Record) -> str:
     return str(json.loads(record.payload)["id"])
+
+
+def _of(record: Record) -> str:
+    """The execution that it tells of."""
+    return str(json.loads(record.payload)["execution_id"])
 
 
 def _rejected(answer: Answer) -> dict[int, dict[str, Any]] | None:
