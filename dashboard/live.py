@@ -47,10 +47,6 @@ class Events(View):
         return StreamingHttpResponse(self._stream(request, caller, ago_s), content_type=EVENT_STREAM, headers=headers)
 
     def _identify(self, request: HttpRequest) -> Caller:
-        for name in ("user", "session"):
-            # Asked again later: what was read before may have ended.
-            if hasattr(request, name):
-                delattr(request, name)
         attach_person(request)
         caller = identify_person(request, request.GET.get("project"))
         require(caller, "read")

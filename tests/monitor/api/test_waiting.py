@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -292,6 +293,32 @@ def test_a_page_of_somebody_who_signs_out_hears_no_more(web: Web, north: Project
     ):
         Session.objects.all().delete()
         assert "data" not in "".join(list(stream.iter_lines())[4:])
+
+
+def sign_out(person: Person) -> None:
+    Session.objects.all().delete()
+
+
+def switch_off(person: Person) -> None:
+    Person.objects.filter(pk=person.pk).update(is_active=False)
+
+
+def change_password(person: Person) -> None:
+    person.set_password("another one, and long")
+    person.save()
+
+
+@pytest.mark.parametrize("leave", [sign_out, switch_off, change_password])
+def test_a_stream_ends_soon_after_its_person_may_hear_no_more(
+    web: Web, north: Project, ann: Person, leave: Callable[[Person], None]
+) -> None:
+    with (
+        httpx.Client(base_url=web.url, cookies=cookies_of(ann), timeout=30) as page,
+        page.stream("GET", EVENTS, headers=STREAM) as stream,
+    ):
+        leave(ann)
+        # One that goes on has a ping for its third line.
+        assert list(islice(stream.iter_lines(), 3)) == ["retry: 2000", ""]
 
 
 def test_strangers_and_other_projects_hear_nothing(web: Web, north: Project, ann: Person) -> None:
