@@ -37,7 +37,10 @@ class Events(View):
         try:
             caller = await Looking.run(self._identify, request)
             let_in(request)
-        except problems.Problem as problem:
+        except Exception as error:
+            problem = problems.of(error)
+            if problem is None:
+                raise
             return problems.render(problem)
         try:
             ago_s = max(0, int(request.GET.get("ago_ms", "0"))) / 1000 + TRAVEL_S
