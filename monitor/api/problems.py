@@ -208,12 +208,13 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if is_api(request):
         return render(problem)
     try:
-        page, kind = render_to_string(f"{problem.status}.html"), "text/html"
+        page = render_to_string(f"{problem.status}.html")
     except Exception:
         # The page that says so must not fail as well.
         log.exception("the page for faults has a fault")
-        page, kind = f"{problem.title}.", "text/plain"
-    return HttpResponse(page, status=problem.status, content_type=f"{kind}; charset=utf-8", headers=problem.headers)
+        words = f"{problem.title}."
+        return HttpResponse(words, status=problem.status, content_type="text/plain", headers=problem.headers)
+    return HttpResponse(page, status=problem.status, headers=problem.headers)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
