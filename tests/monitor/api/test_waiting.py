@@ -130,9 +130,10 @@ def test_a_poll_survives_the_death_of_redis(committed_db: None, tmp_path: Path) 
         assert client.get("/api/v1/sample/who/x").status_code == 200
 
 
-def test_many_that_wait_hold_neither_threads_nor_connections(web: Web, north: Project) -> None:
+@pytest.mark.parametrize("wait", ["wait", "%77ait", "w%61it"])
+def test_many_that_wait_hold_neither_threads_nor_connections(web: Web, north: Project, wait: str) -> None:
     with web.client(north) as client, ThreadPoolExecutor(60) as crowd:
-        waiting = [crowd.submit(client.get, f"{EVENTS}?wait=20") for _ in range(60)]
+        waiting = [crowd.submit(client.get, f"{EVENTS}?{wait}=20") for _ in range(60)]
         web.wait_for_callers(60)
         # The polls are over after 20 s.
         assert client.get("/api/v1/sample/who/x", timeout=10).status_code == 200
@@ -143,6 +144,13 @@ def test_many_that_wait_hold_neither_threads_nor_connections(web: Web, north: Pr
             assert cursor.fetchone()[0] <= 10, "two processes with pools of five"
         announce(north, "said")
         assert {one.result().json()["cursor"] for one in waiting} == {1}
+
+
+def test_what_is_no_stream_for_the_gate_is_none_in_a_thread(web: Web, north: Project) -> None:
+    with web.client(north) as client:
+        # Django strips what is a space to Unicode.
+        answer = client.get(EVENTS, headers=[(b"Accept", b"\xa0text/event-stream")], timeout=SOONER_S)
+        assert answer.json() == {"events": [], "cursor": 0}
 
 
 @pytest.mark.parametrize(
