@@ -8,7 +8,7 @@ from django.views import View
 
 from monitor.api import problems
 from monitor.api.caller import Caller, attach_person, identify_person, require
-from monitor.api.waiting import EVENT_STREAM, RETRY_MS, Looking, Pulse, let_in
+from monitor.api.waiting import EVENT_STREAM, RETRY_MS, Looking, Pulse, let_in, until_refused
 from monitor.listen import ears
 
 # News of a busy moment goes out together.
@@ -58,7 +58,7 @@ class Events(View):
     async def _stream(self, request: HttpRequest, caller: Caller, ago_s: float) -> AsyncIterator[bytes]:
         pulse = Pulse(lambda: self._identify(request))
         yield f"retry: {RETRY_MS}\n\n".encode()
-        with ears.of(caller.project_id, ago_s=ago_s) as ear:
+        with until_refused(), ears.of(caller.project_id, ago_s=ago_s) as ear:
             yield BEAT
             while not ear.closing and await pulse.is_welcome():
                 patience_s = ear.patience_s if ear.hears else ALONE_S

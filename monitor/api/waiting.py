@@ -10,8 +10,9 @@ The same call is a stream for `Accept: text/event-stream`, where `following` say
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar
@@ -103,6 +104,16 @@ def may_wait(request: HttpRequest) -> bool:
     Which it is was decided before, by what the request looked like; here it may be read in another way.
     """
     return isinstance(request, ASGIRequest)
+
+
+@contextmanager
+def until_refused() -> Iterator[None]:
+    """For streams: one ends where it is refused or the database is away. Whoever asks again is told which it is."""
+    try:
+        yield
+    except Exception as error:
+        if problems.of(error) is None:
+            raise
 
 
 class LongPoll(View):
@@ -211,7 +222,7 @@ class LongPoll(View):
     ) -> AsyncIterator[bytes]:
         pulse = Pulse(lambda: self._identify(request))
         yield f"retry: {RETRY_MS}\n\n".encode()
-        with ears.of(caller.project_id) as ear:
+        with until_refused(), ears.of(caller.project_id) as ear:
             while not ear.closing and await pulse.is_welcome():
                 ear.take()
                 result = await Looking.run(self._look, caller, query, path)
@@ -241,17 +252,14 @@ class Pulse:
         return self._sent_s + PING_S - time.monotonic()
 
     async def is_welcome(self) -> bool:
-        """Whether the stream may go on; asks the database every RECHECK_S."""
+        """Whether the stream may go on; asks the database every RECHECK_S. Raises Problem for who may not listen."""
         now_s = time.monotonic()
         if now_s - self._began_s > LONGEST_STREAM_S:
             return False
         if now_s - self._checked_s < RECHECK_S:
             return True
         self._checked_s = now_s
-        try:
-            await Looking.run(self._identify_again)
-        except Problem:
-            return False
+        await Looking.run(self._identify_again)
         return True
 
 

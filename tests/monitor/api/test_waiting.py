@@ -227,6 +227,19 @@ def test_a_stream_tells_what_was_and_what_comes(hearing_web: Web, north: Project
         said.join()
 
 
+def test_a_stream_ends_where_the_database_does_not_answer(web: Web, north: Project) -> None:
+    announce(north, "first")
+    with web.client(north) as client:
+        with client.stream("GET", EVENTS, headers=STREAM) as stream:
+            lines = stream.iter_lines()
+            assert read_events(lines, 1) == [{"id": "1", "data": '{"seq":1,"kind":"first"}'}]
+            announce(north, "stuck")
+            # As a whole answer does, and no broken line.
+            assert list(lines) == []
+        answer = client.get(EVENTS)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+
+
 def test_a_stream_ends_soon_after_its_key_was_revoked(web: Web, north: Project) -> None:
     with web.client(north) as client, client.stream("GET", EVENTS, headers=STREAM) as stream:
         with tenant(north.pk):
