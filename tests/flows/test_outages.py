@@ -230,7 +230,7 @@ def test_without_postgres_people_are_told_so(handrail: Instance) -> None:
                 assert answer.status_code == 503, answer.text
                 assert int(answer.headers["retry-after"]) >= 1
                 assert answer.headers["content-type"].startswith(kind)
-            assert "The database does not answer" in page.text
+            assert "The database cannot do this at the moment" in page.text
             until(lambda: browser.get("/").status_code == 200, "pages are there again")
 
 
