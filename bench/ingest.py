@@ -30,7 +30,7 @@ from django.db import connection
 
 from bench import _agents, _bare, _calls
 from launcher.child import Child
-from launcher.up import SERVE
+from launcher.web import Port
 from monitor.api import batch, bodies
 from monitor.api.problems import Problem
 
@@ -46,7 +46,7 @@ TABLES = ("monitor_ledgerentry", "bench_call")
 ROUNDS = 5
 READY_WITHIN_S = 60
 LONGEST_S = 120
-QUIET = {"HANDRAIL_LOG_LEVEL": "ERROR"}
+QUIET = {"HANDRAIL_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
 
 
 class Measured(NamedTuple):
@@ -64,14 +64,15 @@ class Server:
 
     def __init__(self, app: str, key: str = "", **environment: str) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        fd = self._listener.fileno()
         self.port = self._listener.getsockname()[1]
         self.key = key
-        command = [sys.executable, "-W", "ignore", *SERVE, app, "--fd", str(fd), "--no-access-log"]
-        command += ["--log-level", "error"]
-        self._children = [
-            Child(command, env=os.environ | QUIET | environment, grace_s=5, pass_fds=(fd,)) for _ in range(PROCESSES)
-        ]
+        env = os.environ | QUIET | environment
+        with Port(self._listener, PROCESSES) as shared:
+            command = shared.command(app, log_level="error")
+            self._children = [
+                Child(command, env=env | shared.env(number), grace_s=5, pass_fds=shared.fds)
+                for number in range(PROCESSES)
+            ]
 
     def stop(self) -> None:
         for child in self._children:

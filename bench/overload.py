@@ -22,7 +22,7 @@ import httpx
 import psutil
 from django.conf import settings
 
-from launcher.up import SERVE
+from launcher.web import SERVE
 from monitor import keys
 from monitor.models import Project
 from monitor.tenancy import crossing, tenant

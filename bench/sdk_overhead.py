@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from launcher.child import Child
-from launcher.up import SERVE
+from launcher.web import SERVE
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(__file__).parent / "_sdk_program.py"

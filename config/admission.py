@@ -2,8 +2,9 @@
 
 There are two rooms, each with threads of its own: for reports, which come in floods, and for everything else, which is
 pages, heartbeats and ends. In a room, whoever waits is let in by turns of their keys, those first that hold the fewest
-threads, and no key may fill more than half of the room. While several keys come, the last free thread goes to none that
-has one already, so that calls which take long keep nobody else out.
+threads, and no key may fill more than half of the room; in a full one the key that has the most makes room for others.
+While several keys come, the last free thread goes to none that has one already, so that calls which take long keep
+nobody else out.
 
 Anybody can make up keys. So a key, or a session, counts for itself only after this process has seen it accepted; all
 others are strangers, who share one turn and a few bytes of their own, and take nothing from the room. Of a stranger's
@@ -20,7 +21,7 @@ from typing import Any
 
 from config.lobby import Listener, Lobby
 from config.rooms import Key, Room, Visit
-from config.shedding import Shed, ending
+from config.shedding import Shed
 from monitor.api.caller import shown
 from monitor.api.problems import API_PATHS, Unauthenticated, render
 
@@ -124,10 +125,6 @@ class Admission:
         key = self._key(path, headers)
         within_s = TRACES_WITHIN_S if is_ingest and path.startswith(OTLP_PREFIXES) else None
         return Visit(self._ingest if is_ingest else self._other, key, within_s)
-
-    async def end(self, path: str, send: Send) -> None:
-        """Answer a request for whose thread a process that stops waits no longer."""
-        await self.refuse(ending(), path, send)
 
     async def refuse(self, shed: Shed, path: str, send: Send, room: str = "") -> None:
         """Answer a request that was shed, and count it, by default for the room of its path."""

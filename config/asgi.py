@@ -37,7 +37,12 @@ OF_BODIES = frozenset({b"content-type", b"content-length", b"transfer-encoding"}
 
 
 class WaitingHandler(ASGIHandler):
-    """Django for calls that wait: without middleware, which would hold a thread for as long as the call lasts."""
+    """Django for calls that wait: without what would hold a thread for as long as the call lasts."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Django's own gives each call a thread for what is synchronous about it. These share one: what begins and ends
+        # a request finds nothing to tidy there, and looks into the database have threads of their own.
+        await self.handle(scope, receive, send)
 
     def load_middleware(self, is_async: bool = False) -> None:
         self._view_middleware: list[Any] = []

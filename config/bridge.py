@@ -16,8 +16,9 @@ from urllib.parse import unquote_to_bytes
 from django.core.handlers.wsgi import WSGIRequest
 
 from config.admission import OTLP_PREFIXES, Admission
+from config.protocol import SLOWEST_BYTES_S
 from config.rooms import Visit
-from config.shedding import BODY_WITHIN_S, Shed, late, nobody, slow
+from config.shedding import BODY_WITHIN_S, Shed, ending, late, nobody, slow
 from monitor.api import problems
 from monitor.api.caller import INVALID_KEY, KNOWN_BY, NO_KEY, known_by
 from monitor.api.waiting import tidily
@@ -33,7 +34,6 @@ Look = Callable[[dict[str, Any]], str | None]
 IN_ONE_PIECE_BYTES = 256 * 1024
 # So long a thread waits for a client to take a piece of a long answer, and longer by what that takes at a slow pace.
 TAKEN_WITHIN_S = 10.0
-SLOWEST_BYTES_S = 128 * 1024
 
 
 class Disconnected(Exception):
@@ -66,6 +66,12 @@ class Bridge:
         self._max_otlp_bytes = max_otlp_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        shed = await self._work(scope, receive, send)
+        if shed is not None:
+            await self._admission.refuse(shed, scope["path"], send)
+
+    async def _work(self, scope: Scope, receive: Receive, send: Send) -> Shed | None:
+        """Answer a request, or say why it was shed. Then nothing of it is held, for it may take long to tell."""
         visit = self._admission.visit(scope["path"], scope["headers"])
         is_at_work = False
         call: _Call | None = None
@@ -81,19 +87,21 @@ class Bridge:
             is_at_work = True
             await self._answer(call, working, visit.left_s(), send)
         except Disconnected:
-            return
+            return None
         except Shed as shed:
-            await self._admission.refuse(shed, scope["path"], send)
+            # Another one, for the frames that it came through hold the body.
+            return Shed(shed.reason, shed.problem)
         except asyncio.CancelledError:
             # Left to itself this is a 500, which no exporter sends again.
             if call is not None:
                 if call.started:
                     raise
                 call.is_late = True
-            await self._admission.end(scope["path"], send)
+            return ending()
         finally:
             if not is_at_work:
                 visit.leave()
+        return None
 
     def _remember(self, call: "_Call", scope: Scope) -> None:
         if call.known_by is not None:

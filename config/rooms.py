@@ -91,6 +91,9 @@ class Visit:
             room.give_up(self._key, self._turn)
             self._turn = False
             raise busy("waited")
+        if self._turn.cancelled():
+            self._turn = False
+            raise busy("full")
 
     def left_s(self) -> float | None:
         """How long the sender still waits for an answer; None where nobody counts."""
@@ -107,9 +110,9 @@ class Visit:
             self.held = 0
         if turn is not False:
             self._turn = False
-            if turn is True or turn.done():
+            if turn is True or (turn.done() and not turn.cancelled()):
                 room.give_back(self._key)
-            else:
+            elif not turn.done():
                 room.give_up(self._key, turn)
 
 
@@ -194,16 +197,25 @@ class Room:
         return monotonic() - others_s > OTHERS_FOR_S
 
     def queue(self, key: Key, turn: "asyncio.Future[None]") -> None:
-        """Wait until `turn` is done. Raises Shed."""
+        """Wait until `turn` is done; it is cancelled when it makes room for another key's. Raises Shed."""
         self._came(key)
         is_known = key[0]
+        own = len(self._queues.get(key, ()))
         if is_known and self._waiting >= self._most_waiting:
-            raise busy("full")
-        own = self._queues.get(key)
-        if own is not None and len(own) >= max(1, self._most_waiting // 2):
+            self._displace(own)
+        if own >= max(1, self._most_waiting // 2):
             raise greedy() if is_known else busy("unknown")
         self._queues.setdefault(key, deque()).append(turn)
         self._waiting += is_known
+
+    def _displace(self, own: int) -> None:
+        """For a key that has `own` waiting: of the key that has the most the newest makes room. Raises Shed."""
+        longest = max((key for key in self._queues if key[0]), key=lambda one: len(self._queues[one]))
+        if len(self._queues[longest]) <= own + 1:
+            raise busy("full")
+        newest = self._queues[longest][-1]
+        self.give_up(longest, newest)
+        newest.cancel()
 
     def give_up(self, key: Key, turn: "asyncio.Future[None]") -> None:
         """Wait no longer."""

@@ -22,11 +22,10 @@ from launcher.static import collect_when_stale
 from launcher.supervisor import Part, Stopped, Supervisor
 from launcher.valkey import STOP_SIGNAL as VALKEY_STOP_SIGNAL
 from launcher.valkey import Valkey
+from launcher.web import Port
 
 ROOT = Path(__file__).resolve().parent.parent
 MANAGE = [sys.executable, "manage.py"]
-# The server with the product's own protocol, which holds no more of a request than it should.
-SERVE = ["-m", "uvicorn", "--http", "config.protocol:Protocol"]
 CELERY = [sys.executable, "-m", "celery", "--quiet", "--app", "config"]
 # Celery warns of root on every start; in a container that is how it is.
 CELERY_ENV = {"PYTHONWARNINGS": "ignore:You're running the worker"}
@@ -85,8 +84,11 @@ def _run(settings: Settings, *, demo: bool, patience_s: float) -> int:
     supervisor = Supervisor(console)
     supervisor.listen_for_signals()
     try:
-        with _bind(settings, patience_s=patience_s) as listener:
-            _start(settings, supervisor, listener)
+        with (
+            _bind(settings, patience_s=patience_s) as listener,
+            Port(listener, settings.web_processes) as port,
+        ):
+            _start(settings, supervisor, port)
             if demo:
                 supervisor.start(Part("demo", rank=3, command=_constant([*MANAGE, "demo"]), grace_s=1.0))
             supervisor.watch()
@@ -98,7 +100,7 @@ def _run(settings: Settings, *, demo: bool, patience_s: float) -> int:
     return 0
 
 
-def _start(settings: Settings, supervisor: Supervisor, listener: socket.socket) -> None:
+def _start(settings: Settings, supervisor: Supervisor, port: Port) -> None:
     began_s = time.monotonic()
     places, console = settings.places, supervisor.console
     write_secret_key(places)
@@ -121,7 +123,7 @@ def _start(settings: Settings, supervisor: Supervisor, listener: socket.socket) 
     try:
         console.say("Starting web, worker and beat.")
         collect_when_stale(ROOT, lambda command: supervisor.run("static", [*MANAGE, *command]))
-        supervisor.start(*web_parts(settings, listener), worker_part(settings), beat_part())
+        supervisor.start(*web_parts(settings, port), worker_part(settings), beat_part())
     finally:
         # Last, so that it is seen; and also when the start ends here, for it is shown once.
         if welcome.strip():
@@ -196,24 +198,22 @@ def valkey_part(server: Valkey) -> Part:
     )
 
 
-def web_parts(settings: Settings, listener: socket.socket) -> list[Part]:
+def web_parts(settings: Settings, port: Port) -> list[Part]:
     """One process or several, all accepting from the one socket."""
-    fd = listener.fileno()
-    command = [sys.executable, *SERVE, "config.asgi:application", "--fd", str(fd), "--no-access-log"]
-    command += ["--log-level", settings.log_level.lower(), "--timeout-graceful-shutdown", "2"]
-    numbers = range(1, settings.web_processes + 1)
-    names = ["web"] if settings.web_processes == 1 else [f"web-{number}" for number in numbers]
+    command = port.command(log_level=settings.log_level.lower())
+    own = {name: os.environ.get(name, default) for name, default in OF_WEB.items()}
+    numbers = range(settings.web_processes)
     return [
         Part(
-            name=name,
+            name="web" if settings.web_processes == 1 else f"web-{number + 1}",
             rank=2,
             command=_constant(command),
             is_ready=lambda: web_answers(settings.host, settings.port),
             grace_s=3.0,
-            env={name: os.environ.get(name, default) for name, default in OF_WEB.items()},
-            pass_fds=(fd,),
+            env=own | port.env(number),
+            pass_fds=port.fds,
         )
-        for name in names
+        for number in numbers
     ]
 
 

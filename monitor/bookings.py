@@ -176,9 +176,10 @@ class Books(msgspec.Struct, gc=False):
     charges: list[Charge] = []
     unpriced_models: set[tuple[str, str]] = set()
     told: dict[str, tuple[AgentWork | None, AgentWork]] = {}  # executions as they were told before, and are now
+    bereft: set[str] = set()  # of those told, whose parent has left with its span: it stays in their rows
     withdrawn: set[str] = set()
 
-    def tell(self, before: AgentWork | None, after: AgentWork | None) -> None:
+    def tell(self, before: AgentWork | None, after: AgentWork | None, *, parent_left: bool = False) -> None:
         """Note what a span tells of its execution now, and count its outcome anew where that differs."""
         if before == after:
             return
@@ -187,6 +188,8 @@ class Books(msgspec.Struct, gc=False):
                 self.rollups.append(outcome)
         if after is not None:
             self.told[after.id] = before, after
+            if parent_left:
+                self.bereft.add(after.id)
         elif before is not None:
             self.withdrawn.add(before.id)
 

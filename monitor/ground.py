@@ -31,8 +31,10 @@ TRACES = """
 SELECT encode(uuid_send(trace_id), 'hex'), first_at, last_at, spans FROM monitor_trace
  WHERE project_id = %(project_id)s AND trace_id = ANY(%(traces)s::uuid[])
 """
+# An execution that spans tell of lies in a trace and owns none.
 WORKS = """
-SELECT id::text, encode(uuid_send(trace_id), 'hex'), run_id, agent, department, conversation_id
+SELECT id::text, CASE WHEN NOT from_spans THEN encode(uuid_send(trace_id), 'hex') END, run_id, agent, department,
+       conversation_id
   FROM monitor_execution WHERE project_id = %(project_id)s AND id = ANY(%(works)s::uuid[])
 UNION
 SELECT id::text, encode(uuid_send(trace_id), 'hex'), run_id, agent, department, conversation_id
@@ -84,8 +86,8 @@ class Ground(NamedTuple):
     """What stands before the batch: executions by id and by trace, own prices, the spans of known traces.
 
     Of the traces in `parts`, which are long, `known` holds what the batch touches and what that depends on. `began` is
-    when the first span of each known trace started, also of those that have left. `logged` are the traces of which
-    there are messages in log records.
+    when the first span of each known trace started, also of those that have left. `torn` are the traces that spans have
+    left, and all long ones: of them nobody counts. `logged` are the traces of which there are messages in log records.
     """
 
     works: dict[str, Work]
@@ -94,6 +96,7 @@ class Ground(NamedTuple):
     known: dict[str, dict[int, Known]]
     parts: dict[str, Part]
     began: dict[str, datetime] = {}
+    torn: frozenset[str] = frozenset()
     logged: frozenset[str] = frozenset()
 
 
@@ -147,6 +150,7 @@ def read(
         known,
         parts,
         {trace: first for trace, first, *_ in places},
+        frozenset(trace for trace, _, _, came in places if trace in parts or len(known[trace]) != came),
         frozenset(trace for (trace,) in logged),
     )
 

@@ -115,8 +115,7 @@ def accept_all(project_id: int, batches: Sequence[Batch], *, now: datetime) -> T
     for told, reason in unbookable:
         fit[told.batch] -= 1
         rejected[told.batch].append(Refused(told.place, reason))
-    if ground.logged:
-        spanlogs.complete(project_id, (one for rows in by_trace.values() for one in rows.values()), ground.logged)
+    spanlogs.complete(project_id, (one for rows in by_trace.values() for one in rows.values()), ground)
     verdict = _book(project_id, by_trace, ground, late, now=now)
     if by_trace:
         news.tell(project_id, "spans")
@@ -136,14 +135,19 @@ def _book(
     project_id: int, by_trace: Mapping[str, Mapping[int, Row]], ground: Ground, late: Late, *, now: datetime
 ) -> Verdict:
     """Settle each trace with its new rows by span, and write them and all that they change."""
-    settled = settlement.settle(project_id, by_trace, ground, oldest=late.oldest(now=now), now=now)
+    oldest = late.oldest(now=now)
+    settled = settlement.settle(project_id, by_trace, ground, oldest=oldest, now=now)
+    books = settled.books
     rows = [one for new in by_trace.values() for one in new.values()]
-    pipeline.flush(store.replacing(project_id, settled.replaced) + store.correcting(project_id, settled.corrections))
+    written = store.replacing(project_id, settled.replaced) + store.correcting(project_id, settled.corrections)
+    lost = silence.lost(project_id, books.told.keys() | books.withdrawn)
+    answers = pipeline.flush([*written, *lost])
+    books.rollups += silence.taking_back(chain.from_iterable(answers[len(written) :]), oldest=oldest)
     store.copy_spans(rows)
-    store.copy_ledger(project_id, settled.books.entries)
+    store.copy_ledger(project_id, books.entries)
     named = {one.execution_id for one in rows if one.execution_id and not one.inherits & EXECUTION}
     early = named - ground.works.keys()
-    return _sum_up(project_id, rows, settled, early, oldest=late.oldest(now=now), now=now)
+    return _sum_up(project_id, rows, settled, early, now=now)
 
 
 def _fitting(spans: Iterable[Span], late: Late, *, now: datetime) -> tuple[dict[int, Span], list[Refused]]:
@@ -216,7 +220,7 @@ def _news(
 
 
 def _sum_up(
-    project_id: int, rows: Sequence[Row], settled: Settlement, early: Iterable[str], *, oldest: datetime, now: datetime
+    project_id: int, rows: Sequence[Row], settled: Settlement, early: Iterable[str], *, now: datetime
 ) -> Verdict:
     """Write the sums; the budgets are locked late and folded, the quarters last, for they are the hottest rows.
 
@@ -235,8 +239,7 @@ def _sum_up(
         first_keys=[*models, *map(registration.named_early, early)],
         now=now,
     )
-    taken_back = silence.taking_back(project_id, books.withdrawn, oldest=oldest)
-    minutes = folding.statements(project_id, books.rollups + taken_back, now=now)
+    minutes = folding.statements(project_id, books.rollups, now=now)
     charging = budgets.charging(project_id, books.charges, now=now)
     spending, clearing = charging.statements, runs.clearing(project_id, books.runs, settled.left)
     answers = pipeline.flush([*sums, *minutes, *spending, *clearing])

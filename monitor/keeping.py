@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from monitor import changes, commons
-from monitor.models import Keeping, Project, Subject
+from monitor.models import Keeping, Project, StateChange, Subject
 from monitor.tenancy import crossing, tenant
 from monitor.together import Together
 
 # What a process remembers of a project's days is so old at most; a span may come a day too late all the same.
 REMEMBERED_FOR = timedelta(seconds=10)
+# By then all go by days that were shortened, and what they took by the longer ones is written.
+SHORTENED_AFTER = timedelta(minutes=1)
 # A span is taken for a day less than it is kept: else it might be dropped before anybody saw it.
 MARGIN = timedelta(days=1)
 MOST_REMEMBERED = 10_000
@@ -204,6 +206,19 @@ def _standing(projects: Iterable[int], said: Sequence[tuple[int | None, str, int
         if project_id in days and kind in default:
             days[project_id][kind] = own
     return Standing(days, default)
+
+
+def settling(*, now: datetime) -> set[str]:
+    """The kinds that spans change and somebody shortened so lately that some may still come by the longer days."""
+    with crossing():
+        changed = StateChange.objects.filter(
+            project__in=Project.objects.all(),
+            subject=Subject.KEEPING,
+            subject_id__in=list(CHANGED_BY_SPANS),
+            at__gt=now - SHORTENED_AFTER,
+        )
+        made = changed.values_list("subject_id", "data__was", "data__days")
+        return {kind for kind, was, days in made if days < was}
 
 
 def followers(kind: str) -> list[int]:

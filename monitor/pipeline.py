@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import psycopg
 from django.db import connection
 
+# A cursor and its answer stay in memory until all of a trip are there.
+MOST_TOGETHER = 500
+
 
 class Statement(NamedTuple):
     """SQL with named parameters; prepared by the driver, so its text must not vary with the data.
@@ -19,7 +22,10 @@ class Statement(NamedTuple):
 
 
 def flush(statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
-    """Run the statements in order on the transaction's connection and return the rows of each."""
+    """Run the statements in order on the transaction's connection and return the rows of each.
+
+    Many go in several trips.
+    """
     if not statements:
         return []
     connection.ensure_connection()
@@ -27,9 +33,12 @@ def flush(statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
     with connection.wrap_database_errors:
         if len(statements) == 1:
             return [_rows(_send(session, statements[0]))]
-        with session.pipeline():
-            cursors = [_send(session, statement) for statement in statements]
-        return [_rows(cursor) for cursor in cursors]
+        rows = []
+        for first in range(0, len(statements), MOST_TOGETHER):
+            with session.pipeline():
+                cursors = [_send(session, one) for one in statements[first : first + MOST_TOGETHER]]
+            rows += [_rows(cursor) for cursor in cursors]
+        return rows
 
 
 def _send(session: psycopg.Connection, statement: Statement) -> psycopg.Cursor:

@@ -143,8 +143,8 @@ SELECT count(*) FILTER (WHERE is_call),
  WHERE project_id = %(project_id)s AND execution_id = %(id)s AND bookings %% 2 = 1
 """
 
-# Of an execution that traces tell of, the spans alone decide: a later version of them may say otherwise. What has no
-# end, or was taken for silent or lost, is looked at next (monitor/silence.py).
+# Of an execution that traces tell of, the spans alone decide: a later version of them may say otherwise, also of one
+# that was lost. What has no end, or was taken for silent, is looked at next (monitor/silence.py).
 TOLD = """
 INSERT INTO monitor_execution AS work (project_id, id, from_spans, agent, run_id, task, crew_id, conversation_id,
     parent_id, department, mode, trace_id, span_id, digest, status, attempt, max_retries, timeout_s, heartbeat_s,
@@ -163,11 +163,12 @@ SELECT %(project_id)s, id, true, agent, run_id, task, '', conversation_id,
     started_at, ended_at, duration_ms, calls, input_tokens, output_tokens, cost_usd, model)
 ON CONFLICT (project_id, id) DO UPDATE SET
     agent = excluded.agent, run_id = excluded.run_id, task = excluded.task,
-    conversation_id = excluded.conversation_id, parent_id = excluded.parent_id, department = excluded.department,
+    conversation_id = excluded.conversation_id, department = excluded.department,
+    parent_id = CASE WHEN work.id = ANY(%(bereft)s::uuid[]) THEN work.parent_id ELSE excluded.parent_id END,
     status = excluded.status, started_at = excluded.started_at, ended_at = excluded.ended_at,
     duration_ms = excluded.duration_ms, error = excluded.error,
-    look_at = CASE WHEN excluded.ended_at IS NULL OR work.silent_at IS NOT NULL OR work.lost_at IS NOT NULL
-                   THEN excluded.started_at END,
+    look_at = CASE WHEN excluded.ended_at IS NULL OR work.silent_at IS NOT NULL THEN excluded.started_at END,
+    lost_at = NULL,
     model = CASE WHEN work.model = '' THEN excluded.model ELSE work.model END,
     cost_usd = work.cost_usd + excluded.cost_usd, api_calls = work.api_calls + excluded.api_calls,
     input_tokens = work.input_tokens + excluded.input_tokens,
@@ -248,7 +249,7 @@ def telling(project_id: int, books: Books, *, now: datetime) -> list[Statement]:
     if not books.told:
         return statements
     told = [books.told[one] for one in sorted(books.told)]
-    columns: dict[str, Any] = {"project_id": project_id}
+    columns: dict[str, Any] = {"project_id": project_id, "bereft": array(sorted(books.bereft))}
     for name in AgentWork.__struct_fields__:
         kind = times if name.endswith("_at") else texts if name in AGENT_WORDS else array
         columns[name] = kind(getattr(after, name) for _, after in told)

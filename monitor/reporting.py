@@ -168,5 +168,6 @@ def _booked(project_id: int, place: Place) -> Booked | None:
 
 def _said(call: Call, call_id: UUID, place: Place, department: str) -> Booked:
     """The call as it is told once more; what it was priced at has left."""
-    span = msgspec.structs.replace(call, id=call_id).span(now=place.at)
+    # As of then: it was taken once, however long it lasted.
+    span = msgspec.structs.replace(call, id=call_id).span(now=call.occurred_at or place.at)
     return Booked(span.run_id, span.agent, span.department or department, span.reported_usd, None)

@@ -72,6 +72,9 @@ DELETE FROM monitor_budgetwindow AS held USING gone
  WHERE held.project_id = gone.project_id AND held.scope = 'run' AND held.target = gone.run_id
 """
 
+# What it spent, and the window that a reset grants more in, stand until a person has reset its trip.
+NOT_STOPPED = "tripped_at IS NULL"
+
 # Lets an index that begins with the project find the age.
 EACH_PROJECT = "project_id = ANY(ARRAY(SELECT id FROM monitor_project))"
 # A person has it or is asked for.
@@ -96,9 +99,16 @@ SELECT FROM monitor_dirtyhour AS mark
  WHERE mark.project_id = monitor_hourrollup.project_id AND mark.hour = monitor_hourrollup.hour
 """
 
+# An hour that is marked is summed from its minutes yet.
+STILL_SUMMED = """
+SELECT FROM monitor_dirtyhour AS mark
+ WHERE mark.project_id = monitor_minuterollup.project_id
+   AND mark.hour = date_trunc('hour', monitor_minuterollup.minute, 'UTC')
+"""
+
 # What refers to another table's rows stands before that table. Nothing open is pruned.
 PRUNED = (
-    Pruned("monitor_minuterollup", "minute", "minutes", EACH_PROJECT),
+    Pruned("monitor_minuterollup", "minute", "minutes", f"{EACH_PROJECT} AND NOT EXISTS ({STILL_SUMMED})"),
     Pruned("monitor_hourrollup", "hour", "hours", f"{EACH_PROJECT} AND NOT EXISTS ({STILL_MARKED})"),
     # The day before its sums: then its hours stand for it.
     Pruned("monitor_rolledday", "starts_at", "hours", EACH_PROJECT),
@@ -107,7 +117,7 @@ PRUNED = (
     Pruned("monitor_spanlog", "received_at", "logs"),
     # It tells where its spans are. Found by its start, which does not move with each of its spans.
     Pruned("monitor_trace", "first_at", "spans", "last_at < %(before)s", more=2),
-    Pruned("monitor_run", "last_at", "runs", EACH_PROJECT, along=WINDOWS_OF_RUNS),
+    Pruned("monitor_run", "last_at", "runs", f"{EACH_PROJECT} AND {NOT_STOPPED}", along=WINDOWS_OF_RUNS),
     Pruned("monitor_message", "created_at", "messages", f"NOT {OF_PEOPLE}"),
     Pruned("monitor_loop", "ended_at", "loops"),
     Pruned("monitor_command", "issued_at", "executions", f"NOT EXISTS ({STILL_OPEN})"),
@@ -180,12 +190,18 @@ def _drop(table: str, day: date) -> bool:
 
 
 def prune(*, now: datetime) -> int:
-    """Delete old rows in bounded batches, each its own transaction; what is left over is the next run's."""
+    """Delete old rows in bounded batches, each its own transaction; what is left over is the next run's.
+
+    So are kinds that were shortened just now: who takes a span by the longer days finds what it changes.
+    """
+    settling = keeping.settling(now=now)
     kept = keeping.standing()
-    deleted = sum(_prune(pruned, kept, now=now) for pruned in PRUNED)
-    for days, whose, values in groups(kept, "runs"):
-        rundays.fold(f"{EACH_PROJECT} AND {whose}", values, before=now - timedelta(days=days))
-    return deleted + sum(_prune_days(table, one, kept, now=now) for table, one in PARTITIONED.items())
+    deleted = sum(_prune(pruned, kept, now=now) for pruned in PRUNED if pruned.kind not in settling)
+    if "runs" not in settling:
+        for days, whose, values in groups(kept, "runs"):
+            rundays.fold(f"{EACH_PROJECT} AND {whose}", values, before=now - timedelta(days=days))
+    in_days = [(table, one) for table, one in PARTITIONED.items() if one.kind not in settling]
+    return deleted + sum(_prune_days(table, one, kept, now=now) for table, one in in_days)
 
 
 def _prune(pruned: Pruned, kept: Standing, *, now: datetime) -> int:

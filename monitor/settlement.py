@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from monitor import agentwork, lineage, metering, nearby
 from monitor.bookings import MOST_BOOKINGS, ZERO, Books, Role, line, price_into, roles
 from monitor.ground import Ground, booked_rows
-from monitor.lineage import Place
+from monitor.lineage import NOBODY, Place
 from monitor.nearby import Part
 from monitor.runs import Rest
 from monitor.spanrows import Known, Row
@@ -82,15 +82,8 @@ def _look(
     parents = metering.parents(spans)
     counted = roles(spans.values(), parents)
     work = ground.by_trace.get(trace)
-    bereft: dict[int, Known] = {}
-    if stored and ground.began[trace] < oldest:
-        # A root stands under the execution of the trace, while that is there.
-        bereft = {
-            span_id: held
-            for span_id, held in stored.items()
-            if span_id not in parents and (work is None or held.parent_span_id is not None)
-        }
-    placed = lineage.places(project_id, trace, spans, parents, work, bereft)
+    stood = stored if stored and ground.began[trace] < oldest else NOBODY
+    placed = lineage.places(project_id, trace, spans, parents, work, stood, has_left=trace in ground.torn)
     above = metering.parents(stored) if stored else {}
     before = roles(stored.values(), above) if stored else {}
     for span_id, held in stored.items():
@@ -194,19 +187,21 @@ def _book(old: Row | None, fresh: Row | None, turn: _Turn, done: Settlement, *, 
     What it contributed before is taken back from the budgets' windows that were charged with it, and what only
     moves to another agent or run stays in the windows of that time; new money is charged now.
     """
+    before_line = line(old, turn.was) if old else None
     stays = fresh
     if stays is None:
         assert old is not None
         stays = _put(replace(old), turn.place)
-        if turn.was is Role.NOTHING:
+        if before_line is None or not before_line.has_entry:
             stays.received_at = now
     books = done.books
     books.tell(
         agentwork.of(old, turn.parent_before) if old is not None and lineage.is_own(old) else None,
         agentwork.of(stays, turn.place.parent_id) if turn.place.is_own else None,
+        parent_left=turn.place.parent_left,
     )
     after_line = line(stays, turn.becomes)
-    stays.bookings = books.move(line(old, turn.was) if old else None, after_line, old.bookings if old else 0)
+    stays.bookings = books.move(before_line, after_line, old.bookings if old else 0)
     price_into(stays, after_line)
     if fresh is not None:
         books.moves(fresh)

@@ -4,18 +4,18 @@ Nobody is commanded, for nobody listens: people are told, and what stays silent 
 comes after all.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection
 
-from monitor import changes, folding, ground, jobs, keeping, listening, news, outcomes
+from monitor import changes, folding, ground, jobs, keeping, listening, outcomes
 from monitor.folding import RollupDelta
-from monitor.models import Execution, StateChange, Subject
+from monitor.models import Execution, Subject
 from monitor.models.executions import Status
-from monitor.pipeline import array, times
+from monitor.pipeline import Statement, array, times
 from monitor.tenancy import crossing, tenant
 
 ACTOR = "watchdog"
@@ -28,7 +28,7 @@ MS = timedelta(milliseconds=1)
 
 DUE = """
 WITH due AS MATERIALIZED (
-    SELECT project_id, id, trace_id, status, agent, run_id, started_at, silent_at, lost_at FROM monitor_execution
+    SELECT project_id, id, trace_id, status, agent, run_id, started_at, silent_at FROM monitor_execution
      WHERE look_at <= %(now)s ORDER BY look_at LIMIT %(most)s FOR NO KEY UPDATE SKIP LOCKED
 )
 SELECT due.*, project.trace_silent_s, project.trace_lost_s, coalesce(sign.received_at, due.started_at)
@@ -47,6 +47,11 @@ UPDATE monitor_execution AS work
               %(silent)s::timestamptz[]) AS seen (project_id, id, sign_at, look_at, silent_at)
  WHERE work.project_id = seen.project_id AND work.id = seen.id
 """
+# The row of a lost one is what it counted as, until its trace tells of it again.
+LOST = """
+SELECT ended_at, agent, department, duration_ms FROM monitor_execution
+ WHERE project_id = %(project_id)s AND id = ANY(%(ids)s::uuid[]) AND status = 'timeout' AND lost_at IS NOT NULL
+"""
 
 
 class Due(NamedTuple):
@@ -60,7 +65,6 @@ class Due(NamedTuple):
     run_id: str
     started_at: datetime
     silent_at: datetime | None
-    lost_at: datetime | None
     silent_s: int | None
     lost_s: int | None
     sign_at: datetime
@@ -86,9 +90,8 @@ def look(*, now: datetime, limit: int = 10_000) -> int:
             seen = [judge(one, deaf, now=now) for one in due]
             moved += _write(due, seen, now=now)
         looked += len(due)
-        corrected = [(one.project_id, one.id) for one in due if one.lost_at is not None]
         lost = [(one.project_id, one.id, one.sign_at) for one, what in zip(due, seen, strict=True) if what.is_lost]
-        moved += jobs.one_by_one(_correct, corrected, now=now) + jobs.one_by_one(_give_up, lost, now=now)
+        moved += jobs.one_by_one(_give_up, lost, now=now)
         if len(due) < AT_ONCE:
             break
     return moved
@@ -96,9 +99,6 @@ def look(*, now: datetime, limit: int = 10_000) -> int:
 
 def judge(one: Due, deaf: listening.Break | None, *, now: datetime) -> Seen:
     """What its last sign of life means, if we could not hear during `deaf`, the last time."""
-    if one.lost_at is not None:
-        # Until what it counted as is taken back.
-        return Seen(now + SOONEST, None)
     if one.status != Status.RUNNING:
         return Seen(None, None)
     lost_after = None if one.lost_s is None else timedelta(seconds=one.lost_s)
@@ -209,83 +209,41 @@ def _give_up(project_id: int, execution_id: UUID, sign_at: datetime, *, now: dat
         gone = {"status": Status.TIMEOUT, "ended_at": ended_at, "duration_ms": duration_ms, "error": NEVER_SENT}
         if not as_seen.update(**gone, lost_at=now, look_at=None, silent_at=None):
             return False
-        counted = {"at": ended_at.isoformat(), "department": work.department, "duration_ms": duration_ms}
-        told = counted if is_counted else None
-        _journal(work, Status.TIMEOUT, "end_never_sent", note=NEVER_SENT, counted=told, now=now)
+        changes.record(
+            project_id,
+            Subject.EXECUTION,
+            execution_id,
+            from_state=work.status,
+            to_state=Status.TIMEOUT,
+            cause="end_never_sent",
+            actor=ACTOR,
+            note=NEVER_SENT,
+            now=now,
+            attempt=1,
+            data={"agent": work.agent, "run_id": work.run_id},
+        )
         if is_counted:
-            folding.fold(project_id, [_counted(work.agent, counted)], now=now)
+            folding.fold(project_id, [_counted(ended_at, work.agent, work.department, duration_ms)], now=now)
     return True
 
 
-def _correct(project_id: int, execution_id: UUID, *, now: datetime) -> bool:
-    """Its trace told of it after all: what it counted as when it was lost is taken back, once."""
-    with tenant(project_id):
-        work = Execution.objects.of(project_id).filter(id=execution_id).first()
-        if work is None or work.trace_id is None:
-            return False
-        ground.lock(project_id, work.trace_id.hex)
-        lost = _lost(work)
-        if lost is None:
-            return False
-        oldest = keeping.late(project_id, now=now).oldest(now=now)
-        deltas = _taking_back(lost, oldest=oldest)
-        folding.mark(project_id, [delta.at for delta in deltas], now=now)
-        told_again = Execution.objects.of(project_id).filter(id=execution_id, lost_at=work.lost_at, status=work.status)
-        again = {"lost_at": None, "look_at": now if work.status == Status.RUNNING else None}
-        if work.lost_at is None or work.status == Status.TIMEOUT or not told_again.update(**again):
-            return False
-        folding.fold(project_id, deltas, now=now)
-        news.tell(project_id, "executions", str(execution_id))
-    return True
+def lost(project_id: int, told: Collection[str]) -> list[Statement]:
+    """The statement that reads which of these executions are lost and what each counted as; none for nobody.
 
-
-def taking_back(project_id: int, withdrawn: Collection[str], *, oldest: datetime) -> list[RollupDelta]:
-    """What those of these executions counted as that were lost, to be taken back with them.
-
-    Whoever calls holds the locks of their traces; sums from before `oldest` do not change any more.
+    Whoever asks holds the locks of their traces, and writes what those tell of them now.
     """
-    if not withdrawn:
-        return []
-    found = Execution.objects.of(project_id).filter(id__in=withdrawn, from_spans=True, lost_at__isnull=False)
-    entries = [entry for work in found if (entry := _lost(work)) is not None]
-    return [delta for entry in entries for delta in _taking_back(entry, oldest=oldest)]
+    return [Statement(LOST, {"project_id": project_id, "ids": array(sorted(told))})] if told else []
 
 
-def _lost(work: Execution) -> StateChange | None:
-    """Where the journal says that it was lost, the last time."""
-    return changes.journal_of(work).filter(cause="end_never_sent").order_by("-id").first()
+def taking_back(found: Iterable[tuple[datetime, str, str, int]], *, oldest: datetime) -> list[RollupDelta]:
+    """What takes back the counts of lost ones that were found.
+
+    Sums from before `oldest` do not change any more, and what lay there when it was lost was never counted.
+    """
+    return [_counted(*one, sign=-1) for one in found if one[0] >= oldest]
 
 
-def _taking_back(lost: StateChange, *, oldest: datetime) -> list[RollupDelta]:
-    counted = lost.data["counted"]
-    delta = None if counted is None else _counted(lost.data["agent"], counted, sign=-1)
-    return [delta] if delta and delta.at >= oldest else []
-
-
-def _journal(
-    work: Execution, to: Status, cause: str, *, note: str, counted: dict[str, Any] | None, now: datetime
-) -> None:
-    changes.record(
-        work.project_id,
-        Subject.EXECUTION,
-        work.id,
-        from_state=work.status,
-        to_state=to,
-        cause=cause,
-        actor=ACTOR,
-        note=note,
-        now=now,
-        attempt=1,
-        data={"agent": work.agent, "run_id": work.run_id, "counted": counted},
-    )
-
-
-def _counted(agent: str, counted: dict[str, Any], *, sign: int = 1) -> RollupDelta:
+def _counted(ended_at: datetime, agent: str, department: str, duration_ms: int, *, sign: int = 1) -> RollupDelta:
     return outcomes.delta(
-        at=datetime.fromisoformat(counted["at"]),
-        agent=agent,
-        department=counted["department"],
-        failed=True,
-        duration_ms=counted["duration_ms"],
-        sign=sign,
+        at=ended_at, agent=agent, department=department, failed=True, duration_ms=duration_ms, sign=sign
     )

@@ -1,17 +1,18 @@
 """Messages that came as log records complete their span, whichever of the two comes first.
 
 The span's own words win: a record fills only what the span leaves unsaid. Both sides work under the lock of the trace,
-so that neither can miss the other.
+so that neither can miss the other. Records leave before their span: what they told stays with it then, and with its
+newer versions.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
 from monitor import masking, news, pipeline, semconv
-from monitor.ground import ONE_SPAN, locking
+from monitor.ground import ONE_SPAN, Ground, locking
 from monitor.masking import ARGUMENTS, Rule
 from monitor.otlp_logs import Message
 from monitor.otlp_text import clean
@@ -34,11 +35,11 @@ SELECT %(project_id)s, %(now)s, %(pii)s, %(ips)s, * FROM unnest(%(traces)s::uuid
     %(digests)s::bytea[], %(ats)s::bigint[], %(places)s::int[], %(names)s::text[], %(said)s::text[],
     %(arguments)s::text[])
 ON CONFLICT (project_id, trace_id, span_id, digest) DO NOTHING
-RETURNING encode(uuid_send(trace_id), 'hex'), span_id
+RETURNING encode(uuid_send(trace_id), 'hex'), span_id, digest
 """
 READ = """
-SELECT encode(uuid_send(wanted.trace_id), 'hex'), wanted.span_id, project.mask_pii AND NOT log.pii_masked,
-       project.mask_ips AND NOT log.ips_masked, log.name, log.at_ns, log.said, log.arguments
+SELECT encode(uuid_send(wanted.trace_id), 'hex'), wanted.span_id, log.digest, project.mask_pii, project.mask_ips,
+       log.pii_masked, log.ips_masked, log.name, log.at_ns, log.said, log.arguments
   FROM monitor_project AS project, unnest(%(traces)s::uuid[], %(spans)s::bigint[]) AS wanted (trace_id, span_id),
 LATERAL (
     SELECT name, at_ns, said, arguments, pii_masked, ips_masked, place, digest,
@@ -61,6 +62,11 @@ LATERAL (
     OFFSET 0
 ) AS span
 """
+STOOD = f"""
+SELECT CASE WHEN inherits & {INPUT} <> 0 THEN input END, CASE WHEN inherits & {OUTPUT} <> 0 THEN output END,
+       coalesce(attributes ->> '{ARGUMENTS}', '')
+  FROM monitor_span WHERE {ONE_SPAN}
+"""  # noqa: S608
 # Whether what the span says of its input comes from its records.
 _IS_TOLD = f"%(input)s::text IS NOT NULL AND (input IS NULL OR inherits & {INPUT} <> 0)"
 # A tool's call that now has its arguments may make a loop: whoever looks for loops looks at what was just received.
@@ -80,6 +86,8 @@ UPDATE monitor_span SET
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 Place = tuple[str, int]
+# The digests of records by what they are of.
+Digests = Collection[tuple[Place, bytes]]
 
 
 class Said(NamedTuple):
@@ -104,9 +112,6 @@ class Contents(NamedTuple):
         return {ARGUMENTS: self.arguments} if self.arguments else {}
 
 
-NOTHING = Contents(None, None)
-
-
 class Kept(NamedTuple):
     """How many records were new, and how many repeated what was known."""
 
@@ -124,25 +129,32 @@ def accept(project_id: int, messages: Sequence[Message], *, now: datetime) -> Ke
     (((mask_pii, mask_ips),),) = pipeline.flush([Statement(RULE, {"project_id": project_id})])
     # Masked before the traces are locked: long messages take their time.
     keeping = _keeping(project_id, rows, masking.rule_of(mask_pii, mask_ips), now=now)
-    *_, new = pipeline.flush([*locking(project_id, {one.trace_id.hex() for one in rows}), keeping])
-    places = sorted(set(new))
+    *_, kept = pipeline.flush([*locking(project_id, {one.trace_id.hex() for one in rows}), keeping])
+    new = {((trace, span_id), digest) for trace, span_id, digest in kept}
     filled = 0
-    for part in _parts(places):
-        filled += _fill(project_id, part, now=now)
+    for part in _parts(sorted({place for place, _ in new})):
+        filled += _fill(project_id, part, new, now=now)
     if filled:
         news.tell(project_id, "spans")
     return Kept(len(new), len(messages) - len(new))
 
 
-def complete(project_id: int, rows: Iterable[Row], traces: Collection[str]) -> None:
-    """Give new rows of these traces what their log records told before; under the lock of the traces."""
-    wanting = {
-        (row.trace_id, row.span_id): row
-        for row in rows
-        if row.trace_id in traces and (row.input is None or row.output is None)
-    }
+def complete(project_id: int, rows: Iterable[Row], ground: Ground) -> None:
+    """Give new rows what log records told of their spans before; under the lock of the traces."""
+    wanting: dict[Place, Row] = {}
+    standing: dict[Place, datetime] = {}
+    for row in rows:
+        if row.input is not None and row.output is not None:
+            continue
+        place = (row.trace_id, row.span_id)
+        held = ground.known.get(row.trace_id, {}).get(row.span_id)
+        if held is not None and held.inherits & (INPUT | OUTPUT):
+            standing[place] = held.started_at
+        elif row.trace_id not in ground.logged:
+            continue
+        wanting[place] = row
     for part in _parts(list(wanting)):
-        for place, contents in _contents(project_id, part).items():
+        for place, contents in _contents(project_id, part, standing).items():
             row = wanting[place]
             if row.input is None and contents.input is not None:
                 row.input, row.inherits = contents.input, row.inherits | INPUT
@@ -219,39 +231,63 @@ def _keeping(project_id: int, rows: Sequence[Message], rule: Rule | None, *, now
     )
 
 
-def _fill(project_id: int, places: Sequence[Place], *, now: datetime) -> int:
-    """Complete the stored spans among these; how many there are."""
+def _fill(project_id: int, places: Sequence[Place], new: Digests, *, now: datetime) -> int:
+    """Complete the stored spans among these, of which the `new` records were not known; how many there are."""
     (stored,) = pipeline.flush([Statement(STORED, _named(project_id, places))])
     if not stored:
         return 0
-    found = _contents(project_id, [(trace, span_id) for trace, span_id, _ in stored])
-    pipeline.flush(
-        [
-            _filling(project_id, trace, span_id, at, found.get((trace, span_id), NOTHING), now=now)
-            for trace, span_id, at in stored
-        ]
-    )
+    standing = {(trace, span_id): at for trace, span_id, at in stored}
+    found = _contents(project_id, list(standing), standing, new)
+    pipeline.flush([_filling(project_id, place, at, found[place], now=now) for place, at in standing.items()])
     return len(stored)
 
 
-def _filling(
-    project_id: int, trace: str, span_id: int, at: datetime, contents: Contents, *, now: datetime
-) -> Statement:
-    place = {"project_id": project_id, "trace_id": trace, "span_id": span_id, "at": at, "now": now}
+def _filling(project_id: int, place: Place, at: datetime, contents: Contents, *, now: datetime) -> Statement:
     told = {"input": contents.input, "output": contents.output, "mark": _encode(contents.mark).decode()}
-    return Statement(FILL, place | told)
+    return Statement(FILL, _at(project_id, place, at) | told | {"now": now})
 
 
-def _contents(project_id: int, places: Sequence[Place]) -> dict[Place, Contents]:
-    limits = {"most": MOST_RECORDS, "bytes": MOST_BYTES}
-    (rows,) = pipeline.flush([Statement(READ, _named(project_id, places) | limits)])
+def _contents(
+    project_id: int, places: Sequence[Place], standing: Mapping[Place, datetime], new: Digests = ()
+) -> dict[Place, Contents]:
+    """What each of these spans has from its records; `standing` says where those are stored that have some already."""
+    stored = [place for place in places if place in standing]
+    reading = Statement(READ, _named(project_id, places) | {"most": MOST_RECORDS, "bytes": MOST_BYTES})
+    stood = [Statement(STOOD, _at(project_id, place, standing[place])) for place in stored]
+    rows, *answers = pipeline.flush([reading, *stood])
     records: dict[Place, list[Said]] = {}
-    for trace, span_id, pii, ips, name, at_ns, said, arguments in rows:
-        one = Said(name, at_ns, _decode(said), arguments)
+    known: dict[Place, list[Said]] = {}
+    asked = None
+    for trace, span_id, digest, pii, ips, pii_masked, ips_masked, name, at_ns, said, arguments in rows:
+        one, place = Said(name, at_ns, _decode(said), arguments), (trace, span_id)
         # What came before the project asked for it is masked now, so that no page shows it from now on.
-        rule = masking.rule_of(pii, ips)
-        records.setdefault((trace, span_id), []).append(_masked(one, rule) if rule else one)
-    return {place: contents(its) for place, its in records.items()}
+        asked = masking.rule_of(pii, ips)
+        if rule := masking.rule_of(pii and not pii_masked, ips and not ips_masked):
+            one = _masked(one, rule)
+        records.setdefault(place, []).append(one)
+        if (place, digest) not in new:
+            known.setdefault(place, []).append(one)
+    found = {place: contents(records.get(place, ())) for place in places}
+    for place, answer in zip(stored, answers, strict=True):
+        for fields in answer:
+            found[place] = _staying(Contents(*fields), contents(known.get(place, ())), found[place], asked)
+    return found
+
+
+def _staying(stood: Contents, known: Contents, now: Contents, rule: Rule | None) -> Contents:
+    """What the records tell `now`; what stands stays where those `known` do not say it, for some have left then."""
+    heard = now if stood.input is None or _says(known.input, stood.input, rule) else stood
+    said = now if stood.output is None or _says(known.output, stood.output, rule) else stood
+    return Contents(heard.input, said.output, heard.arguments)
+
+
+def _says(told: str | None, stood: str, rule: Rule | None) -> bool:
+    """Whether this says what stands, however much more of it is masked by now."""
+    return told is not None and (stood == told or (rule is not None and masking.text(stood, rule) == told))
+
+
+def _at(project_id: int, place: Place, at: datetime) -> dict[str, Any]:
+    return {"project_id": project_id, "trace_id": place[0], "span_id": place[1], "at": at}
 
 
 def _named(project_id: int, places: Sequence[Place]) -> dict[str, Any]:

@@ -127,7 +127,10 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 
 
 class Work(NamedTuple):
-    """An execution of the API that a span names or that owns its trace; it says what the span leaves unsaid."""
+    """An execution that a span names, or that was registered for its trace; it says what the span leaves unsaid.
+
+    `trace_id` is the trace that it was registered for.
+    """
 
     id: str
     trace_id: str | None

@@ -30,8 +30,22 @@ class ResetRefused(Exception):
 def trip(project_id: int, key: Key, *, spent_usd: Decimal, threshold_usd: Decimal, now: datetime) -> Trip:
     """Stop what a window holds: an event, a critical alert's cause, an item for people; a run's work is cancelled.
 
-    The caller holds the window's row, so that it trips once.
+    The caller holds the window's row, so that it trips once. Where a trip is open already, whatever became of the
+    window since, that one stops it: people are asked once.
     """
+    owner_id = None if key.project_id == INSTANCE else project_id
+    named = {"scope": key.scope, "target": key.target, "period": key.period, "window_starts_at": key.starts_at}
+    stopped = Trip.objects.filter(project=owner_id, **named, reset_at=None).first()
+    if stopped is None:
+        stopped = _open(project_id, key, spent_usd=spent_usd, threshold_usd=threshold_usd, now=now)
+    if key.scope == BudgetScope.RUN:
+        Run.objects.filter(project_id=project_id, run_id=key.target, tripped_at=None).update(tripped_at=now)
+        stop_run(project_id, key.target, reason=stopped.reason, now=now)
+    return stopped
+
+
+def _open(project_id: int, key: Key, *, spent_usd: Decimal, threshold_usd: Decimal, now: datetime) -> Trip:
+    """Make the trip of a window, and tell of it."""
     by_model, calls, began = _spending(project_id, key, now=now)
     is_global = key.project_id == INSTANCE
     whose = "all projects" if is_global else f"{key.scope} {key.target}".strip()
@@ -77,22 +91,20 @@ def trip(project_id: int, key: Key, *, spent_usd: Decimal, threshold_usd: Decima
         agent=evidence["agent"],
         now=now,
     )
-    if key.scope == BudgetScope.RUN:
-        Run.objects.filter(project_id=project_id, run_id=key.target, tripped_at=None).update(tripped_at=now)
-        stop_run(project_id, key.target, reason=reason, now=now)
     return made
 
 
 def reset(trip: Trip, *, note: str, top_up_usd: Decimal | None, actor: str, project_id: int, now: datetime) -> Trip:
     """Let the window's spenders go on: by `top_up_usd` more, else by the budget's limit once more.
 
-    Counted from what is spent by now, for what came in after the trip was spent as well. `project_id` is where it is
-    reset; a global trip may have tripped in another project. Raises ResetRefused.
+    Counted from what is spent by now, for what came in after the trip was spent as well; from nothing where the window
+    is kept no more. `project_id` is where it is reset; a global trip may have tripped in another project. Raises
+    ResetRefused.
     """
     if trip.scope == BudgetScope.RUN:
         # Whoever spends takes the run before its window.
         Run.objects.select_for_update(no_key=True).filter(project_id=project_id, run_id=trip.target).first()
-    window = BudgetWindow.objects.select_for_update().get(**_window(trip, project_id))
+    window = _held(trip, project_id)
     limit_usd = _limit_usd(trip)
     granted_usd = limit_usd if top_up_usd is None else top_up_usd
     allowance_usd = max(limit_usd + window.top_up_usd, window.spent_usd) + granted_usd
@@ -139,7 +151,21 @@ def _tell_reset(project_id: int, trip: Trip, *, now: datetime) -> None:
         )
 
 
-def _window(trip: Trip, project_id: int) -> dict[str, object]:
+def _held(trip: Trip, project_id: int) -> BudgetWindow:
+    """The window of an open trip, locked; made where it is gone, so that a call that begins it again waits.
+
+    Whoever changes the time zone takes it too, and the trip may be another's by the time it is ours. Raises
+    ResetRefused.
+    """
+    while trip.reset_at is None:
+        window, _ = BudgetWindow.objects.select_for_update().get_or_create(**_window(trip, project_id))
+        trip.refresh_from_db()
+        if trip.reset_at is None and trip.window_starts_at == window.starts_at:
+            return window
+    raise ResetRefused(trip)
+
+
+def _window(trip: Trip, project_id: int) -> dict[str, Any]:
     return {
         "project_id": INSTANCE if trip.scope == BudgetScope.GLOBAL else project_id,
         "scope": trip.scope,

@@ -94,13 +94,16 @@ def _recut(project_id: int, cuts: Iterable[Cut], began: dict[tuple[str, str], da
 
 
 def _carried(named: dict[str, Any], began: datetime, starts_at: datetime) -> dict[str, datetime]:
-    """Move the open trips of the old windows that happened since the new ones began; when each did, by target."""
+    """Move the open trips of the old windows that happened since the new ones began; when each did, by target.
+
+    Those that are of the new windows already, because the zone was this one a moment ago, are among them.
+    """
     opened = Trip.objects.filter(**named, reset_at=None)
-    there = opened.filter(window_starts_at=starts_at).values_list("target", flat=True)
+    there = dict(opened.filter(window_starts_at=starts_at).values_list("target", "tripped_at"))
     moving = opened.filter(window_starts_at=began, tripped_at__gte=starts_at).exclude(target__in=list(there))
     tripped = dict(moving.values_list("target", "tripped_at"))
     moving.update(window_starts_at=starts_at)
-    return tripped
+    return there | tripped
 
 
 def _charged(project_id: int, cuts: list[Cut]) -> dict[str, tuple[Decimal, int]]:

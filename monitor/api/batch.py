@@ -107,7 +107,6 @@ def _execution(name: str, caller: Caller, event: Any, now: datetime) -> bool | P
 # for a person.
 ALWAYS_TAKEN = {"execution.heartbeat", "execution.completed", "execution.failed", "message"}
 NO_ROOM = "was not stored: the disk of the database is nearly full"
-UNTOLD = "was not stored: the database refuses others beside it, and which was not found in time"
 NO_TIME = "was not stored: those before it took too long"
 # Events beside reports, each told in a transaction of its own.
 TELLINGS: Mapping[str, Telling] = {
@@ -270,10 +269,11 @@ def _take(answer: BatchAnswer, caller: Caller, reports: dict[int, Report], left:
 
     try:
         refused = salvage.halved(take, len(places))
-    except salvage.NotFound as problem:
+    except salvage.Unstored as problem:
         refused = problem.refused
         left.difference_update(places[one.index] for one in refused)
-        answer.rejected += [RejectedEvent(index, [FieldError("event", UNTOLD)], True) for index in left]
+        untold = FieldError("event", f"was not stored: {problem.detail}")
+        answer.rejected += [RejectedEvent(index, [untold], True) for index in left]
     answer.rejected += [RejectedEvent(places[one.index], [FieldError("event", one.reason)]) for one in refused]
 
 

@@ -7,6 +7,7 @@ Problem                        anything the API refuses, with its status
 """
 
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -20,6 +21,7 @@ from django.template.loader import render_to_string
 from django.views import defaults
 from rest_framework.exceptions import APIException
 
+from monitor import faults
 from monitor.patience import TookTooLong
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,25 @@ CONTENT_TYPE = "application/problem+json"
 # SQLSTATEs of values beyond a limit of PostgreSQL's, such as what an index takes. Its driver counts them among the
 # troubles of the connection; sent again they would be refused again.
 BEYOND_LIMITS = "54"
+# Tables whose rows follow from what was told: no caller names them, so none is to blame for what is refused there.
+FOLLOWING = frozenset(
+    {
+        "monitor_budgetwindow",
+        "monitor_dirtyhour",
+        "monitor_eventcounter",
+        "monitor_ingestkey",
+        "monitor_ledgerentry",
+        "monitor_minuterollup",
+        "monitor_queueevent",
+        "monitor_queueitem",
+        "monitor_run",
+        "monitor_runquarter",
+        "monitor_statechange",
+        "monitor_trace",
+        "monitor_trip",
+    }
+)
+OF_A_DAY = re.compile(r"_p\d{8}$")
 API_PATHS = ("/api/", "/v1/")
 # Exporters try for 10 s in all, and give up at once when they are told to wait for longer than they have left.
 RETRY_AFTER_S = 2
@@ -130,6 +151,17 @@ def refuses(error: Exception) -> bool:
     return isinstance(error, DataError | IntegrityError)
 
 
+def is_ours(error: Exception) -> bool:
+    """Whether the database refuses a row that follows from what was told, so that whoever told it is not to blame."""
+    diagnosis = getattr(error.__cause__, "diag", None)
+    # The latter is a project that was deleted meanwhile.
+    if not isinstance(error, IntegrityError) or diagnosis is None or diagnosis.sqlstate == "23503":
+        return False
+    # Without a name it is the day that has no partition yet.
+    is_of_a_rule = bool(diagnosis.constraint_name or diagnosis.column_name)
+    return is_of_a_rule and OF_A_DAY.sub("", diagnosis.table_name or "") in FOLLOWING
+
+
 def unavailable(detail: str) -> Problem:
     """A 503 that asks to come back."""
     return Problem(503, "Unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
@@ -146,6 +178,9 @@ def _of_integrity(error: IntegrityError) -> Problem | None:
     # The constraint's name is a sentence.
     rule = (getattr(diagnosis, "constraint_name", "") or "").replace("_", " ")
     match state:
+        case _ if is_ours(error):
+            log.error("the database refuses what follows of a request: %s", faults.said(error))
+            return unavailable("The server has a fault, which is logged; nothing was stored.")
         case "23505" | "23P01":
             return Problem(409, "Conflict", f"There is one already: {rule}.")
         case "23514" if not rule:

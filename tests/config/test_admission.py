@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from io import BytesIO
 from typing import Any
+from weakref import ref
 
 import pytest
 from django.core.handlers.asgi import ASGIRequest
@@ -159,9 +160,16 @@ def test_a_room_is_bounded_and_no_key_fills_it(monkeypatch: pytest.MonkeyPatch) 
         assert (greedy.value.reason, greedy.value.problem.status) == ("greedy", 429)
         waiting.append(asyncio.create_task(visit(admitting, "c").turn()))
         await settled()
-        with pytest.raises(Shed) as full:
-            await visit(admitting, "d").turn()
-        assert (full.value.reason, full.value.problem.status) == ("full", 503)
+        # Who has fewer than others takes the place of the newest of theirs.
+        waiting.append(asyncio.create_task(visit(admitting, "d").turn()))
+        await settled()
+        with pytest.raises(Shed) as displaced:
+            await waiting.pop(1)
+        assert (displaced.value.reason, displaced.value.problem.status) == ("full", 503)
+        for key in ("a", "e"):
+            with pytest.raises(Shed) as full:
+                await visit(admitting, key).turn()
+            assert (full.value.reason, full.value.problem.status) == ("full", 503)
         # The other room is open all the while.
         await visit(admitting, "a", BEAT).turn()
         ends = await asyncio.gather(*waiting, return_exceptions=True)
@@ -169,6 +177,31 @@ def test_a_room_is_bounded_and_no_key_fills_it(monkeypatch: pytest.MonkeyPatch) 
         for one in working:
             one.leave()
         await visit(admitting, "a").turn()
+
+    run(story)
+
+
+def test_who_leaves_as_they_make_room_gives_nothing_back() -> None:
+    async def story() -> None:
+        admitting, _ = rooms(ingest_threads=1)
+        at_work = visit(admitting, "at work")
+        await at_work.turn()
+        waiting = [visit(admitting, key) for key in ("a", "a", "b", "c")]
+        turns = [asyncio.create_task(one.turn()) for one in waiting]
+        await settled()
+        turns.append(asyncio.create_task(visit(admitting, "d").turn()))
+        await asyncio.sleep(0)
+        # It has come, and who made room for it has not heard of that yet.
+        assert not turns[1].done()
+        turns[1].cancel()
+        waiting[1].leave()
+        await settled()
+        assert [one.done() for one in turns] == [False, True, False, False, False]
+        at_work.leave()
+        await settled()
+        assert [one.done() for one in turns] == [True, True, False, False, False]
+        for one in turns:
+            one.cancel()
 
     run(story)
 
@@ -635,6 +668,60 @@ def test_whoever_stops_waiting_for_a_turn_to_be_asked_leaves_the_line(monkeypatc
     run(story)
 
 
+class Piece(bytearray):
+    """Of a body; may be referred to without being held."""
+
+
+@pytest.mark.parametrize("reason", ["nobody", "slow", "waited", "ending"])
+def test_a_refusal_that_nobody_reads_holds_nothing_of_the_body(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    monkeypatch.setattr("config.rooms.TURN_WITHIN_S", 0.1)
+    if reason == "slow":
+        monkeypatch.setattr("config.bridge.BODY_WITHIN_S", 0.1)
+
+    async def story() -> None:
+        admitting, told = rooms(ingest_threads=1)
+        bridge = a_bridge(admitting, lambda _: None)
+        if reason == "waited":
+            await visit(admitting, "at work").turn()
+        body = [Piece(LARGE[:60]), Piece(LARGE[60:] if reason == "nobody" else b"x")]
+        held = [ref(piece) for piece in body]
+        messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in body]
+        messages[-1]["more_body"] = reason != "waited"
+        body.clear()
+
+        async def receive() -> Any:
+            return messages.pop(0) if messages else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            await asyncio.Event().wait()
+
+        asked = asyncio.create_task(bridge(a_scope(TRACES, shown("made up")), receive, send))
+        if reason == "ending":
+            await settled()
+            asked.cancel()
+        while not told:
+            await asyncio.sleep(0.01)
+        assert told == {("ingest", reason): 1}
+        assert [piece() for piece in held] == [None, None]
+        # The next that comes needs all that strangers have, and nobody has to make room.
+        stranger(admitting, "next").hold(200)
+        assert not asked.done()
+        asked.cancel()
+
+    run(story)
+
+
+def a_scope(path: str, headers: Sequence[tuple[bytes, bytes]]) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": headers,
+        "query_string": b"",
+        "http_version": "1.1",
+    }
+
+
 async def ask(
     bridge: Bridge,
     path: str,
@@ -657,13 +744,5 @@ async def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": path,
-        "headers": headers,
-        "query_string": b"",
-        "http_version": "1.1",
-    }
-    await bridge(scope, receive, send)
+    await bridge(a_scope(path, headers), receive, send)
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]

@@ -1,14 +1,12 @@
 """The bridge from the event loop to threads, over real sockets."""
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from django.conf import settings
 from django.test import Client
 
@@ -16,6 +14,7 @@ from config.admission import Admission
 from config.bridge import Bridge
 from monitor.models import Membership, Person, Project
 from monitor.tenancy import crossing
+from tests.config.server import running
 from tests.monitor.api.conftest import make_key
 from tests.monitor.api.web import Web
 
@@ -157,7 +156,7 @@ def test_who_does_not_take_a_long_answer_keeps_no_thread(monkeypatch: pytest.Mon
         threads=2, ingest_threads=1, most_listening=1, **limits, tell=lambda *what: told.append(what[1])
     )
     bridge = Bridge(answer, threads=2, max_body_bytes=1000, max_otlp_bytes=1000, admission=admission)
-    with running(bridge) as port, socket.socket() as slow:
+    with running(bridge) as (port, _), socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.settimeout(20)
         slow.connect(("127.0.0.1", port))
@@ -173,21 +172,6 @@ def test_who_does_not_take_a_long_answer_keeps_no_thread(monkeypatch: pytest.Mon
         assert len(rest) < pieces * len(piece)
         assert httpx.get(f"http://127.0.0.1:{port}/long").text == "x" * (pieces * len(piece)) + "end"
     assert told == []
-
-
-@contextmanager
-def running(app: Bridge) -> Iterator[int]:
-    """A web server in this process, on the port that is yielded."""
-    config = uvicorn.Config(app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)  # type: ignore[arg-type]
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def test_paths_and_queries_keep_their_letters(web: Web, north: Project) -> None:

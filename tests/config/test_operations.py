@@ -164,7 +164,8 @@ def test_an_hour_that_is_not_closed_stays_until_it_is(db: None) -> None:
     closing.close_hours(now=now())
     call(project, timedelta(days=40))
     with tenant(project.pk):
-        keeping.change(project.pk, {"hours": 35, "spans": 30}, actor="ann@example.org", now=now())
+        lately = now() - keeping.SHORTENED_AFTER
+        keeping.change(project.pk, {"hours": 35, "spans": 30}, actor="ann@example.org", now=lately)
     for _ in range(2):
         retention.prune(now=now())
         assert counted() == 2

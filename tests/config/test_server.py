@@ -2,10 +2,13 @@
 
 import os
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -13,6 +16,7 @@ import pytest
 from django.conf import settings
 
 from monitor.models import Project
+from tests.config.server import running
 from tests.conftest import Slate
 from tests.launcher.instance import until
 from tests.monitor.api.conftest import make_key
@@ -63,22 +67,19 @@ def test_whether_it_is_up_is_answered_before_a_body_has_ended(web: Web) -> None:
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
 def test_who_waits_has_no_body_and_is_missed_when_they_leave(web: Web, north: Project, accept: str) -> None:
-    def waiting() -> int:
-        return int(httpx.get(f"{web.url}/api/v1/sample/waiting", timeout=20).text)
-
     with line_to(web) as line:
         line.sendall(
             f"GET {EVENTS}?wait=25 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {make_key(north)[1]}\r\n"
             f"Accept: {accept}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
         )
-        until(lambda: waiting() == 1, "it waits", within_s=10)
+        until(lambda: web.waiting() == 1, "it waits", within_s=10)
         before = written_down(web)
         # More than Django holds in memory.
         for _ in range(8):
             line.sendall(a_chunk(MIB))
         assert written_down(web) == before
-        assert waiting() == 1
-    until(lambda: waiting() == 0, "nobody waits", within_s=10)
+        assert web.waiting() == 1
+    until(lambda: web.waiting() == 0, "nobody waits", within_s=10)
 
 
 @pytest.fixture
@@ -90,11 +91,8 @@ def small_web(slate: Slate) -> Iterator[Web]:
 
 
 def test_who_listens_too_often_is_told_to_come_back(small_web: Web, north: Project) -> None:
-    def waiting() -> int:
-        return int(httpx.get(f"{small_web.url}/api/v1/sample/waiting", timeout=20).text)
-
     def are_waiting(number: int) -> None:
-        until(lambda: waiting() == number, f"{number} listen", within_s=10)
+        until(lambda: small_web.waiting() == number, f"{number} listen", within_s=10)
 
     def listen(line: socket.socket, key: str, accept: str) -> None:
         head = f"GET {EVENTS}?wait=25 HTTP/1.1\r\nHost: localhost\r\nAuthorization: bearer {key}\r\nAccept: {accept}"
@@ -194,6 +192,98 @@ def test_who_does_not_go_on_is_left(web: Web, begin: bytes, answers: int) -> Non
         with suppress(ConnectionError):
             line.sendall(b"x" if begin else b"")
             assert line.recv(1) == b""
+
+
+def test_requests_one_behind_the_other_have_an_end(web: Web) -> None:
+    one, many = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", 20_000
+    with line_to(web) as line:
+        sending = threading.Thread(target=send_or_lose, args=(line, one * many))
+        sending.start()
+        got = all_of(line)
+        sending.join()
+    assert got.count(b"HTTP/1.1 200") < many / 2
+
+
+def send_or_lose(line: socket.socket, what: bytes) -> None:
+    with suppress(ConnectionError):
+        line.sendall(what)
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+def test_who_leaves_is_missed_whatever_they_sent_behind(web: Web, north: Project, accept: str) -> None:
+    with line_to(web) as line:
+        line.sendall(
+            f"GET {EVENTS}?wait=25 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {make_key(north)[1]}\r\n"
+            f"Accept: {accept}\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        )
+        until(lambda: web.waiting() == 1, "it waits", within_s=10)
+    until(lambda: web.waiting() == 0, "nobody waits", within_s=10)
+
+
+def answering(size: int) -> Callable[..., Any]:
+    """An application whose answers are so long, in one piece."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", str(size).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * size})
+
+    return answer
+
+
+ASK = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LAST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+@contextmanager
+def small_line_to(port: int, what: bytes) -> Iterator[socket.socket]:
+    """A line of which the system keeps no more than a little for its reader."""
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.settimeout(20)
+        line.connect(("127.0.0.1", port))
+        line.sendall(what)
+        yield line
+
+
+@pytest.mark.parametrize(
+    ("what", "size"),
+    [(ASK, 300_000), (ASK * 50, 300_000), (LAST, 300_000), (ASK, 40_000), (LAST, 40_000)],
+    ids=["a long answer", "many", "a long one and the end", "a short one", "a short one and the end"],
+)
+def test_who_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch, what: bytes, size: int) -> None:
+    monkeypatch.setattr("config.protocol.WITHIN_S", 0.5)
+    with (
+        running(answering(size), timeout_keep_alive=1) as (port, connections),
+        small_line_to(port, what) as line,
+    ):
+        assert line.recv(15) == b"HTTP/1.1 200 OK"
+        assert len(connections) == 1
+        until(lambda: not connections, "it is let go of", within_s=10)
+        # What it did not read is not there any more.
+        assert len(all_of(line)) < size
+
+
+def all_of(line: socket.socket) -> bytes:
+    """What comes until a line ends, however it does."""
+    got = b""
+    with suppress(ConnectionError):
+        while more := line.recv(MIB):
+            got += more
+    return got
+
+
+@pytest.mark.parametrize("what", [ASK, LAST])
+def test_who_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch, what: bytes) -> None:
+    # Nobody reads that slowly, but all of it takes many times as long as a connection may rest.
+    monkeypatch.setattr("config.protocol.SLOWEST_BYTES_S", 1000)
+    monkeypatch.setattr("config.protocol.WITHIN_S", 0.5)
+    size = 300_000
+    with running(answering(size)) as (port, _), small_line_to(port, what) as line:
+        got = b""
+        while not got.endswith(b"x" * 1000) or len(got) < size:
+            got += line.recv(4096) or pytest.fail(f"only {len(got)} bytes came")
+            time.sleep(0.02)
 
 
 def test_a_line_is_good_for_many_requests_one_after_the_other(web: Web) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from launcher.child import Child
-from launcher.up import SERVE
+from launcher.web import SERVE
 from monitor.models import Span
 from monitor.tenancy import tenant
 from tests.flows.clientprograms import interpreter

@@ -13,7 +13,7 @@ from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
 from msgspec.structs import replace
 
-from monitor import budgets, retention, trips
+from monitor import budgets, ingest, retention, trips
 from monitor.models import (
     Budget,
     BudgetWindow,
@@ -39,6 +39,7 @@ from tests.monitor.spending import (
     assert_books_balance,
     close_connection,
 )
+from tests.monitor.test_settlement import await_a_waiter
 
 
 def a_budget(project: Project | None, scope: str, limit: str, period: str = "day", **fields: Any) -> Budget:
@@ -203,6 +204,137 @@ def test_a_run_that_tripped_keeps_its_window_when_it_loses_its_last_span(db: Non
         trips.reset(trip, note="go on", top_up_usd=None, actor="ada", project_id=project.pk, now=NOW)
 
 
+def test_a_run_that_tripped_stays_until_a_person_resets_it(db: None) -> None:
+    project = a_project()
+    a_budget(project, "run", "1")
+    assert not spend(project, "2", 1).allowed
+    later = NOW + timedelta(days=401)
+    retention.make_partitions(now=later)
+    retention.prune(now=later)
+    with tenant(project.pk):
+        assert Run.objects.get().tripped_at == NOW
+        assert not budgets.standing(project.pk, now=later, run_id="night").allowed
+    assert not spend(project, "2", 2, now=later).allowed
+    with tenant(project.pk):
+        trip = Trip.objects.get()
+        trips.reset(trip, note="", top_up_usd=None, actor="ada", project_id=project.pk, now=later)
+    assert spend(project, "0.5", 3, now=later).remaining == Decimal("0.5")
+    retention.prune(now=later + timedelta(days=401))
+    with tenant(project.pk):
+        assert (Run.objects.count(), BudgetWindow.objects.filter(scope="run").count()) == (0, 0)
+
+
+def tripped_and_gone(project: Project) -> None:
+    """A run whose trip is open, and whose window is none any more."""
+    a_budget(project, "run", "1")
+    assert not spend(project, "2", 1).allowed
+    with tenant(project.pk):
+        BudgetWindow.objects.filter(scope="run").delete()
+        Run.objects.all().delete()
+
+
+def test_a_window_that_begins_again_under_an_open_trip_is_stopped_by_that_one(db: None) -> None:
+    project = a_project()
+    tripped_and_gone(project)
+    with tenant(project.pk):
+        trip = Trip.objects.get()
+        works = Execution.objects.create(project=project, id=UUID(int=1), agent="a", run_id="night", digest=b"")
+    allowed = [spend(project, "0.4", n, now=NOW + timedelta(minutes=n)).allowed for n in range(2, 7)]
+    assert allowed == [True, True, False, False, False]
+    with tenant(project.pk):
+        assert Trip.objects.get() == trip
+        assert Run.objects.get().tripped_at == NOW + timedelta(minutes=4)
+        assert BudgetWindow.objects.get(scope="run").spent_usd == 2
+        assert QueueItem.objects.get().subject_id == str(trip.id)
+        works.refresh_from_db()
+        assert works.status == Status.CANCELLED
+    assert changes_of(project, "trip") == ["open"]
+
+
+@pytest.mark.parametrize("top_up", [None, Decimal(5)])
+def test_a_trip_is_reset_though_its_window_is_gone(db: None, top_up: Decimal | None) -> None:
+    project = a_project()
+    tripped_and_gone(project)
+    with tenant(project.pk):
+        trip = Trip.objects.get()
+        trips.reset(trip, note="", top_up_usd=top_up, actor="ada", project_id=project.pk, now=NOW)
+    assert trip.reset_by == "ada"
+    # What it spent before has left with it.
+    assert spend(project, "1.5", 2).remaining == 1 + (top_up or 1) - Decimal("1.5")
+    assert changes_of(project, "trip") == ["open", "reset"]
+    with tenant(project.pk):
+        assert Trip.objects.filter(reset_at=None).count() == 0
+        BudgetWindow.objects.filter(scope="run").delete()
+        with pytest.raises(trips.ResetRefused):
+            trips.reset(trip, note="", top_up_usd=top_up, actor="bob", project_id=project.pk, now=NOW)
+        assert not BudgetWindow.objects.filter(scope="run").exists()
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_reset_beside_a_call_leaves_no_stop_without_a_trip(committed_db: None, is_first: bool) -> None:
+    """The window of the trip is gone, so both make it: whoever is second waits."""
+    project = a_project()
+    tripped_and_gone(project)
+    with tenant(project.pk):
+        trip = Trip.objects.get()
+    call = [a_span(2, 2, reported_usd=Decimal(3), run_id="night", started_at=NOW - timedelta(seconds=9))]
+
+    def reset() -> None:
+        trips.reset(trip, note="", top_up_usd=Decimal(4), actor="ada", project_id=project.pk, now=NOW)
+
+    def other() -> None:
+        try:
+            if is_first:
+                accept(project, call)
+            else:
+                with tenant(project.pk):
+                    reset()
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            if is_first:
+                reset()
+            else:
+                assert not ingest.accept(project.pk, call, now=NOW).verdict.allowed
+            late = pool.submit(other)
+            await_a_waiter("transactionid")
+        late.result(timeout=30)
+    with tenant(project.pk):
+        assert Trip.objects.get().reset_by == "ada"
+        window = BudgetWindow.objects.get(scope="run")
+        assert (window.spent_usd, window.tripped_at, Run.objects.get().tripped_at) == (3, None, None)
+        # Granted from the limit, or from what is spent where that is more.
+        left = budgets.standing(project.pk, now=NOW, run_id="night").remaining
+        assert left == (2 if is_first else 4)
+
+
+def test_a_run_stays_whose_trip_opens_while_old_runs_leave(committed_db: None) -> None:
+    project = a_project()
+    a_budget(project, "run", "1")
+    spend(project, "0.5", 1)
+
+    def prune() -> None:
+        try:
+            retention.prune(now=NOW + timedelta(days=401))
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            call = [a_span(2, 2, reported_usd=Decimal(1), run_id="night", started_at=NOW - timedelta(seconds=9))]
+            assert not ingest.accept(project.pk, call, now=NOW).verdict.allowed
+            # It passes over what somebody holds.
+            pool.submit(prune).result(timeout=30)
+        pool.submit(prune).result(timeout=30)
+    with tenant(project.pk):
+        trip = Trip.objects.get(reset_at=None)
+        assert Run.objects.get().tripped_at == NOW
+        assert BudgetWindow.objects.get(scope="run").tripped_at == NOW
+        trips.reset(trip, note="", top_up_usd=None, actor="ada", project_id=project.pk, now=NOW)
+
+
 def test_an_alert_budget_tells_and_never_stops(db: None) -> None:
     project = a_project()
     a_budget(project, "project", "1", action="alert")
@@ -312,11 +444,12 @@ def test_a_call_that_only_moves_to_another_agent_stays_in_the_windows_of_its_tim
     assert_books_balance(project)
 
 
-def test_a_call_that_counts_only_now_is_charged_now(db: None) -> None:
+@pytest.mark.parametrize("kind", ["llm", "tool"])
+def test_a_call_that_counts_only_now_is_charged_now(db: None, kind: str) -> None:
     project = a_project()
     a_budget(project, "project", "1", "hour")
     began = NOW - DAY
-    above = a_span(1, 1, reported_usd=Decimal(5), started_at=began)
+    above = a_span(1, 1, reported_usd=Decimal(5), started_at=began, kind=kind, tool="buy")
     below = a_span(1, 2, 1, reported_usd=Decimal("0.01"), started_at=began)
     accept(project, [above, below], now=began + HOUR)
     silent = sealed(replace(below, reported_usd=None, tokens=Tokens(), kind="step", ended_at=began + 2 * HOUR))

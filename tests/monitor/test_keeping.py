@@ -32,8 +32,9 @@ ADA = "ada@example.org"
 
 
 def keep(project: Project, **days: int | None) -> list[Change]:
+    """Change the days, so long ago that what is shortened may leave."""
     with tenant(project.pk):
-        return keeping.change(project.pk, days, actor=ADA, now=NOW)
+        return keeping.change(project.pk, days, actor=ADA, now=NOW - keeping.SHORTENED_AFTER)
 
 
 def kept(project: Project, kind: str) -> Kept:

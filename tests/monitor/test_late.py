@@ -1,5 +1,6 @@
 """What comes for a time of which something has left already: what was booked then stays as it is."""
 
+import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -10,7 +11,7 @@ import pytest
 from django.db import connection
 from msgspec import structs
 
-from monitor import closing, keeping, reporting, retention, rollups, silence
+from monitor import closing, keeping, nearby, reporting, retention, rollups, silence
 from monitor.api import executions
 from monitor.deadlocks import unhindered
 from monitor.ingest import Accepted
@@ -19,6 +20,7 @@ from monitor.models import (
     HourRollup,
     Keeping,
     LedgerEntry,
+    MinuteRollup,
     Project,
     Run,
     Span,
@@ -31,7 +33,19 @@ from monitor.registration import NewExecution
 from monitor.reporting import CallAnswer, IdTaken
 from monitor.reports import Call, ToolCall
 from monitor.tenancy import crossing, tenant
-from tests.monitor.spending import NOW, a_bare_span, a_project, a_span, accept, assert_books_balance, pending
+from tests.monitor.spending import (
+    NOW,
+    REPORTED,
+    a_bare_span,
+    a_family,
+    a_project,
+    a_span,
+    accept,
+    assert_books_balance,
+    books_of,
+    pending,
+)
+from tests.monitor.test_settlement import an_agent, older, reported, works
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 SOON = NOW - 5 * MINUTE
@@ -58,6 +72,13 @@ def told_of(project: Project, at: datetime) -> Told:
     with tenant(project.pk):
         found = rollups.totals(project.pk, since=since, until=since + HOUR, kinds=("llm",), group_by="agent")
         return {one.group: (one.count, one.cost_usd) for one in found if one.count or one.cost_usd}
+
+
+def counted_of(project: Project) -> list[tuple[int, int]]:
+    """How many executions ended and failed, by the minutes of their ends."""
+    with tenant(project.pk):
+        found = MinuteRollup.objects.filter(kind="execution").exclude(count=0).order_by("minute")
+        return list(found.values_list("count", "failed"))
 
 
 def ten_calls(project: Project, at: datetime) -> Told:
@@ -269,6 +290,150 @@ def test_an_agent_below_one_that_has_left_stays_the_execution_that_it_is(db: Non
         assert Execution.objects.get(id=stood[2]).api_calls == 1
 
 
+@pytest.mark.parametrize("top", ["stays", "leaves"])
+@pytest.mark.parametrize("days", [None, 5])
+def test_an_agent_takes_the_execution_that_comes_between_it_and_what_is_older(
+    db: None, days: int | None, top: str
+) -> None:
+    """Nothing that has left, or may have, stands between them."""
+    project, at = a_project(), NOW - 2 * DAY
+    reported(project)
+    began = NOW - (6 * DAY if top == "leaves" else 4 * DAY + 12 * HOUR)
+    accept(project, [pending(a_bare_span(1, BOSS, kind="step", started_at=began))], now=began + MINUTE)
+    below = [
+        a_bare_span(1, 1, BOSS, kind="step", started_at=at),
+        an_agent(1, 3, 2, agent="triage", agent_stated=True, started_at=at),
+        a_bare_span(1, 4, 3, started_at=at),
+    ]
+    accept(project, below, now=at + MINUTE)
+    if days is not None:
+        said(project, spans=days)
+        keeping.forget()
+        leave()
+    assert set(works(project)) == {"triage"}
+    accept(project, [a_bare_span(1, 2, 1, kind="step", execution_id=REPORTED, started_at=at)])
+    assert works(project) == {}
+    with tenant(project.pk):
+        assert Span.objects.filter(span_id=BOSS).exists() == (days is None or top == "stays")
+        assert Execution.objects.get().api_calls == 1
+
+
+@pytest.mark.parametrize("most_whole", [nearby.MOST_WHOLE, 0])
+@pytest.mark.parametrize("seed", range(10))
+def test_an_old_trace_that_nothing_has_left_ends_in_the_books_of_any_other(
+    db: None, monkeypatch: pytest.MonkeyPatch, seed: int, most_whole: int
+) -> None:
+    monkeypatch.setattr(nearby, "MOST_WHOLE", most_whole)
+    rng = random.Random(seed)
+    began, cuts = NOW - 4 * DAY - 12 * HOUR, 2 + rng.randrange(10)
+    top = pending(a_bare_span(1, 1, kind="step", started_at=began))
+    spans = [one for one in a_family(1, rng) if one.span_id != 1]
+    told = [*spans, *(older(one, rng) for one in spans if rng.random() < 0.4)]
+    rng.shuffle(told)
+    straight, old = a_project("straight"), a_project("old")
+    said(old, spans=5)
+    for project, parts in ((straight, [spans]), (old, [told[n::cuts] for n in range(cuts)])):
+        reported(project)
+        accept(project, [top], now=began + MINUTE)
+        for part in parts:
+            accept(project, part)
+        assert_books_balance(project)
+    assert books_of(old) == books_of(straight)
+
+
+@pytest.mark.parametrize("days", [None, 5])
+def test_an_execution_registered_for_an_old_trace_that_nothing_has_left_takes_it_over(
+    db: None, days: int | None
+) -> None:
+    """What is above the agent has not come yet."""
+    project, began, at = a_project(), NOW - 4 * DAY - 12 * HOUR, NOW - DAY
+    accept(project, [pending(a_bare_span(1, 1, kind="step", started_at=began))], now=began + MINUTE)
+    agent = an_agent(1, 3, 2, agent="triage", agent_stated=True, started_at=at)
+    accept(project, [agent, a_bare_span(1, 4, 3, started_at=at)], now=at + MINUTE)
+    if days is not None:
+        said(project, spans=days)
+        keeping.forget()
+    work = register(project)
+    assert works(project) == {}
+    with tenant(project.pk):
+        assert Execution.objects.get(id=work.id).api_calls == 1
+
+
+def test_an_execution_registered_when_what_was_above_has_left_takes_what_nobody_had(db: None) -> None:
+    project, began, at = a_project(), NOW - 6 * DAY, NOW - 2 * DAY
+    accept(project, [a_bare_span(1, BOSS, kind="step", started_at=began)], now=began + MINUTE)
+    below = [
+        a_bare_span(1, 1, BOSS, kind="step", started_at=at),
+        an_agent(1, 2, 1, agent="triage", agent_stated=True, started_at=at),
+        a_bare_span(1, 3, 2, started_at=at),
+    ]
+    accept(project, below, now=at + MINUTE)
+    said(project, spans=5)
+    keeping.forget()
+    leave()
+    # No agent can have been above the step: it would stand under an execution.
+    work = register(project)
+    assert works(project) == {}
+    with tenant(project.pk):
+        assert not Span.objects.filter(span_id=BOSS)
+        assert Execution.objects.get(id=work.id).api_calls == 1
+
+
+@pytest.mark.parametrize("leaves", ["span", "execution"])
+def test_an_agent_told_anew_stays_the_execution_that_it_took_from_what_has_left(db: None, leaves: str) -> None:
+    """Either the span that named it, or the execution itself, which had ended long before its trace."""
+    project, began, at = a_project(), NOW - 12 * DAY, NOW - 2 * DAY
+    retention.make_partitions(now=began)
+    top = a_bare_span(1, BOSS, kind="step", started_at=began)
+    if leaves == "span":
+        reported(project)
+        top = a_bare_span(1, BOSS, kind="step", started_at=began, execution_id=REPORTED)
+    else:
+        reported(project, trace_id=UUID(int=1), status="completed", ended_at=began)
+    accept(project, [top], now=began + MINUTE)
+    agent = an_agent(1, 2, 1, agent="triage", agent_stated=True, started_at=at, ended_at=SOON)
+    below = [a_bare_span(1, 1, BOSS, kind="step", started_at=at), pending(agent), a_bare_span(1, 3, 2, started_at=at)]
+    accept(project, below, now=at + MINUTE)
+    assert works(project) == {}
+    said(project, **({"spans": 5} if leaves == "span" else {"executions": 8}))
+    keeping.forget()
+    leave()
+    with tenant(project.pk):
+        assert Span.objects.filter(span_id=BOSS).exists() == (leaves == "execution")
+        assert Execution.objects.exists() == (leaves == "span")
+    assert accept(project, [agent]).accepted == 1
+    assert works(project) == {}
+    with tenant(project.pk):
+        stand = Span.objects.filter(span_id__in=(1, 2, 3)).values_list("execution_id", "run_id")
+        assert set(stand) == {(REPORTED, "night")}
+
+
+def test_an_execution_keeps_its_parent_whose_span_has_left(db: None) -> None:
+    project, began, at = a_project(), NOW - 6 * DAY, NOW - 2 * DAY
+    accept(project, [an_agent(1, BOSS, agent="boss", agent_stated=True, started_at=began)], now=began + MINUTE)
+    helper = an_agent(1, 2, BOSS, agent="helper", agent_stated=True, started_at=at, ended_at=SOON)
+    child = an_agent(1, 4, 5, agent="child", agent_stated=True, started_at=at)
+    accept(project, [pending(helper), child], now=at + MINUTE)
+    boss = works(project)["boss"]
+    assert [works(project)[name].parent_id for name in ("helper", "child")] == [boss.id, None]
+    said(project, spans=5)
+    keeping.forget()
+    leave()
+    # What was between it and its child comes with its end.
+    between = an_agent(1, 5, 2, agent="between", agent_stated=True, started_at=at)
+    assert accept(project, [helper, between]).accepted == 2
+    found = works(project)
+    assert found["helper"].status == "completed"
+    stand = {name: one.parent_id for name, one in found.items()}
+    assert stand == {"boss": None, "helper": boss.id, "between": found["helper"].id, "child": found["between"].id}
+    # A version that stands below another says so.
+    at_last = an_agent(1, 2, 3, agent="helper", agent_stated=True, started_at=at, ended_at=SOON + MINUTE)
+    accept(project, [an_agent(1, 3, agent="chief", agent_stated=True, started_at=SOON), at_last])
+    with tenant(project.pk):
+        assert not Span.objects.filter(span_id=BOSS)
+    assert works(project)["helper"].parent_id == works(project)["chief"].id
+
+
 def test_an_execution_that_has_left_does_not_come_back_empty(db: None) -> None:
     project, at = a_project(), NOW - 20 * DAY
     said(project, executions=8)
@@ -320,9 +485,64 @@ def test_what_is_given_up_counts_unless_that_is_too_long_ago(db: None, days_ago:
     if days_ago == 80:
         # Its end comes after all, and what it counted as is taken back.
         accept(project, [a_span(77, 77, kind="agent", started_at=at)])
-        silence.look(now=NOW)
         closing.close(now=NOW + HOUR)
         assert_books_balance(project)
+
+
+def test_a_lost_one_counts_once_when_it_comes_back_after_its_line_in_the_journal_has_left(db: None) -> None:
+    project, at = a_project(trace_lost_s=3600), NOW - 50 * DAY
+    a_project("keeps the days of all")
+    retention.make_partitions(now=at)
+    said(project, journal=35)
+    whole = a_span(1, 1, kind="agent", started_at=at, ended_at=SOON)
+    accept(project, [pending(whole)], now=at + MINUTE)
+    assert silence.look(now=at + 2 * HOUR) == 1
+    leave()
+    with tenant(project.pk):
+        assert (Execution.objects.get().status, StateChange.objects.count()) == ("timeout", 0)
+    accept(project, [whole])
+    assert [silence.look(now=NOW + n * MINUTE) for n in range(3)] == [0, 0, 0]
+    with tenant(project.pk):
+        one = Execution.objects.get()
+        assert (one.status, one.lost_at, one.look_at) == ("completed", None, None)
+    assert counted_of(project) == [(1, 0)]
+    assert_books_balance(project)
+
+
+# Days that become shorter
+
+
+def test_what_is_taken_by_the_longer_days_finds_its_minutes(db: None) -> None:
+    project, at = a_project(), NOW - 50 * DAY
+    before = ten_calls(project, at)
+    longer = keeping.late(project.pk, now=NOW)
+    keep(project, spans=3, minutes=10)
+    retention.prune(now=NOW + timedelta(seconds=5))
+    # Another process remembers them for a while.
+    keeping._remembered[project.pk] = NOW - timedelta(seconds=1), longer
+    assert accept(project, [a_span(50, 50, started_at=at)], now=NOW + timedelta(seconds=6)).accepted == 1
+    closing.close(now=NOW + MINUTE)
+    with tenant(project.pk):
+        assert MinuteRollup.objects.exists()
+    retention.prune(now=NOW + 2 * MINUTE)
+    with tenant(project.pk):
+        assert not MinuteRollup.objects.exists()
+    after = told_of(project, at)
+    assert {agent: count for agent, (count, _) in after.items()} == {"shop": 1, "planner": 10}
+    assert after["shop"] == before["shop"]
+
+
+def test_an_hour_that_is_summed_yet_keeps_its_minutes(db: None) -> None:
+    project, at = a_project(), NOW - 50 * DAY
+    ten_calls(project, at)
+    assert accept(project, [a_span(50, 50, started_at=at)]).accepted == 1
+    keep(project, spans=3, minutes=10)
+    for _ in range(2):
+        retention.prune(now=NOW + 2 * MINUTE)
+        closing.close(now=NOW + 2 * MINUTE)
+        assert {agent: count for agent, (count, _) in told_of(project, at).items()} == {"shop": 1, "planner": 10}
+    with tenant(project.pk):
+        assert not MinuteRollup.objects.exists()
 
 
 # Days that were shorter
@@ -345,7 +565,7 @@ def test_spans_that_left_by_mistake_are_refused_by_name_and_those_beside_them_ta
     project = a_project()
     first = a_span(1, 1, started_at=NOW - 5 * DAY)
     accept(project, [first], now=NOW - 5 * DAY + MINUTE)
-    keep(project, spans=3)
+    keep(project, spans=3, now=NOW - MINUTE)
     leave()
     keep(project, spans=None)
     told = accept(project, [first, a_span(2, 2)])
@@ -375,7 +595,7 @@ def test_days_of_all_that_were_shorter_are_remembered_for_those_who_follow(db: N
     keep(own, spans=90)
     for project in (follower, own):
         accept(project, [a_span(1, 1, started_at=NOW - 5 * DAY), a_span(2, 2)])
-    keeping.change_for_all({"spans": 3}, actor=ADA, now=NOW)
+    keeping.change_for_all({"spans": 3}, actor=ADA, now=NOW - MINUTE)
     leave()
     keeping.change_for_all({"spans": None}, actor=ADA, now=NOW)
     fresh = a_project("west")
@@ -442,6 +662,23 @@ def test_a_call_told_again_is_answered_although_its_span_has_left(db: None, ledg
         record(project, call(7, cost_usd=Decimal(1), run_id="r"), now=NOW)
     with tenant(project.pk):
         assert not Span.objects.exists()
+
+
+def test_a_long_call_told_again_is_answered_although_nothing_of_it_is_left(db: None) -> None:
+    project, at = a_project(), NOW - 6 * DAY
+    said(project, spans=3)
+    # What an instrumentation tells as well stands in the ledger for both.
+    accept(project, [a_span(1, 1, response_id="resp-1", started_at=at)], now=at + MINUTE)
+    long = call(
+        7, trace_id=f"{1:032x}", response_id="resp-1", occurred_at=at, latency_ms=1_800_000, cost_usd=Decimal("0.25")
+    )
+    assert record(project, long, now=at + MINUTE)[1]
+    leave()
+    with tenant(project.pk):
+        assert not Span.objects.exists()
+        assert list(LedgerEntry.objects.values_list("span_id", flat=True)) == [1]
+    again, is_new = record(project, long, now=NOW)
+    assert (is_new, again.reported_cost_usd, again.computed_cost_usd) == (False, Decimal("0.25"), None)
 
 
 def test_an_id_is_kept_only_for_what_was_taken(db: None) -> None:

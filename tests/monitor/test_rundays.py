@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from monitor import ingest, ledger, pipeline, retention, rundays
+from monitor import closing, ingest, ledger, pipeline, retention, rundays
 from monitor.deadlocks import unhindered
 from monitor.models import Project, Run, RunQuarter
 from monitor.retention import EACH_PROJECT
@@ -102,6 +102,7 @@ def test_the_days_of_a_run_stay_when_its_row_leaves(db: None) -> None:
     with tenant(project.pk):
         Run.objects.all().delete()
     assert runs_by_day(project) == {"+0": 1}
+    closing.close(now=NOW + DAY)
     retention.prune(now=NOW + 400 * DAY)
     assert runs_by_day(project) == {"+0": 1}
     retention.prune(now=NOW + 401 * DAY)

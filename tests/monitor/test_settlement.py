@@ -238,6 +238,34 @@ def test_an_agents_span_that_names_the_execution_it_is_counts_once(db: None) -> 
     assert all(count >= 0 for count in found), found
 
 
+def test_a_span_that_names_an_agents_execution_makes_it_no_owner_of_the_trace(db: None) -> None:
+    project = a_project()
+    spans = [
+        a_bare_span(1, 10, kind="step"),
+        an_agent(1, 1, 10, agent="triage", agent_stated=True),
+        a_bare_span(1, 3, 1),
+        an_agent(1, 2, 10, agent="refund", agent_stated=True),
+        a_bare_span(1, 4, 2),
+        a_bare_span(1, 5, 10),
+    ]
+    accept(project, spans)
+    triage_id = works(project)["triage"].id
+
+    def calls() -> dict[str, int]:
+        return {agent: one.api_calls for agent, one in works(project).items()}
+
+    assert calls() == {"triage": 1, "refund": 1}
+    accept(project, [a_bare_span(1, 20, kind="step", execution_id=triage_id), a_bare_span(1, 21, 20)])
+    assert calls() == {"triage": 2, "refund": 1}
+    assert_books_balance(project)
+    # Nor does the next batch, which names nobody, book anything anew: each of the four calls stands there once.
+    accept(project, [a_bare_span(1, 22, 20, kind="step")])
+    assert calls() == {"triage": 2, "refund": 1}
+    with tenant(project.pk):
+        assert LedgerEntry.objects.count() == 4
+    assert_books_balance(project)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_any_order_and_split_of_any_family_ends_in_the_same_books(db: None, seed: int) -> None:
     rng = random.Random(seed)
@@ -652,12 +680,12 @@ def test_many_that_name_an_execution_while_it_is_registered_are_all_summed(commi
     assert_books_balance(project)
 
 
-def await_a_waiter() -> None:
-    """Return once a connection waits for a lock of a trace."""
+def await_a_waiter(kind: str = "advisory") -> None:
+    """Return once a connection waits for a lock of a trace, or of another kind; `transactionid` are rows."""
     deadline_s = time.monotonic() + 30
     with connection.cursor() as cursor:
         while True:
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = %s AND NOT granted", [kind])
             if cursor.fetchone()[0]:
                 return
             assert time.monotonic() < deadline_s, "nobody waits"

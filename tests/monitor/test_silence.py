@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from alerts.judge import judge
 from alerts.models import Alert
-from monitor import ground, ingest, listening, silence
+from monitor import ground, ingest, listening, retention, silence
 from monitor.models import Execution, JobHeartbeat, Project, StateChange
 from monitor.records import Span as Record
 from monitor.records import sealed
@@ -136,8 +136,7 @@ def test_an_end_that_comes_after_all_corrects_state_and_count(db: None) -> None:
     assert look(DAY + 601) >= 1
     assert work_of(project).status == "timeout"
     accept(project, [an_agent(ended_at=after(300))], now=after(DAY + 700))
-    assert work_of(project).status == "completed"
-    assert (look(DAY + 701), look(DAY + 702)) == (1, 0)
+    assert_counted(project, executions=1, failed=0)
     seen = work_of(project)
     assert (seen.status, seen.lost_at, seen.look_at, seen.error, seen.duration_ms) == (
         "completed",
@@ -147,6 +146,20 @@ def test_an_end_that_comes_after_all_corrects_state_and_count(db: None) -> None:
         300_000,
     )
     assert causes(project)[-1][2] == "traced"
+    assert look(DAY * 2) == 0
+    assert_books_balance(project)
+
+
+def test_an_end_that_names_a_much_later_start_corrects_the_count_too(db: None) -> None:
+    project = a_project()
+    began = NOW - timedelta(days=20)
+    retention.make_partitions(now=began)
+    accept(project, [pending(an_agent(started_at=began))], now=began)
+    assert silence.look(now=began + timedelta(days=2)) == 1
+    assert_counted(project, executions=1, failed=1)
+    accept(project, [an_agent()], now=after(50))
+    assert_counted(project, executions=1, failed=0)
+    assert (work_of(project).status, work_of(project).lost_at, look(60)) == ("completed", None, 0)
     assert_books_balance(project)
 
 
@@ -161,7 +174,6 @@ def test_a_lost_one_that_was_none_of_its_own_after_all_is_not_counted(db: None, 
     look(601)
     assert look(DAY + 601) >= 1
     if ends_first:
-        # Its end corrects what it counted as, once that is looked at.
         accept(project, [an_agent(ended_at=after(299))], now=after(DAY + 699))
     accept(project, [a_reported_end()], now=after(DAY + 700))
     assert (look(DAY + 701), look(DAY * 2)) == (0, 0)
@@ -290,7 +302,7 @@ def test_what_real_clients_sent_of_agents_that_never_ended(db: None, client: str
         assert Execution.objects.filter(status="timeout").count() == count
     later = sent_at + timedelta(days=1, seconds=700)
     accept(project, spans, now=later)
-    assert silence.look(now=later) == count
+    assert silence.look(now=later) == 0
     with tenant(project.pk):
         assert not Execution.objects.filter(status__in=["running", "timeout"]).exists()
     assert_books_balance(project)
@@ -318,9 +330,8 @@ def test_what_is_lost_and_found_is_counted_and_taken_back_once(committed_db: Non
     give_up = partial(silence._give_up, project.pk, work.id, sign_at, now=after(DAY + 1))
     assert sorted(at_once([give_up] * 4)) == [False, False, False, True]
     assert_counted(project, executions=1, failed=1)
-    accept(project, [an_agent()], now=after(DAY + 2))
-    correct = partial(silence._correct, project.pk, work.id, now=after(DAY + 3))
-    assert sorted(at_once([correct] * 4)) == [False, False, False, True]
+    told = at_once([partial(accept, project, [an_agent()], now=after(DAY + 2))] * 4)
+    assert sorted(one.accepted for one in told) == [0, 0, 0, 1]
     assert_counted(project, executions=1, failed=0)
     assert_books_balance(project)
 

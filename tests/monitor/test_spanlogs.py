@@ -336,6 +336,87 @@ def test_records_leave_after_a_week_and_what_they_told_stays(db: None) -> None:
     assert stored(project)[0] == "What is the weather?"
 
 
+def left(*, days: int = 8) -> None:
+    """All records leave."""
+    retention.prune(now=NOW + timedelta(days=days))
+    with crossing():
+        assert SpanLog.objects.count() == 0
+
+
+def test_a_newer_version_has_what_records_told_that_have_left(db: None) -> None:
+    project, span = a_project(), a_span(1, 1)
+    accept(project, [pending(span)])
+    take(project, ASKED, ANSWERED)
+    left()
+    accept(project, [span])
+    assert stored(project) == ("What is the weather?", SAID, INPUT | OUTPUT)
+    later = sealed(msgspec.structs.replace(span, ended_at=span.ended_at + timedelta(seconds=1), output="in full"))
+    accept(project, [later])
+    assert stored(project) == ("What is the weather?", "in full", INPUT)
+    assert_books_balance(project)
+
+
+def test_masked_arguments_stay_told_apart_when_their_records_have_left(db: None) -> None:
+    project, span = a_project(), a_span(1, 1, kind="tool", tool="mail")
+    mask(project, mask_pii=True)
+    accept(project, [pending(span)])
+    take(project, call("ann@example.org"))
+    before = arguments_of(project)
+    assert before[1]
+    left()
+    accept(project, [span])
+    assert arguments_of(project) == before
+    take(project, call("bob@example.org"))
+    assert arguments_of(project) == before
+
+
+@pytest.mark.parametrize("comes", ["record", "version"])
+def test_records_that_are_left_take_nothing_of_what_the_others_told(db: None, comes: str) -> None:
+    project, span = a_project(), a_span(1, 1)
+    accept(project, [pending(span)])
+    take(project, TOLD_FIRST)
+    with tenant(project.pk):
+        SpanLog.objects.update(received_at=NOW - timedelta(days=8))
+    take(project, ASKED)
+    assert stored(project)[0] == HEARD
+    retention.prune(now=NOW)
+    with crossing():
+        assert SpanLog.objects.count() == 1
+    if comes == "record":
+        take(project, ANSWERED)
+        assert stored(project) == (HEARD, SAID, INPUT | OUTPUT)
+    else:
+        accept(project, [span])
+        assert stored(project) == (HEARD, None, INPUT)
+
+
+def test_a_record_that_comes_when_the_others_have_left_fills_only_what_is_unsaid(db: None) -> None:
+    project = a_project()
+    accept(project, [a_span(1, 1)])
+    take(project, ASKED)
+    left()
+    for record in (TOLD_FIRST, ANSWERED, TOLD_FIRST | {"timeUnixNano": "5"}):
+        take(project, record)
+    assert stored(project) == ("What is the weather?", SAID, INPUT | OUTPUT)
+
+
+@pytest.mark.parametrize("comes", ["record", "version"])
+def test_what_a_project_masks_by_now_hides_no_record_that_is_held(db: None, comes: str) -> None:
+    project, span = a_project(), a_span(1, 1)
+    mail = {"content": "Write to ann@example.org at 192.168.1.20."}
+    accept(project, [pending(span)])
+    take(project, log("gen_ai.user.message", mail, trace=TRACE, at_ms=1))
+    for n, (rule, heard) in enumerate((("mask_pii", "[email] at 192.168.1.20"), ("mask_ips", "[email] at [ip]"))):
+        mask(project, **{rule: True})
+        if comes == "record":
+            take(project, TOLD_FIRST | {"timeUnixNano": f"{n}"})
+            assert len(json.loads(stored(project)[0] or "")) == n + 2
+        else:
+            later = span.ended_at + timedelta(seconds=n)
+            accept(project, [sealed(msgspec.structs.replace(span, ended_at=later))])
+        assert f"Write to {heard}." in (stored(project)[0] or "")
+
+
 def test_spans_and_records_that_come_at_once_miss_nothing(committed_db: None) -> None:
     project, seeds = a_project(), range(8)
     spans = [a_span(trace, span) for trace in range(1, 6) for span in range(1, 6)]

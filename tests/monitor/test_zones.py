@@ -115,6 +115,24 @@ def test_a_stop_of_the_new_day_stands_until_it_is_reset(db: None) -> None:
     assert spend(project, "0.4", 4).remaining == Decimal("0.2")
 
 
+def test_a_stop_stands_when_the_zone_is_set_and_set_back(db: None) -> None:
+    project = a_project(time_zone="UTC")
+    a_budget(project, "project", "1")
+    # Before the day of Los Angeles begins: there it stops nothing.
+    stopped_at = MIDNIGHT + HOUR
+    assert not spend(project, "2", 1, now=stopped_at).allowed
+    move(project, "America/Los_Angeles")
+    with tenant(project.pk):
+        assert budgets.standing(project.pk, now=NOW).allowed
+    move(project, "UTC")
+    with tenant(project.pk):
+        assert BudgetWindow.objects.get(scope="project", period="day", starts_at=MIDNIGHT).tripped_at == stopped_at
+    assert not spend(project, "0.1", 2).allowed
+    with tenant(project.pk):
+        trips.reset(Trip.objects.get(), note="", top_up_usd=Decimal(1), actor="ada", project_id=project.pk, now=NOW)
+    assert spend(project, "0.1", 3).remaining == Decimal("0.9")
+
+
 def test_a_stop_and_a_top_up_of_the_day_before_stay_there(db: None) -> None:
     project = a_project(time_zone=KOLKATA)
     a_budget(project, "project", "1")
@@ -128,6 +146,45 @@ def test_a_stop_and_a_top_up_of_the_day_before_stay_there(db: None) -> None:
     assert (verdict.allowed, verdict.remaining) == (True, Decimal("0.75"))
     with tenant(project.pk):
         assert BudgetWindow.objects.get(scope="project", period="day", starts_at=MIDNIGHT).top_up_usd == 0
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_reset_at_the_same_moment_grants_from_what_the_new_window_holds(committed_db: None, is_first: bool) -> None:
+    project = a_project(time_zone=KOLKATA)
+    a_budget(project, "project", "2")
+    spend(project, "1", 1, now=LAST_NIGHT)
+    assert not spend(project, "2", 2).allowed
+    with tenant(project.pk):
+        trip = Trip.objects.get()
+
+    def reset() -> None:
+        trips.reset(trip, note="", top_up_usd=Decimal(1), actor="ada", project_id=project.pk, now=NOW)
+
+    def other() -> None:
+        try:
+            if is_first:
+                with tenant(project.pk):
+                    reset()
+            else:
+                move(project, "UTC")
+        finally:
+            close_connection()
+
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            if is_first:
+                assert zones.move(project.pk, "UTC", now=NOW)
+            else:
+                reset()
+            late = pool.submit(other)
+            await_a_waiter("transactionid")
+        late.result(timeout=30)
+    with tenant(project.pk):
+        project.refresh_from_db()
+        assert project.time_zone == "UTC"
+        assert Trip.objects.get().reset_by == "ada"
+        standing = budgets.standing(project.pk, now=NOW)
+        assert (standing.allowed, standing.remaining) == (True, 1)
 
 
 @pytest.mark.parametrize("is_first", [False, True])

@@ -9,14 +9,15 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from django.apps import apps
 from django.db import DataError, IntegrityError, OperationalError
 from django.test import Client
 from psycopg import sql
 
 from monitor import doorcounts
-from monitor.api import salvage
+from monitor.api import problems, salvage
 from monitor.api.problems import Problem
-from monitor.models import Message, Project, Span, SpanLog
+from monitor.models import Execution, Message, Project, Span, SpanLog
 from monitor.tenancy import tenant
 from tests.monitor.api.conftest import client_with, make_key, make_project
 from tests.monitor.otlp_builders import as_json, export, json_span, log, logs_export
@@ -52,7 +53,9 @@ def refusing(committed_db: None, owner_dsn: str) -> Iterator[Refusing]:
 
         yield refuse
         for table in tables:
-            owner.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT a_test_refuses").format(sql.Identifier(table)))
+            owner.execute(
+                sql.SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS a_test_refuses").format(sql.Identifier(table))
+            )
 
 
 @pytest.fixture
@@ -180,6 +183,72 @@ def test_what_was_not_found_in_time_of_a_batch_may_be_sent_again_and_comes_to_it
     assert rounds > 1
     with tenant(north.pk):
         assert Span.objects.count() == accepted
+
+
+# Whose rows follow from spans; a refusal there is no fault of theirs.
+CALL = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o", "gen_ai.usage.input_tokens": 10}
+FOLLOWING = [("monitor_run", "run_id"), ("monitor_ledgerentry", "run_id"), ("monitor_budgetwindow", "target")]
+
+
+@pytest.mark.parametrize(("table", "column"), FOLLOWING)
+def test_a_span_that_a_fault_of_ours_keeps_out_may_be_sent_again(
+    refusing: Refusing,
+    north: Project,
+    client: Client,
+    owner_dsn: str,
+    table: str,
+    column: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    check, _ = REFUSALS["IntegrityError"]
+    refusing(table, check.format(sql.Identifier(column)))
+    of_runs = [
+        json_span(span=n, attributes=CALL | {"handrail.run.id": "culprit" if n in (3, 6) else f"run {n}"})
+        for n in range(1, 9)
+    ]
+    told = as_json(export(*of_runs))
+    for _ in range(2):
+        answer = client.post("/v1/traces", told, content_type=JSON)
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) >= 1
+        with tenant(north.pk):
+            # The others are stored once, and wait for nobody.
+            assert set(Span.objects.values_list("span_id", flat=True)) == {1, 2, 4, 5, 7, 8}
+    assert "culprit" not in caplog.text
+    with psycopg.connect(owner_dsn, autocommit=True) as owner:
+        owner.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT a_test_refuses").format(sql.Identifier(table)))
+    answer = client.post("/v1/traces", told, content_type=JSON)
+    assert (answer.status_code, answer.json()) == (200, {})
+    with tenant(north.pk):
+        assert Span.objects.count() == 8
+
+
+def test_what_follows_lies_in_tables_that_there_are() -> None:
+    assert {model._meta.db_table for model in apps.get_models()} >= problems.FOLLOWING
+
+
+def test_nor_is_an_event_of_a_batch_blamed_for_a_fault_of_ours(
+    refusing: Refusing, north: Project, client: Client
+) -> None:
+    refusing("monitor_run", REFUSALS["IntegrityError"][0].format(sql.Identifier("run_id")))
+    refusing("monitor_span", REFUSALS["IntegrityError"][0].format(sql.Identifier("tool")))
+    events = reports(4, count=8)
+    events[2] |= {"run_id": "culprit"}
+    told = send(client, events)
+    assert told["accepted"] == 6
+    assert [(one["index"], one["retryable"]) for one in told["rejected"]] == [(2, True), (4, False)]
+    with tenant(north.pk):
+        assert Span.objects.count() == 6
+    # Nor is any other event: here the journal refuses.
+    refusing("monitor_statechange", REFUSALS["IntegrityError"][0].format(sql.SQL("(data ->> 'agent')")))
+    told = send(client, [{"type": "execution.started", "agent": name} for name in ("a", "culprit", "b")])
+    assert told["accepted"] == 2
+    assert [(one["index"], one["retryable"]) for one in told["rejected"]] == [(1, True)]
+    with tenant(north.pk):
+        assert set(Execution.objects.values_list("agent", flat=True)) == {"a", "b"}
+    alone = client.post("/api/v1/calls", {"model": "gpt-4o", "run_id": "culprit"}, content_type=JSON)
+    assert alone.status_code == 503
+    assert int(alone.headers["Retry-After"]) >= 1
 
 
 def test_where_too_much_is_refused_it_may_be_sent_again(refusing: Refusing, north: Project, client: Client) -> None:

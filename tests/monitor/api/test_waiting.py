@@ -21,6 +21,7 @@ from monitor.models import ApiKey, Person, Project
 from monitor.models.people import Role
 from monitor.tenancy import crossing, tenant
 from tests.conftest import Slate
+from tests.launcher.instance import until
 from tests.monitor.api.conftest import make_project, now
 from tests.monitor.api.web import Later, Web, announce, serving
 
@@ -133,10 +134,13 @@ def test_a_poll_survives_the_death_of_redis(committed_db: None, tmp_path: Path) 
 @pytest.mark.parametrize("wait", ["wait", "%77ait", "w%61it"])
 def test_many_that_wait_hold_neither_threads_nor_connections(web: Web, north: Project, wait: str) -> None:
     with web.client(north) as client, ThreadPoolExecutor(60) as crowd:
+        before = web.threads()
         waiting = [crowd.submit(client.get, f"{EVENTS}?{wait}=20") for _ in range(60)]
         web.wait_for_callers(60)
+        until(lambda: web.waiting() == 60, "all wait", within_s=15)
         # The polls are over after 20 s.
         assert client.get("/api/v1/sample/who/x", timeout=10).status_code == 200
+        assert web.threads() - before <= 15, "those that look and those that work, which come when they are needed"
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -15,7 +15,7 @@ import psutil
 from django.db import connection
 
 from launcher.child import Child
-from launcher.up import SERVE
+from launcher.web import SERVE
 from monitor import events
 from monitor.models import Project
 from monitor.tenancy import tenant
@@ -33,15 +33,25 @@ class Web:
         headers = {"Authorization": f"Bearer {make_key(project, **options)[1]}"}  # type: ignore[arg-type]
         return httpx.Client(base_url=self.url, headers=headers, timeout=30)
 
+    def waiting(self) -> int:
+        """How many calls wait."""
+        return int(httpx.get(f"{self.url}/api/v1/sample/waiting", timeout=20).text)
+
+    def threads(self) -> int:
+        """Of the system's."""
+        return sum(part.num_threads() for part in self._family())
+
     def wait_for_callers(self, count: int) -> None:
         """Until so many connections have been taken up."""
-        process = psutil.Process(self.child.pid)
 
         def callers() -> int:
-            family = [process, *process.children(recursive=True)]
-            return sum(one.status == "ESTABLISHED" for part in family for one in part.net_connections("tcp"))
+            return sum(one.status == "ESTABLISHED" for part in self._family() for one in part.net_connections("tcp"))
 
         until(lambda: callers() >= count, f"{count} callers come", within_s=20)
+
+    def _family(self) -> list[psutil.Process]:
+        process = psutil.Process(self.child.pid)
+        return [process, *process.children(recursive=True)]
 
 
 @contextmanager
