@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from copy import copy
+from http import HTTPStatus
 from typing import Any
 
 from monitor import faults
@@ -16,6 +17,9 @@ class Lines(logging.Formatter):
         told.msg, told.args = _quiet(record.msg), _quiet_all(record.args)
         # Another formatter may have left its own words there.
         told.exc_text = None
+        if getattr(record, "status_code", None) == HTTPStatus.SERVICE_UNAVAILABLE:
+            # Somebody is asked to come back: while a server is away that comes with every request.
+            told.exc_info = None
         return super().format(told)
 
     def formatException(self, ei: Any) -> str:

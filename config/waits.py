@@ -1,6 +1,7 @@
 """Which requests may wait, and so hold no thread."""
 
 from functools import lru_cache
+from urllib.parse import unquote_to_bytes
 
 from django.urls import Resolver404, resolve
 
@@ -38,7 +39,10 @@ def waits(scope: Scope) -> bool:
     path = scope["path"]
     if path.startswith("/events/") or path == "/health":
         return True
-    asks = b"wait=" in scope["query_string"] or any(
+    if not path.startswith("/api/"):
+        return False
+    # A name may be written in percent codes, too.
+    asks = b"wait=" in unquote_to_bytes(scope["query_string"]) or any(
         name == b"accept" and value.startswith(b"text/event-stream") for name, value in scope["headers"]
     )
-    return asks and path.startswith("/api/") and _is_long_poll(path)
+    return asks and _is_long_poll(path)

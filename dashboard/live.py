@@ -8,7 +8,7 @@ from django.views import View
 
 from monitor.api import problems
 from monitor.api.caller import Caller, attach_person, identify_person, require
-from monitor.api.waiting import EVENT_STREAM, RETRY_MS, Looking, Pulse, let_in
+from monitor.api.waiting import EVENT_STREAM, RETRY_MS, Looking, Pulse, let_in, until_refused
 from monitor.listen import ears
 
 # News of a busy moment goes out together.
@@ -37,7 +37,10 @@ class Events(View):
         try:
             caller = await Looking.run(self._identify, request)
             let_in(request)
-        except problems.Problem as problem:
+        except Exception as error:
+            problem = problems.of(error)
+            if problem is None:
+                raise
             return problems.render(problem)
         try:
             ago_s = max(0, int(request.GET.get("ago_ms", "0"))) / 1000 + TRAVEL_S
@@ -47,10 +50,6 @@ class Events(View):
         return StreamingHttpResponse(self._stream(request, caller, ago_s), content_type=EVENT_STREAM, headers=headers)
 
     def _identify(self, request: HttpRequest) -> Caller:
-        for name in ("user", "session"):
-            # Asked again later: what was read before may have ended.
-            if hasattr(request, name):
-                delattr(request, name)
         attach_person(request)
         caller = identify_person(request, request.GET.get("project"))
         require(caller, "read")
@@ -59,7 +58,7 @@ class Events(View):
     async def _stream(self, request: HttpRequest, caller: Caller, ago_s: float) -> AsyncIterator[bytes]:
         pulse = Pulse(lambda: self._identify(request))
         yield f"retry: {RETRY_MS}\n\n".encode()
-        with ears.of(caller.project_id, ago_s=ago_s) as ear:
+        with until_refused(), ears.of(caller.project_id, ago_s=ago_s) as ear:
             yield BEAT
             while not ear.closing and await pulse.is_welcome():
                 patience_s = ear.patience_s if ear.hears else ALONE_S

@@ -145,8 +145,8 @@ def identify_person(request: HttpRequest, project_name: str | None) -> Caller:
 
 
 def attach_person(request: HttpRequest) -> None:
-    """Give a request that passed no middleware the person of its session, as the middleware would."""
-    if hasattr(request, "user") or settings.SESSION_COOKIE_NAME not in request.COOKIES:
+    """Give a request the person of its session, as the middleware would, but asked anew each time."""
+    if settings.SESSION_COOKIE_NAME not in request.COOKIES:
         return
     request.session = import_module(settings.SESSION_ENGINE).SessionStore(request.COOKIES[settings.SESSION_COOKIE_NAME])
     request.user = get_user(request)

@@ -8,6 +8,7 @@ Problem                        anything the API refuses, with its status
 
 import logging
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,7 @@ import orjson
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.views import defaults
 from rest_framework.exceptions import APIException
 
@@ -233,14 +235,21 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    # Django calls this while it handles what was raised.
+    error = sys.exc_info()[1]
+    problem = of(error) if isinstance(error, Exception) else None
+    if problem is None or problem.status != HTTPStatus.SERVICE_UNAVAILABLE:
+        problem = Problem(500, "Internal error", "This is a fault of the server; it has been logged.")
     if is_api(request):
-        return render(Problem(500, "Internal error", "This is a fault of the server; it has been logged."))
+        return render(problem)
     try:
-        return defaults.server_error(request)
+        page = render_to_string(f"{problem.status}.html")
     except Exception:
         # The page that says so must not fail as well.
         log.exception("the page for faults has a fault")
-        return HttpResponse("Internal error.", status=500, content_type="text/plain")
+        words = f"{problem.title}."
+        return HttpResponse(words, status=problem.status, content_type="text/plain", headers=problem.headers)
+    return HttpResponse(page, status=problem.status, headers=problem.headers)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

@@ -10,8 +10,9 @@ The same call is a stream for `Accept: text/event-stream`, where `following` say
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar
@@ -19,6 +20,7 @@ from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar
 import msgspec
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
 from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.views import View
@@ -96,6 +98,24 @@ def let_in(request: HttpRequest) -> None:
         tell(request.META[KNOWN_BY])
 
 
+def may_wait(request: HttpRequest) -> bool:
+    """Whether a call is in the event loop. One in a thread does not wait: heartbeats need the thread.
+
+    Which it is was decided before, by what the request looked like; here it may be read in another way.
+    """
+    return isinstance(request, ASGIRequest)
+
+
+@contextmanager
+def until_refused() -> Iterator[None]:
+    """For streams: one ends where it is refused or the database is away. Whoever asks again is told which it is."""
+    try:
+        yield
+    except Exception as error:
+        if problems.of(error) is None:
+            raise
+
+
 class LongPoll(View):
     """A GET that waits. Subclasses say who may call (`scope`), what they ask, and how to look once."""
 
@@ -137,11 +157,13 @@ class LongPoll(View):
             query = bodies.decode_query(request, self.query_type)
             caller, toll = await Looking.run(self._admit, request)
             let_in(request)
-            if self._streams(request):
+            waits = may_wait(request)
+            if waits and self._streams(request):
                 query = self.resumed(query, request.headers.get("Last-Event-ID", ""))
                 stream = self._stream(request, caller, query, path)
                 return StreamingHttpResponse(stream, content_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
-            response = respond(await self._poll(caller, query, path), 200)
+            wait_s = min(query.wait, settings.MAX_WAIT_S) if waits else 0.0
+            response = respond(await self._poll(caller, query, path, wait_s=wait_s), 200)
         except Exception as error:
             problem = problems.of(error)
             if problem is None:
@@ -178,10 +200,10 @@ class LongPoll(View):
         with tenant(caller.project_id):
             return self.look(caller, query, datetime.now(UTC), **path)
 
-    async def _poll(self, caller: Caller, query: WaitQuery, path: dict[str, Any]) -> Any:
+    async def _poll(self, caller: Caller, query: WaitQuery, path: dict[str, Any], *, wait_s: float) -> Any:
         """The first result within the wait, or `nothing`."""
-        until = time.monotonic() + min(query.wait, settings.MAX_WAIT_S)
-        if query.wait <= 0:
+        until = time.monotonic() + wait_s
+        if wait_s <= 0:
             result = await Looking.run(self._look, caller, query, path)
             return self.nothing(query) if result is None else result
         with ears.of(caller.project_id) as ear:
@@ -200,7 +222,7 @@ class LongPoll(View):
     ) -> AsyncIterator[bytes]:
         pulse = Pulse(lambda: self._identify(request))
         yield f"retry: {RETRY_MS}\n\n".encode()
-        with ears.of(caller.project_id) as ear:
+        with until_refused(), ears.of(caller.project_id) as ear:
             while not ear.closing and await pulse.is_welcome():
                 ear.take()
                 result = await Looking.run(self._look, caller, query, path)
@@ -230,17 +252,14 @@ class Pulse:
         return self._sent_s + PING_S - time.monotonic()
 
     async def is_welcome(self) -> bool:
-        """Whether the stream may go on; asks the database every RECHECK_S."""
+        """Whether the stream may go on; asks the database every RECHECK_S. Raises Problem for who may not listen."""
         now_s = time.monotonic()
         if now_s - self._began_s > LONGEST_STREAM_S:
             return False
         if now_s - self._checked_s < RECHECK_S:
             return True
         self._checked_s = now_s
-        try:
-            await Looking.run(self._identify_again)
-        except Problem:
-            return False
+        await Looking.run(self._identify_again)
         return True
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 
 from config.logs import Lines
 from monitor import faults
@@ -63,6 +63,16 @@ def failure(act: Callable[[], None]) -> Exception:
 def record(message: str, *args: object, error: BaseException | None = None) -> logging.LogRecord:
     exc_info = (type(error), error, error.__traceback__) if error else None
     return logging.LogRecord("monitor", logging.ERROR, __file__, 1, message, args, exc_info)
+
+
+@pytest.mark.parametrize(("status", "has_places"), [(500, True), (503, False)])
+def test_a_request_that_is_asked_to_come_back_has_one_line(status: int, has_places: bool) -> None:
+    with pytest.raises(OperationalError) as gone:
+        raise OperationalError("gone")
+    told = record("%s: %s", "Not now", "/queue", error=gone.value)
+    told.status_code = status
+    assert ("Traceback" in line(told)) is has_places
+    assert line(told).endswith("Not now: /queue") is not has_places
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -20,7 +20,7 @@ import redis
 from launcher.places import Places
 from launcher.postgres import Postgres
 from tests.flows import clientprograms
-from tests.flows.running import address, ask, make_key
+from tests.flows.running import address, ask, make_key, manage, sign_in
 from tests.launcher.instance import Instance, send, send_all, until
 from tests.monitor.otlp_builders import as_protobuf, export, json_span, log, logs_export
 
@@ -218,6 +218,20 @@ def test_without_postgres_every_ingest_door_says_so_in_time(
     until(all_open, "all doors are open", within_s=30)
     assert handrail.pid_of("web") == web
     assert_stored_once(handrail, taken)
+
+
+def test_without_postgres_people_are_told_so(handrail: Instance) -> None:
+    password = manage(handrail, "create_operator", "ada@example.org", "--project", "outages")
+    with sign_in(handrail, "ada@example.org", password) as browser:
+        for trouble in (refusing(handrail), away(handrail, "postgres")):
+            with trouble:
+                page, listening = browser.get("/"), browser.get("/events/")
+            for answer, kind in ((page, "text/html"), (listening, "application/problem+json")):
+                assert answer.status_code == 503, answer.text
+                assert int(answer.headers["retry-after"]) >= 1
+                assert answer.headers["content-type"].startswith(kind)
+            assert "The database cannot do this at the moment" in page.text
+            until(lambda: browser.get("/").status_code == 200, "pages are there again")
 
 
 def threads_of(pid: int | None) -> int:

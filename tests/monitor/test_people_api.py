@@ -6,9 +6,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.cache import cache
 from django.db import connections
-from django.test import Client
+from django.test import AsyncClient, Client
 
 from monitor import conversations, people, queue
 from monitor.api.caller import Caller
@@ -297,6 +298,7 @@ def test_a_waiting_agent_hears_of_a_reply(committed_db: None) -> None:
     fleet = Fleet()
     where = fleet.handed_over()
     claim(fleet.desk, where)
+    headers = {"authorization": fleet.agent.defaults["HTTP_AUTHORIZATION"]}
 
     def reply() -> None:
         try:
@@ -306,11 +308,11 @@ def test_a_waiting_agent_hears_of_a_reply(committed_db: None) -> None:
 
     timer = Timer(0.3, reply)
     timer.start()
-    found = events(fleet, "?after=2&wait=20")
+    # Who comes in a thread does not wait.
+    answer = async_to_sync(AsyncClient().get)(f"{API}/agent-events?after=2&wait=20", headers=headers)
     timer.join()
-    assert [(event["seq"], event["kind"], event["data"]["message"]["content"]) for event in found] == [
-        (3, "human_message", "Hello")
-    ]
+    found = [(event["seq"], event["kind"], event["data"]["message"]["content"]) for event in answer.json()["events"]]
+    assert found == [(3, "human_message", "Hello")]
 
 
 def test_claims_race_through_the_door(committed_db: None) -> None:

@@ -13,6 +13,7 @@ from django.conf import settings
 django.setup()
 settings.ROOT_URLCONF = __name__
 
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
@@ -32,12 +33,17 @@ class AfterQuery(WaitQuery, kw_only=True):
 
 
 class SampleEvents(LongPoll):
+    """What was announced. At an event `stuck` the database gives no answer."""
+
     query_type = AfterQuery
 
     def look(self, caller: Caller, query: AfterQuery, now: datetime) -> Any:
         found = list(QueueEvent.objects.filter(project_id=caller.project_id, seq__gt=query.after).order_by("seq"))
         if not found:
             return None
+        if found[-1].kind == "stuck":
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL statement_timeout = 1; SELECT pg_sleep(60)")
         return {"events": [{"seq": event.seq, "kind": event.kind} for event in found], "cursor": found[-1].seq}
 
     def following(self, query: AfterQuery, result: Any) -> AfterQuery:

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -130,10 +131,11 @@ def test_a_poll_survives_the_death_of_redis(committed_db: None, tmp_path: Path) 
         assert client.get("/api/v1/sample/who/x").status_code == 200
 
 
-def test_many_that_wait_hold_neither_threads_nor_connections(web: Web, north: Project) -> None:
+@pytest.mark.parametrize("wait", ["wait", "%77ait", "w%61it"])
+def test_many_that_wait_hold_neither_threads_nor_connections(web: Web, north: Project, wait: str) -> None:
     with web.client(north) as client, ThreadPoolExecutor(60) as crowd:
         before = web.threads()
-        waiting = [crowd.submit(client.get, f"{EVENTS}?wait=20") for _ in range(60)]
+        waiting = [crowd.submit(client.get, f"{EVENTS}?{wait}=20") for _ in range(60)]
         web.wait_for_callers(60)
         until(lambda: web.waiting() == 60, "all wait", within_s=15)
         # The polls are over after 20 s.
@@ -146,6 +148,13 @@ def test_many_that_wait_hold_neither_threads_nor_connections(web: Web, north: Pr
             assert cursor.fetchone()[0] <= 10, "two processes with pools of five"
         announce(north, "said")
         assert {one.result().json()["cursor"] for one in waiting} == {1}
+
+
+def test_what_is_no_stream_for_the_gate_is_none_in_a_thread(web: Web, north: Project) -> None:
+    with web.client(north) as client:
+        # Django strips what is a space to Unicode.
+        answer = client.get(EVENTS, headers=[(b"Accept", b"\xa0text/event-stream")], timeout=SOONER_S)
+        assert answer.json() == {"events": [], "cursor": 0}
 
 
 @pytest.mark.parametrize(
@@ -222,6 +231,19 @@ def test_a_stream_tells_what_was_and_what_comes(hearing_web: Web, north: Project
         said.join()
 
 
+def test_a_stream_ends_where_the_database_does_not_answer(web: Web, north: Project) -> None:
+    announce(north, "first")
+    with web.client(north) as client:
+        with client.stream("GET", EVENTS, headers=STREAM) as stream:
+            lines = stream.iter_lines()
+            assert read_events(lines, 1) == [{"id": "1", "data": '{"seq":1,"kind":"first"}'}]
+            announce(north, "stuck")
+            # As a whole answer does, and no broken line.
+            assert list(lines) == []
+        answer = client.get(EVENTS)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+
+
 def test_a_stream_ends_soon_after_its_key_was_revoked(web: Web, north: Project) -> None:
     with web.client(north) as client, client.stream("GET", EVENTS, headers=STREAM) as stream:
         with tenant(north.pk):
@@ -296,6 +318,32 @@ def test_a_page_of_somebody_who_signs_out_hears_no_more(web: Web, north: Project
     ):
         Session.objects.all().delete()
         assert "data" not in "".join(list(stream.iter_lines())[4:])
+
+
+def sign_out(person: Person) -> None:
+    Session.objects.all().delete()
+
+
+def switch_off(person: Person) -> None:
+    Person.objects.filter(pk=person.pk).update(is_active=False)
+
+
+def change_password(person: Person) -> None:
+    person.set_password("another one, and long")
+    person.save()
+
+
+@pytest.mark.parametrize("leave", [sign_out, switch_off, change_password])
+def test_a_stream_ends_soon_after_its_person_may_hear_no_more(
+    web: Web, north: Project, ann: Person, leave: Callable[[Person], None]
+) -> None:
+    with (
+        httpx.Client(base_url=web.url, cookies=cookies_of(ann), timeout=30) as page,
+        page.stream("GET", EVENTS, headers=STREAM) as stream,
+    ):
+        leave(ann)
+        # One that goes on has a ping for its third line.
+        assert list(islice(stream.iter_lines(), 3)) == ["retry: 2000", ""]
 
 
 def test_strangers_and_other_projects_hear_nothing(web: Web, north: Project, ann: Person) -> None:
