@@ -41,7 +41,7 @@ from monitor.pipeline import Statement
 from monitor.tenancy import crossing, tenant
 from tests.dashboard.builders import signed_in
 from tests.monitor.otlp_builders import as_json, log, logs_export
-from tests.monitor.plans import EXECUTIONS, NOW, SPANS_A_TRACE, Told, analyze, explained, fill
+from tests.monitor.plans import EXECUTIONS, NOW, SPANS_A_TRACE, Told, analyze, clear, explained, fill
 from tests.monitor.spending import a_span
 
 ROWS = 4_000
@@ -488,6 +488,7 @@ def place(db: None) -> Place:
     with crossing():
         project = Project.objects.get(pk=mara.project_id)
         _, key = keys.make(project, "reads", ["ingest", "read"], general_per_minute=0, now=NOW)
+    clear()
     fill(project)
     fill_more(project)
     analyze()

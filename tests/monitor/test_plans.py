@@ -20,7 +20,7 @@ from monitor import (
 from monitor.commands import Order
 from monitor.models import Agent, Command, Project
 from monitor.tenancy import crossing, tenant
-from tests.monitor.plans import EXECUTIONS, NOW, OF, analyze, explained, fill, indexes, of_few
+from tests.monitor.plans import EXECUTIONS, NOW, OF, analyze, clear, explained, fill, indexes, of_few
 
 
 def after(seconds: float) -> datetime:
@@ -32,6 +32,7 @@ def north(db: None) -> Project:
     """A project with much in it, of which little is due, as the planner knows."""
     with crossing():
         project = Project.objects.create(name="north")
+    clear()
     fill(project)
     analyze()
     return project
@@ -73,7 +74,8 @@ def test_loops_are_found_among_what_is_new_and_ended_by_what_came_later(north: P
     assert indexes(told, toolcalls.FRESH) == {"span_loops", "monitor_span_pkey"}
     for by, index in (("execution", "span_by_execution"), ("trace", "monitor_span_pkey")):
         for statement in (toolcalls.SIZES[by], toolcalls.AROUND[by], toolcalls.ALL[by]):
-            assert indexes(told, statement) == {index}
+            # Which of an execution's spans are calls of tools may be found beside them, or among them.
+            assert indexes(told, statement) in ({index}, {index, "span_loops"})
     assert indexes(told, loopwatch.LATER["execution"]) == {"span_by_execution"}
     assert indexes(told, 'ORDER BY "monitor_loop"."moved_at"') == {"loop_open"}
 
