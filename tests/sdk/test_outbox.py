@@ -55,9 +55,9 @@ def test_what_came_since_is_added_to_what_was_peeked_at(tmp_path: Path, on_disk:
     outbox.taken()
     assert numbers(outbox.peek(5, 10_000)) == [5, 6, 7, 8]
     outbox.put([record(9, FAILED), record(10)])
-    assert outbox.peek_further(7, 10_000) == []
+    assert numbers(outbox.peek_further(7, 10_000)) == [9, 10]
     outbox.taken()
-    assert drain(outbox) == [9, 10]
+    assert drain(outbox) == []
 
 
 def test_many_segments_and_none_stays(tmp_path: Path) -> None:

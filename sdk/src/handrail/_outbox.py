@@ -172,13 +172,14 @@ class FileSegment(Segment):
         os.close(self._fd)
 
 
-def _first(segment: Segment, most: int, most_bytes: int) -> tuple[list[Record], int]:
-    """The first of those not taken, and the place behind them; a failure by itself."""
+def _first(segment: Segment, most: int, most_bytes: int, *, apart: bool = True) -> tuple[list[Record], int]:
+    """The first of those not taken, and the place behind them; a failure by itself, unless not `apart`."""
     found: list[Record] = []
     size, behind = 0, 0
     for record, at in segment.ahead() if segment.count else ():
         size += len(record.payload)
-        if found and (len(found) == most or size > most_bytes or FAILED in (record.kind, found[0].kind)):
+        is_failure = apart and bool(found) and FAILED in (record.kind, found[0].kind)
+        if found and (len(found) == most or size > most_bytes or is_failure):
             break
         found.append(record)
         behind = at
@@ -251,12 +252,12 @@ class Outbox:
             return []
 
     def peek_further(self, most: int, most_bytes: int) -> list[Record]:
-        """What came behind those that were peeked at last, as far as `peek` would now show it with them."""
+        """What came behind those that were peeked at last, in one segment with them; failures too."""
         with self._lock:
             if self._taking is None:
                 return []
             segment, count, _ = self._taking
-            found, behind = _first(segment, most, most_bytes)
+            found, behind = _first(segment, most, most_bytes, apart=False)
             if len(found) > count:
                 self._taking = segment, len(found), behind
             return found[count:]

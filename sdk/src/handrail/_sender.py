@@ -158,9 +158,10 @@ class Sender:
     def _begin(self) -> bool:
         """Whether there is a batch in hand: what is left of the last one, else the next."""
         if self._hand is not None:
-            if len(self._hand) == 1 and self._suspect_since_s is None:
+            if len(self._hand) == 1 and self._suspect_since_s is None and self._hand[0][0].kind != FAILED:
                 # A server without room for the first of it takes the ends that came meanwhile.
-                self._hand[0] += self._to_tell(self.outbox.peek_further(MOST_IN_BATCH, MOST_BYTES), self._hand[0])
+                further = map(_as_event, self.outbox.peek_further(MOST_IN_BATCH, MOST_BYTES))
+                self._hand[0] += self._to_tell(list(further), self._hand[0])
             return True
         found = self.outbox.peek(MOST_IN_BATCH, MOST_BYTES)
         if not found:
@@ -271,9 +272,9 @@ class Sender:
         if self._hand is not None and len(self._hand) > 1:
             return self._put_behind(records[0], self._hand)
         if records[0].kind == FAILED and self.outbox.behind:
-            # Nobody waits any more for what is said to it: it goes in a batch with those that came meanwhile.
-            self.intake.keep([Record(ENDED, records[0].payload)])
-            return []
+            # Nobody waits any more for what is said to it: it goes in a batch, before those that came meanwhile.
+            self._suspect_since_s, self._stumbles = None, 0
+            return [[_as_event(records[0])]]
         raise away
 
     def _put_behind(self, record: Record, hand: list[list[Record]]) -> list[list[Record]]:
@@ -319,6 +320,11 @@ def _is_event(record: Record) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(event, dict) and isinstance(event.get(NAMED_BY.get(record.kind, "type")), str)
+
+
+def _as_event(record: Record) -> Record:
+    """A failure whose verdict nobody waits for, which a batch takes like all that ends; others as they are."""
+    return Record(ENDED, record.payload) if record.kind == FAILED else record
 
 
 def _id(record: Record) -> str:
