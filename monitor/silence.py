@@ -187,19 +187,22 @@ def _give_up(project_id: int, execution_id: UUID, sign_at: datetime, *, now: dat
     It counts as failed then, unless that is too long ago for sums to change.
     """
     with tenant(project_id):
-        work = Execution.objects.of(project_id).filter(id=execution_id).first()
-        if work is None or work.trace_id is None:
+        found = Execution.objects.of(project_id).filter(id=execution_id)
+        trace_id = found.values_list("trace_id", flat=True).first()
+        if trace_id is None:
             return False
-        # So that no batch takes the execution back meanwhile and knows nothing of what is counted here.
-        ground.lock(project_id, work.trace_id.hex)
+        # So that no batch takes the execution back, or tells of it anew, and knows nothing of what is counted here.
+        ground.lock(project_id, trace_id.hex)
+        work = found.first()
+        if work is None:
+            return False
         ended_at = max(sign_at, work.started_at)
         duration_ms = (ended_at - work.started_at) // MS
         is_counted = ended_at >= keeping.late(project_id, now=now).oldest(now=now)
         if is_counted:
             # Before the row, as everybody locks.
             folding.mark(project_id, [ended_at], now=now)
-        as_seen = Execution.objects.of(project_id).filter(
-            id=execution_id,
+        as_seen = found.filter(
             from_spans=True,
             status=Status.RUNNING,
             lost_at=None,

@@ -198,6 +198,24 @@ def test_who_is_about_to_be_lost_waits_for_what_its_trace_is_telling(committed_d
     assert_books_balance(project)
 
 
+def test_who_is_lost_counts_for_the_agent_that_its_trace_names_meanwhile(committed_db: None) -> None:
+    project = an_open_one(trace_silent_s=None, trace_lost_s=3600)
+    said = pending(an_agent()).digest
+    # Of two open versions the one with the greater digest stays.
+    anew = next(one for n in range(999) if (one := pending(an_agent(agent=f"planner {n}"))).digest > said)
+    with ThreadPoolExecutor(1) as pool:
+        with tenant(project.pk):
+            ground.lock(project.pk, anew.trace_id.hex())
+            losing = meanwhile(pool, lambda: look(3601))
+            wait_for_somebody_waiting()
+            assert ingest.accept(project.pk, [anew], now=after(3601)).accepted == 1
+        assert losing.result(timeout=20) == 1
+    assert (work_of(project).status, work_of(project).agent) == ("timeout", anew.agent)
+    accept(project, [an_agent(agent=anew.agent, ended_at=after(300))], now=after(3700))
+    assert_counted(project, executions=1, failed=0)
+    assert_books_balance(project)
+
+
 def test_a_lost_one_whose_open_span_is_told_anew_is_watched_again(db: None) -> None:
     project = an_open_one(trace_silent_s=None, trace_lost_s=3600)
     assert look(3601) >= 1
