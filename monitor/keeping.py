@@ -13,7 +13,7 @@ from django.db import connection
 
 from monitor import changes, commons
 from monitor.models import Keeping, Project, StateChange, Subject
-from monitor.tenancy import crossing, tenant
+from monitor.tenancy import crossing
 from monitor.together import Together
 
 # What a process remembers of a project's days is so old at most; a span may come a day too late all the same.
@@ -288,7 +288,7 @@ def change_for_all(wanted: Mapping[str, int | None], *, actor: str, now: datetim
         made = planned(wanted, of_instance())
         _write(None, made)
         _remember(made, followers, now=now)
-    with tenant(keeper):
+        # With the days: whoever reads these knows that they were changed.
         _record(keeper, made, whose="instance", actor=actor, now=now)
     return made
 

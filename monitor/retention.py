@@ -158,11 +158,17 @@ def make_partitions(*, now: datetime) -> int:
 
 
 def drop_partitions(*, now: datetime) -> int:
-    """Drop the days that nobody keeps any more, each by itself; return how many. Raises StillRead after the others."""
+    """Drop the days that nobody keeps any more, each by itself; return how many. Raises StillRead after the others.
+
+    A kind that was shortened just now is left to the next run, as when rows are pruned.
+    """
     dropped = 0
     kept = keeping.standing()
+    settling = keeping.settling(now=now)
     left: dict[str, int] = {}
     for table, one in PARTITIONED.items():
+        if one.kind in settling:
+            continue
         before = now.date() - timedelta(days=kept.longest(one.kind))
         old = [day for day in days_of(table) if day < before]
         for n, day in enumerate(old):
@@ -194,8 +200,9 @@ def prune(*, now: datetime) -> int:
 
     So are kinds that were shortened just now: who takes a span by the longer days finds what it changes.
     """
-    settling = keeping.settling(now=now)
     kept = keeping.standing()
+    # Read after the days, so that no change comes between.
+    settling = keeping.settling(now=now)
     deleted = sum(_prune(pruned, kept, now=now) for pruned in PRUNED if pruned.kind not in settling)
     if "runs" not in settling:
         for days, whose, values in groups(kept, "runs"):

@@ -532,6 +532,20 @@ def test_what_is_taken_by_the_longer_days_finds_its_minutes(db: None) -> None:
     assert after["shop"] == before["shop"]
 
 
+def test_days_that_became_shorter_just_now_are_not_dropped(db: None) -> None:
+    project, at = a_project(), NOW - 50 * DAY
+    ten_calls(project, at)
+    with tenant(project.pk):
+        told = Span.objects.count()
+    keeping.change_for_all({"spans": 3}, actor=ADA, now=NOW)
+    leave(now=NOW + timedelta(seconds=5))
+    with tenant(project.pk):
+        assert Span.objects.count() == told > 0
+    leave(now=NOW + 2 * MINUTE)
+    with tenant(project.pk):
+        assert not Span.objects.exists()
+
+
 def test_an_hour_that_is_summed_yet_keeps_its_minutes(db: None) -> None:
     project, at = a_project(), NOW - 50 * DAY
     ten_calls(project, at)
