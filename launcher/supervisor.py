@@ -35,6 +35,7 @@ class Part:
     says_when_ready: str = ""
     hushed: tuple[str, ...] = ()
     prepare: Callable[[], None] | None = None
+    on_end: Callable[[], None] | None = None  # when it ended by itself
     stop_signal: signal.Signals = signal.SIGTERM
     grace_s: float = 3.0
     env: Mapping[str, str] = field(default_factory=dict)
@@ -171,6 +172,8 @@ class Supervisor:
             kept.pause_s = FIRST_PAUSE_S if steady else min(kept.pause_s * 2, LONGEST_PAUSE_S)
             kept.start_at_s = now_s + (0 if steady else kept.pause_s)
             kept.child = None
+            if kept.part.on_end is not None:
+                kept.part.on_end()
             self.console.say(f"{kept.part.name} ended with code {code}; it starts again.")
         if now_s >= kept.start_at_s:
             try:

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from launcher import external
@@ -212,6 +213,7 @@ def web_parts(settings: Settings, port: Port) -> list[Part]:
             grace_s=3.0,
             env=own | port.env(number),
             pass_fds=port.fds,
+            on_end=partial(port.ended, number),
         )
         for number in numbers
     ]

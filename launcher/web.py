@@ -18,27 +18,34 @@ class Port:
 
     def __init__(self, listener: socket.socket, processes: int) -> None:
         self._listener = listener
-        self._processes = processes
-        self._counts, name = tempfile.mkstemp()
-        os.unlink(name)
-        os.write(self._counts, NO_COUNT * processes)
+        self._counts: int | None = None
+        if processes > 1:
+            self._counts, name = tempfile.mkstemp()
+            os.unlink(name)
+            os.write(self._counts, NO_COUNT * processes)
 
     def __enter__(self) -> "Port":
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._counts)
+        if self._counts is not None:
+            os.close(self._counts)
 
     def command(self, app: str = "config.asgi:application", *, log_level: str) -> list[str]:
         """What starts any of the processes."""
-        shared = SHARED if self._processes > 1 else []
+        shared = [] if self._counts is None else SHARED
         command = [sys.executable, *SERVE, *shared, app, "--fd", str(self._listener.fileno())]
         return [*command, "--no-access-log", "--log-level", log_level, "--timeout-graceful-shutdown", "2"]
 
     def env(self, number: int) -> dict[str, str]:
         """What tells process `number`, from 0, where its count is."""
-        return {"HANDRAIL_WEB_COUNTS": f"{self._counts} {number}"} if self._processes > 1 else {}
+        return {} if self._counts is None else {"HANDRAIL_WEB_COUNTS": f"{self._counts} {number}"}
+
+    def ended(self, number: int) -> None:
+        """Process `number` takes no connections any more: nobody leaves it any."""
+        if self._counts is not None:
+            os.pwrite(self._counts, NO_COUNT, number * len(NO_COUNT))
 
     @property
     def fds(self) -> tuple[int, ...]:
-        return self._listener.fileno(), self._counts
+        return (self._listener.fileno(),) if self._counts is None else (self._listener.fileno(), self._counts)

@@ -145,6 +145,14 @@ def test_processes_that_are_told_to_end_do_so_and_answer_what_they_have() -> Non
             line.close()
 
 
+def test_of_a_process_that_has_ended_nobody_thinks_that_it_has_few() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, Port(listener, 2) as port:
+        # As each process says that it has none.
+        os.pwrite(port.fds[1], bytes(8), 0)
+        port.ended(1)
+        assert os.pread(port.fds[1], 8, 0) == bytes(4) + b"\xff" * 4
+
+
 def test_one_process_has_nothing_to_share() -> None:
     with processes(1) as group:
         assert answers(group.lines(TOGETHER)) == {group.pids[0]: TOGETHER}
