@@ -54,9 +54,12 @@ SELECT project_id, nullif(execution_id, %(none)s), nullif(trace_id, %(none)s), a
      > (%(after_project)s, %(after_execution)s::uuid, %(after_trace)s::uuid, %(after_agent)s)
  ORDER BY place.project_id, place.execution_id, place.trace_id, place.agent LIMIT %(most)s
 """
+# A client may send an attribute of that name too, of any length.
+_SAID = f"attributes ->> '{masking.ARGUMENTS}'"
+_HASHED = f"CASE WHEN octet_length({_SAID}) = {masking.HASH_LENGTH} THEN {_SAID} END"
 COLUMNS = f"""
 trace_id, span_id, parent_span_id, started_at, ended_at, agent, run_id, coalesce(nullif(tool, ''), name) AS tool,
-tool_call_id, coalesce('hmac ' || (attributes ->> '{masking.ARGUMENTS}'),
+tool_call_id, coalesce('hmac ' || {_HASHED},
     CASE WHEN octet_length(input) <= {LONGEST_ARGUMENTS} THEN input ELSE 'md5 ' || md5(input) END) AS arguments
 """
 WHERE = {

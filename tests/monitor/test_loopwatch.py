@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from config import crank
 from config.schedule import JOBS
-from monitor import executions, jobs, loops, loopwatch, reporting, toolcalls
+from monitor import executions, jobs, loops, loopwatch, masking, reporting, toolcalls
 from monitor.models import Execution, JobHeartbeat, Loop, Project, StateChange
 from monitor.records import Span as Record
 from monitor.reports import ToolCall
@@ -75,6 +75,12 @@ def test_the_third_equal_call_is_a_loop_with_its_evidence(db: None) -> None:
         change = StateChange.objects.get(subject="loop")
     assert (change.to_state, change.subject_id, change.judged_at) == ("found", str(loop.pk), None)
     assert (change.data["rounds"], change.data["cycle"]) == (3, loop.cycle)
+
+
+def test_what_a_client_says_in_the_place_of_our_hash_of_the_arguments_is_not_read(db: None) -> None:
+    project = a_project()
+    send(project, [a_call(n, attributes={masking.ARGUMENTS: f"{n}" * 100_000}) for n in range(3)])
+    assert look() == 1
 
 
 def test_a_cycle_of_several_calls_is_a_loop_too(db: None) -> None:
