@@ -27,6 +27,7 @@ NAMES = frozenset(
 )
 # Tells calls apart whose arguments look alike once masked; see toolcalls.
 ARGUMENTS = "handrail.arguments"
+HASH_LENGTH = 64
 # A placeholder may be longer than what it masks, and most columns end somewhere.
 SHORTEST_COLUMN = 100
 
@@ -166,8 +167,11 @@ def _free(name: str, taken: Mapping[str, Any], alike: dict[str, int]) -> str:
 
 
 def _field(key: Any, item: Any, rule: Rule) -> Any:
-    is_secret = rule.pii and isinstance(key, str) and piipatterns.is_secret(key)
-    return _hidden(item, rule) if is_secret else value(item, rule)
+    if not rule.pii or not isinstance(key, str):
+        return value(item, rule)
+    if isinstance(item, str) and piipatterns.is_token(key, item):
+        return "[secret]"
+    return _hidden(item, rule) if piipatterns.is_secret(key) else value(item, rule)
 
 
 def _hidden(item: Any, rule: Rule) -> Any:

@@ -70,6 +70,8 @@ SECRET_FIELD = re.compile(
     r"|(?:.*[.\-]|http_)?authorization",
     re.IGNORECASE | re.DOTALL,
 )
+# Fields whose text is secret if it looks random, as in NAMED_TOKEN.
+TOKEN_FIELD = re.compile(r"(?:.*(?:[._\- ]|(?-i:(?<=[a-z0-9])(?=[A-Z]))))?(?:token|pwd)", re.IGNORECASE | re.DOTALL)
 LONGEST_FIELD = 100
 IBAN = re.compile(rf"(?=[A-Za-z]{{2}}[0-9]){BEGIN}([A-Za-z]{{2}})[0-9]{{2}}(?=[{_SPACE}]?[0-9A-Za-z])")
 # Characters of an IBAN by country.
@@ -157,6 +159,13 @@ def secrets(text: str) -> str:
     if any(name in lower for name in _SECRET_NAMES):
         text = NAMED_TOKEN.sub(_token, NAMED_SECRET.sub(r"\1[secret]", text))
     return text
+
+
+def is_token(name: str, said: str) -> bool:
+    """Whether a field of this name holds a token, as it would be masked in text."""
+    if len(name) > LONGEST_FIELD or not name.lower().endswith(("token", "pwd")):
+        return False
+    return bool(TOKEN_FIELD.fullmatch(name) and NAMED_TOKEN.fullmatch(f"token={said}"))
 
 
 def is_secret(field: str) -> bool:

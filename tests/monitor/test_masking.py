@@ -66,6 +66,10 @@ MASKED = [
     (r"password=\hunter22", "password=[secret]"),
     (r'cut off {"a":"x\nann@example.org \n+49 170 1234567', r'cut off {"a":"x\n[email] \n[phone]'),
     ('{"password": "p", "n": 4111111111111111}', '{"password":"[secret]","n":"[card]"}'),
+    (
+        '{"token": "abcd1234efgh", "botToken": "a1b2c3d4e5", "pwd": "hunter22", "page_token": "next"}',
+        '{"token":"[secret]","botToken":"[secret]","pwd":"[secret]","page_token":"next"}',
+    ),
     ('["{\\"to\\": \\"ann@example.org\\"}"]', '["{\\"to\\":\\"[email]\\"}"]'),
     (' {"n": 4111111111111111}', '{"n":"[card]"}'),
     # Of a key that comes twice the last stays, as with everybody who reads JSON.
