@@ -12,7 +12,7 @@ from config.protocol import Protocol
 
 
 @contextmanager
-def running(app: Any, **options: Any) -> Iterator[tuple[int, set[Protocol]]]:
+def running(app: Any, **options: Any) -> Iterator[tuple[int, set[Any]]]:
     """Its port, and the connections that it has."""
     config = uvicorn.Config(app, http=Protocol, lifespan="off", log_config=None, timeout_graceful_shutdown=1, **options)
     server = uvicorn.Server(config)
@@ -22,7 +22,7 @@ def running(app: Any, **options: Any) -> Iterator[tuple[int, set[Protocol]]]:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            yield listener.getsockname()[1], server.server_state.connections  # type: ignore[misc]
+            yield listener.getsockname()[1], server.server_state.connections
         finally:
             server.should_exit = True
             thread.join()

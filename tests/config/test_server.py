@@ -283,7 +283,10 @@ def test_who_reads_slowly_gets_all(monkeypatch: pytest.MonkeyPatch, what: bytes)
         got = b""
         while not got.endswith(b"x" * 1000) or len(got) < size:
             got += line.recv(4096) or pytest.fail(f"only {len(got)} bytes came")
+            # Nothing is awaited: slowness is what is tried.
             time.sleep(0.02)
+    assert got.startswith(b"HTTP/1.1 200")
+    assert got.endswith(b"\r\n\r\n" + b"x" * size)
 
 
 def test_a_line_is_good_for_many_requests_one_after_the_other(web: Web) -> None:

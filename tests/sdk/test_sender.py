@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import handrail
 import httpx
 import pytest
 from handrail._intake import encode
@@ -207,6 +208,16 @@ def test_the_rejected_go_and_those_not_stored_come_again() -> None:
     assert len(server.batches[1]) == 1
 
 
+def assert_taken_with_room(made: handrail.Client, server: Server) -> None:
+    """The call that waited for room comes when there is some, behind the end that needed none."""
+    server.answers = [lambda _: taken()]
+    made._line._busy_until_s = 0.0
+    made._sender._wake.set()
+    assert made.flush(5)
+    assert (tokens(server), made.dropped) == ([0], 0)
+    assert [one["type"] for one in server.kept] == ["execution.started", "execution.completed", "call"]
+
+
 def test_a_server_without_room_is_asked_again_after_a_rest_and_for_the_rest() -> None:
     error = [{"field": "event", "message": "was not stored: the disk of the database is nearly full"}]
 
@@ -224,12 +235,7 @@ def test_a_server_without_room_is_asked_again_after_a_rest_and_for_the_rest() ->
         assert made.flush(0.3) is False
         assert [len(one) for one in server.batches] == [1, 2]
         assert not made._line.is_away
-        server.answers = [lambda _: taken()]
-        made._line._busy_until_s = 0.0
-        made._sender._wake.set()
-        assert made.flush(5)
-        assert (tokens(server), made.dropped) == ([0], 0)
-    assert [one["type"] for one in server.kept] == ["execution.started", "execution.completed", "call"]
+        assert_taken_with_room(made, server)
 
 
 def full(events: list[dict[str, Any]]) -> httpx.Response:
@@ -250,12 +256,7 @@ def test_an_end_does_not_wait_for_the_room_that_a_call_before_it_needs() -> None
             until(lambda: len(server.batches) > 2, "there is no room for the call", 5)
         until(lambda: server.kept[-1]["type"] == "execution.completed", "the end is taken", 5)
         assert tokens(server) == []
-        server.answers = [lambda _: taken()]
-        made._line._busy_until_s = 0.0
-        made._sender._wake.set()
-        assert made.flush(5)
-        assert (tokens(server), made.dropped) == ([0], 0)
-    assert [one["type"] for one in server.kept] == ["execution.started", "execution.completed", "call"]
+        assert_taken_with_room(made, server)
 
 
 def test_nor_do_a_failure_and_an_end_behind_it() -> None:
